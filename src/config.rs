@@ -1,0 +1,308 @@
+//! What the operator meant: the configuration, resolved, with every default filled in.
+//!
+//! A file goes through three types: `raw` (as written, with its places), [`Config`] (as meant, which
+//! cannot hold a bad value) and `snapshot::Snapshot` (as run). Durations are `Duration`, sizes are
+//! bytes; where zero means "no limit", the field says so.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub mod defaults;
+
+/// A whole configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The process itself.
+    pub server: Server,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file; the most specific match wins, whatever the order.
+    pub routes: Vec<Route>,
+    /// At least one; names are unique.
+    pub upstreams: Vec<Upstream>,
+    /// The admin listener.
+    pub admin: Admin,
+    /// The public `/livez`, `/readyz` and `/metrics`, if wanted.
+    pub probes: Option<Probes>,
+    /// The access log.
+    pub access_log: AccessLog,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Server {
+    /// Data threads; at least 1.
+    pub threads: usize,
+    /// After SIGTERM: not ready, still accepting.
+    pub shutdown_delay: Duration,
+    /// From the end of the delay to exit.
+    pub shutdown_timeout: Duration,
+}
+
+/// `[[listener]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Unique; defaults to the text of `bind`.
+    pub name: String,
+    /// The address to bind.
+    pub bind: SocketAddr,
+    /// Open client connections; more are closed at once.
+    pub max_connections: usize,
+    /// Bytes of a head, request line included.
+    pub max_head: usize,
+    /// Fields of a head.
+    pub max_fields: usize,
+    /// Bytes of a body; 0 is no limit.
+    pub max_body: u64,
+    /// Requests on one connection before it is closed.
+    pub max_requests: u64,
+    /// From the first byte of a head to its end.
+    pub request_head_timeout: Duration,
+    /// Between reads of a client's body.
+    pub body_idle_timeout: Duration,
+    /// Between the end of an answer and the next request.
+    pub keep_alive_timeout: Duration,
+    /// No progress writing to a client for so long: it is cut.
+    pub send_timeout: Duration,
+    /// Whose forwarding fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// `[[route]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Unique; defaults to the text of its match.
+    pub name: String,
+    /// Which hosts; `None` is any.
+    pub host: Option<HostMatch>,
+    /// Which paths; `None` is any.
+    pub path: Option<PathMatch>,
+    /// Index into [`Config::upstreams`].
+    pub upstream: usize,
+}
+
+/// A host condition, lower case, without a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostMatch {
+    /// `crm.example.com`
+    Exact(String),
+    /// `*.example.com`, kept as `.example.com`; one or more labels stand for the star.
+    Suffix(String),
+}
+
+/// A path condition.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PathMatch {
+    /// `/ws`
+    Exact(String),
+    /// `/api/*`, kept as `/api/`.
+    Prefix(String),
+}
+
+/// What the nodes of an upstream are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// NocoBase: its error grammar, actions and URL space are known.
+    NocoBase,
+    /// Any HTTP service.
+    None,
+}
+
+/// How a node is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Peak-EWMA of the head time times load, best of up to three.
+    LeastLoad,
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Fewest requests in flight per weight.
+    LeastRequests,
+    /// The less loaded of two random nodes.
+    RandomTwo,
+    /// Rendezvous hash with bounded load.
+    Hash,
+}
+
+/// What `balance = "hash"` hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address (after trusted proxies).
+    ClientIp,
+    /// A request field, by lower-case name.
+    Header(String),
+    /// A cookie, by name.
+    Cookie(String),
+}
+
+/// `[upstream.NAME]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upstream {
+    /// The table's name.
+    pub name: String,
+    /// What its nodes are.
+    pub preset: Preset,
+    /// How a node is chosen.
+    pub balance: Balance,
+    /// Used by [`Balance::Hash`].
+    pub hash_key: HashKey,
+    /// Under [`Balance::Hash`], a node takes at most this many times its fair share (1.25).
+    pub hash_balance_factor: f64,
+    /// NocoBase's API path, with slashes at both ends (`/api/`).
+    pub api_path: String,
+    /// To open a connection.
+    pub connect_timeout: Duration,
+    /// From the request sent to the head of the answer.
+    pub response_timeout: Duration,
+    /// Between bytes of an answer; does not apply to event streams.
+    pub body_idle_timeout: Duration,
+    /// Silence in both directions of a tunnel.
+    pub tunnel_idle_timeout: Duration,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// Share of requests that may be repeated after they were sent (0.2).
+    pub retry_budget: f64,
+    /// Over all attempts up to the head; zero is none.
+    pub deadline: Duration,
+    /// Idle connections kept per node and data thread.
+    pub max_idle: usize,
+    /// Requests on one connection to a node.
+    pub max_requests_per_connection: u64,
+    /// Age of a connection to a node.
+    pub max_connection_age: Duration,
+    /// Requests waiting while all nodes are at `max_requests`, per data thread's share.
+    pub queue: usize,
+    /// Longest wait in that queue.
+    pub queue_timeout: Duration,
+    /// The nodes as written; names are resolved by control.
+    pub nodes: Vec<Node>,
+    /// Active checks; `None` is off.
+    pub health_check: Option<HealthCheck>,
+    /// Ejection by live traffic.
+    pub outlier_detection: OutlierDetection,
+    /// Stickiness; `None` is off.
+    pub sticky: Option<Sticky>,
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Serves requests.
+    Serve,
+    /// Background work only: watched, never routed to.
+    Task,
+}
+
+/// One of `nodes`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Unique in its upstream; defaults to the text of `address`.
+    pub name: String,
+    /// `host:port`; the host may be a name, an IPv4 or a bracketed IPv6 address.
+    pub address: String,
+    /// 1 to 1000.
+    pub weight: u32,
+    /// Picked only when no primary node is eligible.
+    pub backup: bool,
+    /// What it is for.
+    pub role: Role,
+    /// Taken out by the operator.
+    pub disabled: bool,
+    /// Requests in flight at most; 0 is no limit.
+    pub max_requests: u32,
+}
+
+/// `[upstream.NAME.health_check]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct HealthCheck {
+    /// Path and query of the probe.
+    pub path: String,
+    /// `Host` of the probe; `None` is the node's address.
+    pub host: Option<String>,
+    /// The only good status.
+    pub expect_status: u16,
+    /// The only good body, compared after trimming; `None` is any.
+    pub expect_body: Option<String>,
+    /// Between probes of a node that is up.
+    pub interval: Duration,
+    /// For one probe, connecting included.
+    pub timeout: Duration,
+    /// Good probes in a row until a node is up.
+    pub rise: u32,
+    /// Bad probes in a row until it is down.
+    pub fall: u32,
+}
+
+/// `[upstream.NAME.outlier_detection]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutlierDetection {
+    /// Off leaves active checks alone in charge.
+    pub enabled: bool,
+    /// Failures in a row, within 10 s, until a node is ejected.
+    pub consecutive_failures: u32,
+    /// The first ejection; later ones are multiples.
+    pub ejection_time: Duration,
+    /// Share of the primary nodes that may be ejected at once (0.5).
+    pub max_ejected: f64,
+}
+
+/// `[upstream.NAME.sticky]`
+#[derive(Clone, PartialEq)]
+pub struct Sticky {
+    /// Name of the cookie.
+    pub cookie: String,
+    /// Signs the cookie's value; the same on every replica.
+    pub secret: String,
+    /// After so long the client is balanced anew.
+    pub max_life: Duration,
+}
+
+impl std::fmt::Debug for Sticky {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sticky")
+            .field("cookie", &self.cookie)
+            .field("secret", &"(hidden)")
+            .field("max_life", &self.max_life)
+            .finish()
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Off takes `status` and the other verbs away.
+    pub enabled: bool,
+    /// Loopback unless `token_file` is given.
+    pub bind: SocketAddr,
+    /// Holds the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// `[probes]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Probes {
+    /// Any address; serves nothing that needs a token.
+    pub bind: SocketAddr,
+}
+
+/// How an access log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Apache's combined format.
+    Combined,
+}
+
+/// `[access_log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AccessLog {
+    /// Off writes nothing.
+    pub enabled: bool,
+    /// `-` is stdout.
+    pub path: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}

@@ -1,0 +1,85 @@
+//! Every default, each with its reason. Tables of the sources: NocoBase's generated Nginx file, Node's
+//! own limits, and what the peers learnt.
+
+use std::time::Duration;
+
+/// Kubernetes kills after 30 s; five remain for the process to end.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
+/// Nobody in front of us has to notice by default.
+pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
+
+/// Well under the descriptor limit of 20,000 and more that an edge host has; two descriptors each.
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// Node's own `maxHeaderSize`: a larger head would only fail one step later.
+pub const MAX_HEAD: usize = 16 * 1024;
+/// Browsers send about 20, chains of proxies 40.
+pub const MAX_FIELDS: usize = 100;
+/// Uploads are real, and unlimited is not a default.
+pub const MAX_BODY: u64 = 1024 * 1024 * 1024;
+/// Nginx's `keepalive_requests`: bounds what one connection can hold on to.
+pub const MAX_REQUESTS: u64 = 1_000;
+/// A browser needs well under a second; slowloris needs minutes.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Nginx's `client_body_timeout`.
+pub const CLIENT_BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Nginx's `keepalive_timeout`, longer than the 60 s of common cloud balancers in front.
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Nginx's `send_timeout`.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Node's base path of the API when `APP_PUBLIC_PATH` is `/`.
+pub const API_PATH: &str = "/api/";
+/// One SYN retransmission (1 s) fits; a busy Node still accepts in the kernel.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// NocoBase's own Nginx file: exports and imports take minutes.
+pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(600);
+/// The same, between bytes.
+pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// NocoBase's client pings every 300 s and the server never answers.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// Three nodes see a request at most.
+pub const RETRIES: u32 = 2;
+/// What Envoy and Linkerd agree on.
+pub const RETRY_BUDGET: f64 = 0.2;
+/// None: `response_timeout` bounds each attempt.
+pub const DEADLINE: Duration = Duration::ZERO;
+/// More idle connections than that help no node, each holds a socket on both sides.
+pub const MAX_IDLE: usize = 128;
+/// Nginx's `keepalive_requests` of an upstream.
+pub const MAX_REQUESTS_PER_CONNECTION: u64 = 1_000;
+/// So that changed weights and PM2 workers behind one port take their share.
+pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+/// A second of traffic at 1,000 requests/s: more would only wait to time out.
+pub const QUEUE: usize = 1_000;
+/// A browser's user is still there.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The hash spreads at most a quarter beyond the fair share (Mirrokni and others, 2016).
+pub const HASH_BALANCE_FACTOR: f64 = 1.25;
+
+/// HAProxy's `inter`; costs Node almost nothing and finds a dead node in two to three seconds.
+pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
+/// A probe's time-out, the same.
+pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// NocoBase's health endpoint under the API path.
+pub const HEALTH_ENDPOINT: &str = "__health_check";
+/// Two good probes admit a node.
+pub const RISE: u32 = 2;
+/// Three bad ones take it out.
+pub const FALL: u32 = 3;
+/// NocoBase's Snowflake worker ids end at 31 (packages/core/snowflake-id).
+pub const MAX_NOCOBASE_NODES: usize = 32;
+
+/// Failures in a row until an ejection.
+pub const CONSECUTIVE_FAILURES: u32 = 5;
+/// Short, because recovery is quick and the time grows with each ejection.
+pub const EJECTION_TIME: Duration = Duration::from_secs(5);
+/// Half: Envoy's tenth can never eject one of nine.
+pub const MAX_EJECTED: f64 = 0.5;
+
+/// A working day: long enough to be worth it, short enough to spread again.
+pub const STICKY_MAX_LIFE: Duration = Duration::from_secs(8 * 3600);
+/// Name of the sticky cookie.
+pub const STICKY_COOKIE: &str = "cobalance_node";
+
+/// Loopback, a port that no common service has.
+pub const ADMIN_BIND: &str = "127.0.0.1:9901";
