@@ -20,7 +20,7 @@ pub struct Node {
     pub key: NodeKey,
     /// Its name in metrics and `status`.
     pub label: String,
-    /// Hash of its configured name: the same on every replica of the balancer.
+    /// Hash of its label: the same on every replica of the balancer.
     pub identity: u64,
     /// Its metrics.
     pub metrics: NodeMetrics,
@@ -71,7 +71,7 @@ impl Cell {
 impl Node {
     /// A node that nothing is known of.
     pub(super) fn new(key: NodeKey, label: String, threads: usize, metrics: NodeMetrics) -> Node {
-        let identity = xxhash_rust::xxh3::xxh3_64(key.name.as_bytes());
+        let identity = xxhash_rust::xxh3::xxh3_64(label.as_bytes());
         Node {
             key,
             label,
