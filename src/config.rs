@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::telemetry::access_log::{Format as LogFormat, Settings as AccessLog};
+
 pub mod defaults;
 
 /// A whole configuration.
@@ -285,24 +287,4 @@ pub struct Admin {
 pub struct Probes {
     /// Any address; serves nothing that needs a token.
     pub bind: SocketAddr,
-}
-
-/// How an access log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// Apache's combined format.
-    Combined,
-}
-
-/// `[access_log]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct AccessLog {
-    /// Off writes nothing.
-    pub enabled: bool,
-    /// `-` is stdout.
-    pub path: String,
-    /// How a line looks.
-    pub format: LogFormat,
 }

@@ -1,5 +1,12 @@
 //! cobalance: the load balancer that understands NocoBase. ARCHITECTURE.md is the tour; this is the map.
 //! A module uses only modules of its own or a lower layer (`tests/tidy.rs` holds them to it).
 
+// layer 0: words everybody uses
+pub mod clock;
+pub mod error;
+
+// layer 1: what is counted and logged
+pub mod telemetry;
+
 // layer 2: what the operator wrote, resolved
 pub mod config;
