@@ -1,5 +1,8 @@
 //! cobalance: the load balancer that understands NocoBase. ARCHITECTURE.md is the tour; this is the map.
 //! A module uses only modules of its own or a lower layer (`tests/tidy.rs` holds them to it).
 
+// layer 0: words everybody uses
+pub mod units;
+
 // layer 2: what the operator wrote, resolved
 pub mod config;
