@@ -4,6 +4,7 @@
 // layer 0: words everybody uses
 pub mod clock;
 pub mod error;
+pub mod units;
 
 // layer 1: what is counted and logged
 pub mod telemetry;
