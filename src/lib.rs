@@ -7,4 +7,5 @@ pub mod config;
 // layer 3: pure decisions
 pub mod balance;
 pub mod limit;
+pub mod nocobase;
 pub mod route;
