@@ -11,3 +11,9 @@ pub mod telemetry;
 
 // layer 2: what the operator wrote, resolved
 pub mod config;
+
+// layer 3: pure decisions
+pub mod balance;
+pub mod limit;
+pub mod nocobase;
+pub mod route;
