@@ -148,6 +148,13 @@ impl Checker {
         }
     }
 
+    /// Whether time-outs took it out: such nodes count towards `max_ejected`, so the caller adds them
+    /// to the ejected ones when it fills in [`Circumstances::may_take_out`].
+    #[must_use]
+    pub fn is_out_by_timeout(&self) -> bool {
+        self.state == HealthState::Down && self.last_bad == Some(Verdict::Timeout)
+    }
+
     /// Whether, as far as probes know, a request may go to this node when none is eligible: one that
     /// is merely slow, or whose health path is wrong, may work; one that refuses or says that it does
     /// not serve cannot. A node that is up can still be ejected, and may then be asked.

@@ -201,6 +201,16 @@ fn fail_open_is_for_the_merely_silent() {
 }
 
 #[test]
+fn time_outs_that_took_a_node_out_are_told_apart() {
+    for (letters, expected) in [("gttt", true), ("grrr", false), ("gtt", false), ("gtttgg", false)]
+    {
+        let mut checker = checker();
+        feed(&mut checker, letters, &FREE);
+        assert_eq!(checker.is_out_by_timeout(), expected, "{letters}");
+    }
+}
+
+#[test]
 fn a_reload_keeps_the_state() {
     let mut checker = checker();
     feed(&mut checker, "gr", &FREE);
