@@ -7,7 +7,11 @@
 ///
 /// `first_sent_ns` is when the oldest request was sent that is still unanswered and was sent after the
 /// node's last head, which came at `last_head_ns`; 0 is none, for each. A request sent before that head
-/// is not counted: the node has answered since. All times are on one clock.
+/// is not counted: the node has answered since. So a head clears `first_sent_ns`, and a request sets it
+/// if it is clear. All times are on one clock.
+///
+/// A good probe must count as a head. On a quiet upstream the one request that waits would otherwise
+/// keep all others away, and with them the heads that could tell that the node is alive.
 #[must_use]
 pub fn silence(last_head_ns: u64, first_sent_ns: u64, now_ns: u64) -> u64 {
     if first_sent_ns == 0 || first_sent_ns <= last_head_ns {

@@ -8,8 +8,8 @@ use crate::config::Balance;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// 500 requests a second.
-const BETWEEN_REQUESTS: u64 = 2 * MS;
+/// Between probes, which answer unless the node hangs.
+const PROBE: u64 = 2 * SECOND;
 const NODES: usize = 3;
 
 /// What a node does with the requests it has, and will get.
@@ -36,6 +36,8 @@ struct Node {
 struct World {
     now: u64,
     next_id: u64,
+    /// 500 requests a second unless a test says otherwise.
+    between_requests: u64,
     nodes: Vec<Node>,
     balancer: Balancer,
     rng: fastrand::Rng,
@@ -56,6 +58,7 @@ impl World {
         Self {
             now: SECOND,
             next_id: 0,
+            between_requests: 2 * MS,
             nodes: (0..NODES).map(node).collect(),
             balancer: Balancer::new(Balance::LeastLoad, 1.25, vec![1, 2, 3]),
             rng: fastrand::Rng::with_seed(7),
@@ -68,8 +71,12 @@ impl World {
         let end = self.now + time;
         self.nodes.iter_mut().for_each(|node| node.picked = 0);
         while self.now < end {
-            self.now += BETWEEN_REQUESTS;
+            let probe_at = self.now / PROBE * PROBE + PROBE;
+            self.now += self.between_requests;
             self.receive_heads();
+            if self.now >= probe_at {
+                self.probe();
+            }
             let loads: Vec<Load> = (0..NODES).map(|i| self.load(i)).collect();
             let pick = self.balancer.pick(&[0, 1, 2], |i| loads[i], None, &mut self.rng);
             let node = pick.unwrap();
@@ -111,6 +118,11 @@ impl World {
         if will_be_answered {
             self.heads.insert((self.now + takes, id), node);
         }
+    }
+
+    fn probe(&mut self) {
+        let answering = self.nodes.iter_mut().filter(|node| node.mood != Mood::Hanging);
+        answering.for_each(|node| node.last_head = self.now);
     }
 
     fn receive_heads(&mut self) {
@@ -208,6 +220,17 @@ fn nor_when_it_is_requested_every_second() {
         world.send(1, false);
         after.iter_mut().zip(world.run(SECOND)).for_each(|(sum, count)| *sum += count);
     }
+    assert!(moved(&before, &after) < 0.05, "{before:?} {after:?}");
+}
+
+#[test]
+fn nor_on_a_quiet_upstream() {
+    let mut world = World::new();
+    world.between_requests = SECOND / 5;
+    let before = world.run(30 * SECOND);
+    world.send(0, false);
+    world.send(1, false);
+    let after = world.run(120 * SECOND);
     assert!(moved(&before, &after) < 0.05, "{before:?} {after:?}");
 }
 
