@@ -14,6 +14,7 @@ pub mod config;
 
 // layer 3: pure decisions
 pub mod balance;
+pub mod health;
 pub mod limit;
 pub mod nocobase;
 pub mod route;
