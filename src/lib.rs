@@ -3,3 +3,8 @@
 
 // layer 2: what the operator wrote, resolved
 pub mod config;
+
+// layer 3: pure decisions
+pub mod balance;
+pub mod limit;
+pub mod route;
