@@ -13,8 +13,10 @@ use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
 pub mod node;
+pub mod pool;
 
 pub use node::Node;
+pub use pool::{Connection, Dial, LocalNode, PoolLimits};
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
 /// because the next failure will say the same.

@@ -12,8 +12,10 @@ use super::request::{MAX_FIELDS, token_violation};
 /// The head of an answer, in the buffer it was read into.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// The head as received; spans point into it.
+    /// The head as received, and what was read after it; spans point into it.
     pub bytes: Vec<u8>,
+    /// Where the head ends and the body begins.
+    pub length_of_head: usize,
     /// 100 to 599.
     pub status: u16,
     /// As received; may be empty.
@@ -54,16 +56,17 @@ impl ResponseHead {
         buffers.give_back_fields(self.fields);
     }
 
-    /// Reads a head whose end the scanner found; `bytes` is exactly the head.
+    /// Reads a head whose end the scanner found: the first `length_of_head` bytes.
     ///
     /// # Errors
     /// Whatever is malformed or open to two readings.
     pub fn parse(
         bytes: Vec<u8>,
+        length_of_head: usize,
         mut fields: Vec<Field>,
         to_head: bool,
     ) -> Result<ResponseHead, Violation> {
-        let draft = read_head(&bytes, &mut fields)?;
+        let draft = read_head(&bytes[..length_of_head], &mut fields)?;
         let Draft { status, version_11, claims, connection, .. } = draft;
         let framing = match (claims.length, claims.chunked) {
             _ if to_head || status < 200 || status == 204 || status == 304 => Framing::Empty,
@@ -86,6 +89,7 @@ impl ResponseHead {
             upgrade_websocket: draft.upgrade_websocket,
             event_stream: draft.event_stream,
             framing,
+            length_of_head,
             bytes,
             fields,
         })
@@ -179,7 +183,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, to_head: bool) -> Result<ResponseHead, Violation> {
-        ResponseHead::parse(text.as_bytes().to_vec(), Vec::new(), to_head)
+        ResponseHead::parse(text.as_bytes().to_vec(), text.len(), Vec::new(), to_head)
     }
 
     #[test]

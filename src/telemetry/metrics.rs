@@ -127,12 +127,12 @@ pub enum RetryReason {
     Refused,
     /// Sent, no byte back, and safe to repeat.
     Reset,
-    /// Safe to repeat, and the node answered 502 to 504.
-    Status,
+    /// A kept connection closed at the moment of its reuse.
+    StaleRace,
 }
 
 /// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "status"];
+pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
