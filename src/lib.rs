@@ -17,4 +17,5 @@ pub mod config;
 pub mod balance;
 pub mod headers;
 pub mod limit;
+pub mod nocobase;
 pub mod route;
