@@ -10,7 +10,40 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use crate::telemetry::access_log::{Format as LogFormat, Settings as AccessLog};
+
 pub mod defaults;
+pub mod diagnostic;
+pub mod keys;
+pub mod threads;
+
+mod address;
+mod env;
+mod flags;
+mod implied;
+mod raw;
+mod redact;
+mod resolve;
+mod suggest;
+
+pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
+pub use flags::from_flags;
+
+/// Reads a configuration. `env` looks up a variable of the environment; besides it and the text,
+/// only the default of `threads` depends on the machine.
+///
+/// # Errors
+///
+/// All errors of the file, and its warnings, in the order of the file.
+pub fn load(
+    source: &Source,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (cx, root) = raw::Cx::parse(&source.text, env);
+    let config = resolve::document(&cx, root.get_ref());
+    let found = cx.finish();
+    if found.iter().any(Diagnostic::is_error) { Err(found) } else { Ok((config, found)) }
+}
 
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,7 +52,8 @@ pub struct Config {
     pub server: Server,
     /// At least one.
     pub listeners: Vec<Listener>,
-    /// In the order of the file; the most specific match wins, whatever the order.
+    /// In the order of the file; the most specific match wins, whatever the order. None at all:
+    /// everything goes to the only upstream (a file with several upstreams and no route is refused).
     pub routes: Vec<Route>,
     /// At least one; names are unique.
     pub upstreams: Vec<Upstream>,
@@ -285,24 +319,4 @@ pub struct Admin {
 pub struct Probes {
     /// Any address; serves nothing that needs a token.
     pub bind: SocketAddr,
-}
-
-/// How an access log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// Apache's combined format.
-    Combined,
-}
-
-/// `[access_log]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct AccessLog {
-    /// Off writes nothing.
-    pub enabled: bool,
-    /// `-` is stdout.
-    pub path: String,
-    /// How a line looks.
-    pub format: LogFormat,
 }

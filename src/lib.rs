@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod error;
 pub mod net;
+pub mod units;
 
 // layer 1: what is counted and logged; the HTTP/1.1 codec
 pub mod http1;

@@ -1,3 +1,4 @@
 //! What is counted and logged.
 
+pub mod access_log;
 pub mod metrics;

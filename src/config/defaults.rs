@@ -1,6 +1,7 @@
 //! Every default, each with its reason. Tables of the sources: NocoBase's generated Nginx file, Node's
 //! own limits, and what the peers learnt.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// Kubernetes kills after 30 s; five remain for the process to end.
@@ -82,4 +83,4 @@ pub const STICKY_MAX_LIFE: Duration = Duration::from_secs(8 * 3600);
 pub const STICKY_COOKIE: &str = "cobalance_node";
 
 /// Loopback, a port that no common service has.
-pub const ADMIN_BIND: &str = "127.0.0.1:9901";
+pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

@@ -1,0 +1,225 @@
+//! Addresses to bind, addresses of nodes, networks and paths: what they may look like.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::Preset;
+
+/// What is wrong with an address, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) code: &'static str,
+    /// Seen at the text; repeats nothing of it.
+    pub(super) label: &'static str,
+    /// What to type; may repeat parts of the text.
+    pub(super) help: String,
+    /// The same without such parts.
+    pub(super) discreet: &'static str,
+}
+
+impl Fault {
+    fn new(code: &'static str, label: &'static str, help: String, discreet: &'static str) -> Self {
+        Self { code, label, help, discreet }
+    }
+}
+
+const BIND_FORM: &str = "write an IP address and a port, such as \"0.0.0.0:80\"";
+const NODE_FORM: &str = "write \"HOST:PORT\", such as \"172.31.0.1:13000\"";
+
+/// Reads the address of a listener.
+pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let fault = |label, help: String| Fault::new("bad-address", label, help, BIND_FORM);
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let with_port = SocketAddr::new(ip, 80);
+        return Err(fault("the port is missing", format!("write \"{with_port}\"")));
+    }
+    if is_port(text.strip_prefix(':').unwrap_or(text)) {
+        let port = text.trim_start_matches(':');
+        return Err(fault("the address is missing", format!("write \"0.0.0.0:{port}\"")));
+    }
+    match text.rsplit_once(':') {
+        Some(("localhost", port)) if is_port(port) => {
+            Err(fault("a host name, not an address", format!("write \"127.0.0.1:{port}\"")))
+        }
+        Some((host, port)) if is_port(port) && is_host_name(host) => Err(fault(
+            "a host name, not an address",
+            format!("write the address to bind, such as \"0.0.0.0:{port}\""),
+        )),
+        _ => Err(fault("not an IP address and a port", BIND_FORM.to_owned())),
+    }
+}
+
+/// Checks the address of a node: `host:port`, where the host is a name, an IPv4 or a bracketed IPv6
+/// address. The result is in lower case, so that equal addresses are equal texts.
+pub(super) fn node(text: &str, preset: Preset) -> Result<String, Fault> {
+    let fault = |label, help: String| Fault::new("bad-address", label, help, NODE_FORM);
+    if let Some((_, rest)) = text.split_once("://") {
+        let bare = rest.split('/').next().unwrap_or_default();
+        return Err(fault("a URL, not an address", format!("write only \"{bare}\"")));
+    }
+    if let Some((bare, _)) = text.split_once('/') {
+        return Err(fault("a path is not part of an address", format!("write only \"{bare}\"")));
+    }
+    if let Ok(ip) = text.parse::<Ipv6Addr>() {
+        let help = format!("write \"[{ip}]:{}\"", usual_port(preset));
+        return Err(fault("IPv6 needs brackets and a port", help));
+    }
+    let Some((host, port)) = split_port(text) else {
+        if is_host(text) {
+            let help = format!("write \"{text}:{}\"", usual_port(preset));
+            return Err(Fault::new("missing-port", "the port is missing", help, NODE_FORM));
+        }
+        return Err(fault("not a host and a port", NODE_FORM.to_owned()));
+    };
+    if !is_host(host) {
+        return Err(fault("this host cannot exist", NODE_FORM.to_owned()));
+    }
+    match port.parse::<u16>() {
+        Ok(1..) if port.bytes().all(|b| b.is_ascii_digit()) => Ok(text.to_ascii_lowercase()),
+        _ => Err(fault("this is not a port", "write a port between 1 and 65535".to_owned())),
+    }
+}
+
+/// Reads a network such as `10.0.0.0/8`, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
+    if let Ok(network) = text.parse::<IpNet>() {
+        return Ok(network.trunc());
+    }
+    text.parse::<IpAddr>().map(IpNet::from).map_err(|_| {
+        let help = "write an address or a network, such as \"10.0.0.0/8\"";
+        Fault::new("bad-network", "not an address or a network", help.to_owned(), help)
+    })
+}
+
+/// The port that is most likely meant.
+fn usual_port(preset: Preset) -> u16 {
+    match preset {
+        Preset::NocoBase => 13_000,
+        Preset::None => 8080,
+    }
+}
+
+fn split_port(text: &str) -> Option<(&str, &str)> {
+    let (host, port) = text.rsplit_once(':')?;
+    // The last colon of `[::1]` belongs to the address.
+    (!port.contains(']')).then_some((host, port))
+}
+
+/// A name, an IPv4 address or a bracketed IPv6 address.
+fn is_host(text: &str) -> bool {
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(text),
+    }
+}
+
+/// A DNS name (RFC 1123, section 2.1), with `_` because container names have it. All digits and
+/// dots must be an IPv4 address.
+pub(super) fn is_host_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return text.parse::<std::net::Ipv4Addr>().is_ok();
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// A path as it appears in a request line: printable ASCII that begins with a slash.
+pub(super) fn is_path(text: &str) -> bool {
+    text.starts_with('/')
+        && text.len() <= 1024
+        && text.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}#".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn binds() {
+        assert_eq!(bind("0.0.0.0:80"), Ok("0.0.0.0:80".parse().unwrap()));
+        assert_eq!(bind("[::]:443"), Ok("[::]:443".parse().unwrap()));
+        let cases = [
+            ("0.0.0.0", "the port is missing", "write \"0.0.0.0:80\""),
+            ("::", "the port is missing", "write \"[::]:80\""),
+            ("[::1]", "the port is missing", "write \"[::1]:80\""),
+            (":8080", "the address is missing", "write \"0.0.0.0:8080\""),
+            ("8080", "the address is missing", "write \"0.0.0.0:8080\""),
+            ("localhost:80", "a host name, not an address", "write \"127.0.0.1:80\""),
+            (
+                "example.com:80",
+                "a host name, not an address",
+                "write the address to bind, such as \"0.0.0.0:80\"",
+            ),
+            ("0.0.0.0:99999", "not an IP address and a port", BIND_FORM),
+            ("", "not an IP address and a port", BIND_FORM),
+        ];
+        for (text, label, help) in cases {
+            let fault = bind(text).unwrap_err();
+            assert_eq!((fault.label, fault.help.as_str()), (label, help), "{text}");
+        }
+    }
+
+    #[test]
+    fn nodes() {
+        for good in ["172.31.0.1:13000", "node1:80", "a_b.c-d.example:1", "[::1]:13000", "x.:80"] {
+            assert_eq!(node(good, Preset::NocoBase).as_deref(), Ok(good));
+        }
+        assert_eq!(node("Node1:80", Preset::NocoBase).as_deref(), Ok("node1:80"));
+        let cases = [
+            ("node1", "write \"node1:13000\""),
+            ("[::1]", "write \"[::1]:13000\""),
+            ("::1", "write \"[::1]:13000\""),
+            ("http://node1:13000/", "write only \"node1:13000\""),
+            ("node1:13000/", "write only \"node1:13000\""),
+            ("node1:0", "write a port between 1 and 65535"),
+            ("node1:+80", "write a port between 1 and 65535"),
+            ("node1:", "write a port between 1 and 65535"),
+            ("300.1.1.1:80", NODE_FORM),
+            ("-a:80", NODE_FORM),
+            ("a b:80", NODE_FORM),
+            ("", NODE_FORM),
+        ];
+        for (text, help) in cases {
+            assert_eq!(node(text, Preset::NocoBase).unwrap_err().help, help, "{text}");
+        }
+        assert_eq!(node("a", Preset::None).unwrap_err().help, "write \"a:8080\"");
+    }
+
+    #[test]
+    fn networks() {
+        assert_eq!(network("10.1.2.3/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("10.1.2.3").unwrap().to_string(), "10.1.2.3/32");
+        assert_eq!(network("fd00::/8").unwrap().to_string(), "fd00::/8");
+        assert!(network("10.0.0.0/33").is_err());
+        assert!(network("lan").is_err());
+    }
+
+    #[test]
+    fn paths() {
+        for (path, good) in [("/", true), ("/a/b%20?x=1", true), ("", false), ("a", false)] {
+            assert_eq!(is_path(path), good, "{path}");
+        }
+        assert!(!is_path("/a b"));
+        assert!(!is_path("/a\r\nHost: x"));
+        assert!(!is_path("/a#b"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = (bind(&text), node(&text, Preset::None), network(&text), is_path(&text));
+        }
+    }
+}

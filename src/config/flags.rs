@@ -1,0 +1,124 @@
+//! A configuration without a file: `cobalance run --listen ADDR --node ADDR…`
+
+use std::net::SocketAddr;
+
+use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Upstream, address};
+
+/// The same defaults as in a file, one upstream named `nocobase`.
+///
+/// # Errors
+///
+/// All that is wrong, one sentence with its remedy each.
+pub fn from_flags(
+    listen: &[SocketAddr],
+    nodes: &[String],
+    admin: Option<SocketAddr>,
+) -> Result<Config, Vec<String>> {
+    let mut errors = Vec::new();
+    let listeners = listeners(listen, &mut errors);
+    let mut upstream = Upstream::named("nocobase".to_owned(), Preset::NocoBase);
+    upstream.nodes = read_nodes(nodes, &mut errors);
+    let mut admin_table = Admin::default();
+    if let Some(bind) = admin {
+        admin_table.bind = bind;
+        if !bind.ip().to_canonical().is_loopback() {
+            errors.push(format!(
+                "--admin {bind} is not a loopback address; use 127.0.0.1, or a file with \
+                 `token_file` in `[admin]`"
+            ));
+        }
+    }
+    if listeners.iter().any(|l| l.bind == admin_table.bind && l.bind.port() != 0) {
+        let bind = admin_table.bind;
+        errors.push(format!(
+            "--listen {bind} is the admin listener's; give one of them another port"
+        ));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(Config {
+        server: Server::default(),
+        listeners,
+        routes: Vec::new(),
+        upstreams: vec![upstream],
+        admin: admin_table,
+        probes: None,
+        access_log: AccessLog::default(),
+    })
+}
+
+fn listeners(listen: &[SocketAddr], errors: &mut Vec<String>) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    if listen.is_empty() {
+        errors.push("no listener; add --listen 0.0.0.0:80".to_owned());
+    }
+    for (at, bind) in listen.iter().enumerate() {
+        if bind.port() != 0 && listen[..at].contains(bind) {
+            errors.push(format!("--listen {bind} is given twice; remove one of them"));
+            continue;
+        }
+        let mut listener = Listener::at(*bind);
+        if listen[..at].contains(bind) {
+            // Several free ports at one address still need names of their own.
+            listener.name = format!("{bind}/{at}");
+        }
+        listeners.push(listener);
+    }
+    listeners
+}
+
+fn read_nodes(nodes: &[String], errors: &mut Vec<String>) -> Vec<Node> {
+    let mut read: Vec<Node> = Vec::new();
+    if nodes.is_empty() {
+        errors.push("no node; add --node 127.0.0.1:13000".to_owned());
+    }
+    for text in nodes {
+        match address::node(text, Preset::NocoBase) {
+            Err(fault) => errors.push(format!("--node {text}: {}; {}", fault.label, fault.help)),
+            Ok(address) if read.iter().any(|node| node.address == address) => {
+                errors.push(format!("--node {text} is given twice; remove one of them"));
+            }
+            Ok(address) => read.push(Node::at(address)),
+        }
+    }
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, load};
+
+    fn bind(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn flags_mean_what_the_smallest_file_means() {
+        let text =
+            "[[listener]]\nbind = \"0.0.0.0:80\"\n[upstream.nocobase]\nnodes = [\"a:13000\"]\n";
+        let source = Source { name: "x".into(), text: text.into() };
+        let (from_file, _) = load(&source, &|_| None).unwrap();
+        let from_flags = from_flags(&[bind("0.0.0.0:80")], &["a:13000".into()], None).unwrap();
+        assert_eq!(from_flags, from_file);
+    }
+
+    #[test]
+    fn every_mistake_is_told() {
+        let listen = [bind("0.0.0.0:80"), bind("0.0.0.0:80"), bind("127.0.0.1:9901")];
+        let nodes = ["a".to_owned(), "b:1".to_owned(), "B:1".to_owned()];
+        let errors = from_flags(&listen, &nodes, None).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:?}");
+        assert!(errors[1].contains("write \"a:13000\""));
+        let none = from_flags(&[], &[], Some(bind("0.0.0.0:9901"))).unwrap_err();
+        assert_eq!(none.len(), 3, "{none:?}");
+    }
+
+    #[test]
+    fn free_ports_have_names_of_their_own() {
+        let listen = [bind("127.0.0.1:0"), bind("127.0.0.1:0")];
+        let config = from_flags(&listen, &["a:1".into()], Some(bind("127.0.0.1:0"))).unwrap();
+        assert_ne!(config.listeners[0].name, config.listeners[1].name);
+    }
+}

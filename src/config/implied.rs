@@ -1,0 +1,141 @@
+//! What is meant where nothing is written.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{
+    AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
+    Preset, Role, Server, Upstream, defaults, threads,
+};
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            threads: threads::available(),
+            shutdown_delay: defaults::SHUTDOWN_DELAY,
+            shutdown_timeout: defaults::SHUTDOWN_TIMEOUT,
+        }
+    }
+}
+
+impl Listener {
+    /// A listener with every default, named after its address.
+    #[must_use]
+    pub fn at(bind: SocketAddr) -> Self {
+        Self {
+            name: bind.to_string(),
+            bind,
+            max_connections: defaults::MAX_CONNECTIONS,
+            max_head: defaults::MAX_HEAD,
+            max_fields: defaults::MAX_FIELDS,
+            max_body: defaults::MAX_BODY,
+            max_requests: defaults::MAX_REQUESTS,
+            request_head_timeout: defaults::REQUEST_HEAD_TIMEOUT,
+            body_idle_timeout: defaults::CLIENT_BODY_IDLE_TIMEOUT,
+            keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,
+            send_timeout: defaults::SEND_TIMEOUT,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+impl Upstream {
+    /// An upstream with every default and no nodes.
+    #[must_use]
+    pub fn named(name: String, preset: Preset) -> Self {
+        Self {
+            name,
+            preset,
+            balance: Balance::LeastLoad,
+            hash_key: HashKey::ClientIp,
+            hash_balance_factor: defaults::HASH_BALANCE_FACTOR,
+            api_path: defaults::API_PATH.to_owned(),
+            connect_timeout: defaults::CONNECT_TIMEOUT,
+            response_timeout: defaults::RESPONSE_TIMEOUT,
+            body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
+            tunnel_idle_timeout: defaults::TUNNEL_IDLE_TIMEOUT,
+            retries: defaults::RETRIES,
+            retry_budget: defaults::RETRY_BUDGET,
+            deadline: defaults::DEADLINE,
+            max_idle: defaults::MAX_IDLE,
+            max_requests_per_connection: defaults::MAX_REQUESTS_PER_CONNECTION,
+            max_connection_age: defaults::MAX_CONNECTION_AGE,
+            queue: defaults::QUEUE,
+            queue_timeout: defaults::QUEUE_TIMEOUT,
+            nodes: Vec::new(),
+            health_check: match preset {
+                Preset::NocoBase => Some(HealthCheck::of(preset, defaults::API_PATH)),
+                Preset::None => None,
+            },
+            outlier_detection: OutlierDetection::default(),
+            sticky: None,
+        }
+    }
+}
+
+impl Node {
+    /// A node with every default, named after its address.
+    #[must_use]
+    pub fn at(address: String) -> Self {
+        Self {
+            name: address.clone(),
+            address,
+            weight: 1,
+            backup: false,
+            role: Role::Serve,
+            disabled: false,
+            max_requests: 0,
+        }
+    }
+}
+
+impl HealthCheck {
+    /// The check of a preset: NocoBase answers 200 and `ok` under its API path, of others nothing
+    /// is known but that `/` ought to answer 200.
+    #[must_use]
+    pub fn of(preset: Preset, api_path: &str) -> Self {
+        let (path, expect_body) = match preset {
+            Preset::NocoBase => {
+                (format!("{api_path}{}", defaults::HEALTH_ENDPOINT), Some("ok".to_owned()))
+            }
+            Preset::None => ("/".to_owned(), None),
+        };
+        Self {
+            path,
+            host: None,
+            expect_status: 200,
+            expect_body,
+            interval: defaults::HEALTH_INTERVAL,
+            timeout: defaults::HEALTH_TIMEOUT,
+            rise: defaults::RISE,
+            fall: defaults::FALL,
+        }
+    }
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive_failures: defaults::CONSECUTIVE_FAILURES,
+            ejection_time: defaults::EJECTION_TIME,
+            max_ejected: defaults::MAX_EJECTED,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { enabled: true, bind: defaults::ADMIN_BIND, token_file: None }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { enabled: true, path: "-".to_owned(), format: LogFormat::Json }
+    }
+}
+
+/// NocoBase's own client pings this often and the server never answers: an idle limit at or below
+/// it cuts every quiet tunnel.
+pub(super) const NOCOBASE_PING: Duration = Duration::from_secs(300);

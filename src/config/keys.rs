@@ -1,0 +1,123 @@
+//! Every key there is, once: the reader, the suggestions and the reference all use these lists.
+
+/// The keys of one kind of table.
+#[derive(Debug)]
+pub struct TableKeys {
+    /// How the table is written: `[[listener]]`, `[upstream.NAME]`, `nodes`.
+    pub title: &'static str,
+    /// Its keys, in the order of the reference.
+    pub keys: &'static [&'static str],
+}
+
+pub(super) static ROOT: TableKeys = TableKeys {
+    title: "the file",
+    keys: &["server", "listener", "route", "upstream", "admin", "probes", "access_log"],
+};
+
+pub(super) static SERVER: TableKeys =
+    TableKeys { title: "[server]", keys: &["threads", "shutdown_delay", "shutdown_timeout"] };
+
+pub(super) static LISTENER: TableKeys = TableKeys {
+    title: "[[listener]]",
+    keys: &[
+        "name",
+        "bind",
+        "max_connections",
+        "max_head",
+        "max_fields",
+        "max_body",
+        "max_requests",
+        "request_head_timeout",
+        "body_idle_timeout",
+        "keep_alive_timeout",
+        "send_timeout",
+        "trusted_proxies",
+    ],
+};
+
+pub(super) static ROUTE: TableKeys =
+    TableKeys { title: "[[route]]", keys: &["name", "host", "path", "upstream"] };
+
+pub(super) static UPSTREAM: TableKeys = TableKeys {
+    title: "[upstream.NAME]",
+    keys: &[
+        "preset",
+        "public_path",
+        "api_path",
+        "balance",
+        "hash_key",
+        "hash_balance_factor",
+        "connect_timeout",
+        "response_timeout",
+        "body_idle_timeout",
+        "tunnel_idle_timeout",
+        "retries",
+        "retry_budget",
+        "deadline",
+        "max_idle",
+        "max_requests_per_connection",
+        "max_connection_age",
+        "max_requests",
+        "queue",
+        "queue_timeout",
+        "nodes",
+        "health_check",
+        "outlier_detection",
+        "sticky",
+    ],
+};
+
+pub(super) static NODE: TableKeys = TableKeys {
+    title: "an entry of nodes",
+    keys: &["name", "address", "weight", "backup", "role", "disabled", "max_requests"],
+};
+
+pub(super) static HEALTH_CHECK: TableKeys = TableKeys {
+    title: "[upstream.NAME.health_check]",
+    keys: &[
+        "enabled",
+        "path",
+        "host",
+        "expect_status",
+        "expect_body",
+        "interval",
+        "timeout",
+        "rise",
+        "fall",
+    ],
+};
+
+pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
+    title: "[upstream.NAME.outlier_detection]",
+    keys: &["enabled", "consecutive_failures", "ejection_time", "max_ejected"],
+};
+
+pub(super) static STICKY: TableKeys =
+    TableKeys { title: "[upstream.NAME.sticky]", keys: &["cookie", "secret", "max_life"] };
+
+pub(super) static ADMIN: TableKeys =
+    TableKeys { title: "[admin]", keys: &["enabled", "bind", "token_file"] };
+
+pub(super) static PROBES: TableKeys = TableKeys { title: "[probes]", keys: &["bind"] };
+
+pub(super) static ACCESS_LOG: TableKeys =
+    TableKeys { title: "[access_log]", keys: &["enabled", "path", "format"] };
+
+/// All tables, the file itself first.
+#[must_use]
+pub fn tables() -> [&'static TableKeys; 12] {
+    [
+        &ROOT,
+        &SERVER,
+        &LISTENER,
+        &ROUTE,
+        &UPSTREAM,
+        &NODE,
+        &HEALTH_CHECK,
+        &OUTLIER_DETECTION,
+        &STICKY,
+        &ADMIN,
+        &PROBES,
+        &ACCESS_LOG,
+    ]
+}

@@ -1,0 +1,90 @@
+//! `[server]`, `[admin]`, `[probes]` and `[access_log]`
+
+use std::path::PathBuf;
+
+use super::{Placed, parsed};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::keys::{self, TableKeys};
+use crate::config::raw::{OR_ZERO, Table, Text};
+use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, address};
+
+pub(super) fn server(root: &Table<'_>) -> Server {
+    let plain = Server::default();
+    let Some(table) = single(root, &keys::SERVER, "server") else { return plain };
+    Server {
+        threads: table.number("threads", plain.threads, 1..=1024),
+        shutdown_delay: table.duration("shutdown_delay", plain.shutdown_delay, &OR_ZERO),
+        shutdown_timeout: table.duration("shutdown_timeout", plain.shutdown_timeout, &OR_ZERO),
+    }
+}
+
+/// The place is empty where no address is written.
+pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
+    let plain = Admin::default();
+    let Some(table) = single(root, &keys::ADMIN, "admin") else {
+        return Placed { item: plain, name: 0..0, place: 0..0 };
+    };
+    let bind = table.text("bind");
+    let address = bind.as_ref().and_then(|text| parsed(text, address::bind));
+    let token_file = table.text("token_file").and_then(|text| token_file(&text));
+    let item = Admin {
+        enabled: table.flag("enabled", plain.enabled),
+        bind: address.unwrap_or(plain.bind),
+        token_file,
+    };
+    let place = bind.map_or(0..0, |text| text.span);
+    let open = item.enabled && !item.bind.ip().to_canonical().is_loopback();
+    if open && table.get("token_file").is_none() && !table.misspelt("token_file") {
+        let message = "the admin listener is open to others without a token".to_owned();
+        table.cx.report(
+            Diagnostic::error("admin-without-token", place.clone(), message)
+                .label("not a loopback address")
+                .help("write `token_file = \"PATH\"` in `[admin]`, or bind \"127.0.0.1:9901\""),
+        );
+    }
+    Placed { item, name: place.clone(), place }
+}
+
+fn token_file(text: &Text<'_>) -> Option<PathBuf> {
+    if text.value.is_empty() {
+        let message = "`token_file` is empty".to_owned();
+        text.error("bad-path", message, "no path", "write the path of a file that holds the token");
+        return None;
+    }
+    Some(PathBuf::from(&text.value))
+}
+
+pub(super) fn probes(root: &Table<'_>) -> Option<Placed<Probes>> {
+    let table = single(root, &keys::PROBES, "probes")?;
+    if table.get("bind").is_none() {
+        table.missing("bind", "write `bind = \"0.0.0.0:9900\"`");
+    }
+    let text = table.text("bind")?;
+    let bind = parsed(&text, address::bind)?;
+    Some(Placed { item: Probes { bind }, name: text.span.clone(), place: text.span })
+}
+
+pub(super) fn access_log(root: &Table<'_>) -> AccessLog {
+    let plain = AccessLog::default();
+    let Some(table) = single(root, &keys::ACCESS_LOG, "access_log") else { return plain };
+    let formats = [("json", LogFormat::Json), ("combined", LogFormat::Combined)];
+    let path = table.text("path").and_then(|text| {
+        if text.value.is_empty() {
+            let message = "`path` is empty".to_owned();
+            let help = "write \"-\" for stdout, or the path of a file";
+            text.error("bad-path", message, "no path", help);
+            return None;
+        }
+        Some(text.value)
+    });
+    AccessLog {
+        enabled: table.flag("enabled", plain.enabled),
+        path: path.unwrap_or(plain.path),
+        format: table.text("format").and_then(|f| f.choice(&formats)).unwrap_or(plain.format),
+    }
+}
+
+/// A table that exists once.
+fn single<'a>(root: &Table<'a>, keys: &'static TableKeys, key: &'static str) -> Option<Table<'a>> {
+    root.get(key)?.table(keys, &format!("`{}`", keys.title))
+}
