@@ -1,0 +1,214 @@
+//! The compiled, immutable whole that a request reads. Built by control, swapped at once, never changed.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::SystemTime;
+
+use crate::config::{self, Config, Role};
+use crate::route::Router;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{ListenerMetrics, Metrics, RouteMetrics, UpstreamMetrics};
+use crate::upstream::{Node, NodeKey, Registry, Shared};
+
+/// Everything a data thread needs to know.
+pub struct Snapshot {
+    /// Counts the configurations put in use; the first is 1.
+    pub generation: u64,
+    /// When it was put in use.
+    pub loaded_at: SystemTime,
+    /// What it was compiled from.
+    pub config: Arc<Config>,
+    /// In the order of the configuration.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Finds a route; empty when everything goes to the only upstream.
+    pub router: Router,
+    /// In the order of the configuration.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Where lines go; none when it is off.
+    pub access_log: Option<AccessLog>,
+}
+
+/// One listener as run.
+pub struct Listener {
+    /// What was configured.
+    pub settings: config::Listener,
+    /// Its handles.
+    pub metrics: ListenerMetrics,
+    /// Open connections; shared with earlier snapshots of the same listener.
+    pub open: Arc<AtomicUsize>,
+    /// Handles for each route, and at the end those of "no route".
+    pub routes: Vec<RouteMetrics>,
+}
+
+/// One upstream as run.
+pub struct Upstream {
+    /// What was configured.
+    pub settings: config::Upstream,
+    /// Its handles.
+    pub metrics: UpstreamMetrics,
+    /// What outlives this snapshot.
+    pub shared: Arc<Shared>,
+    /// Nodes, task nodes included.
+    pub nodes: Vec<Member>,
+    /// Nodes whose names do not resolve, and why.
+    pub unresolved: Vec<(String, String)>,
+}
+
+/// A node as this upstream uses it.
+pub struct Member {
+    /// The node.
+    pub node: Arc<Node>,
+    /// 1 to 1000.
+    pub weight: u32,
+    /// Picked only when no primary node is eligible.
+    pub backup: bool,
+    /// What it is for.
+    pub role: Role,
+    /// Requests in flight at most; 0 is no limit.
+    pub max_requests: u32,
+}
+
+/// What names in `nodes` stand for: the addresses, or why there are none. Keyed by the text of `address`.
+pub type Resolved = HashMap<String, Result<Vec<SocketAddr>, String>>;
+
+/// What [`compile`] needs beside the configuration.
+pub struct Parts<'a> {
+    /// Addresses of the nodes.
+    pub resolved: &'a Resolved,
+    /// Nodes that live.
+    pub registry: &'a mut Registry,
+    /// The snapshot in use, for what carries over.
+    pub previous: Option<&'a Snapshot>,
+    /// Where access log lines go.
+    pub access_log: Option<AccessLog>,
+}
+
+/// Compiles a configuration. Nothing in it can fail: `Config` holds no bad value.
+pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
+    let Parts { resolved, registry, previous, access_log } = parts;
+    let metrics = registry.metrics().clone();
+    let listeners = config
+        .listeners
+        .iter()
+        .map(|settings| Arc::new(listener(settings, &config, previous, &metrics)))
+        .collect();
+    let upstreams = config
+        .upstreams
+        .iter()
+        .map(|settings| Arc::new(upstream(settings, resolved, registry)))
+        .collect();
+    Snapshot {
+        generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
+        loaded_at: SystemTime::now(),
+        router: Router::new(&config.routes),
+        listeners,
+        upstreams,
+        access_log,
+        config,
+    }
+}
+
+fn listener(
+    settings: &config::Listener,
+    config: &Config,
+    previous: Option<&Snapshot>,
+    metrics: &Arc<Metrics>,
+) -> Listener {
+    let same = |old: &&Arc<Listener>| old.settings.name == settings.name;
+    let open = previous.and_then(|old| old.listeners.iter().find(same)).map(|old| old.open.clone());
+    let only = ["all"];
+    let named: Vec<&str> = match config.routes.is_empty() {
+        true => only.to_vec(),
+        false => config.routes.iter().map(|route| route.name.as_str()).collect(),
+    };
+    let names = named.into_iter().chain(["none"]);
+    Listener {
+        settings: settings.clone(),
+        metrics: metrics.listener(&settings.name),
+        open: open.unwrap_or_default(),
+        routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
+    }
+}
+
+fn upstream(
+    settings: &config::Upstream,
+    resolved: &Resolved,
+    registry: &mut Registry,
+) -> Upstream {
+    let mut members = Vec::new();
+    let mut unresolved = Vec::new();
+    for node in &settings.nodes {
+        match addresses(&node.address, resolved) {
+            Ok(addresses) => members.extend(expand(settings, node, &addresses, registry)),
+            Err(error) => {
+                unresolved.push((node.name.clone(), error));
+                let key = key(settings, node, None);
+                members.push(member(node, registry.node(key, node.name.clone())));
+            }
+        }
+    }
+    Upstream {
+        settings: settings.clone(),
+        metrics: registry.metrics().upstream(&settings.name),
+        shared: registry.shared(&settings.name, settings.retry_budget),
+        nodes: members,
+        unresolved,
+    }
+}
+
+fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, String> {
+    if let Ok(address) = address.parse() {
+        return Ok(vec![address]);
+    }
+    resolved.get(address).cloned().unwrap_or_else(|| Err("not resolved yet".into()))
+}
+
+/// A name with several addresses is as many nodes; the first keeps the name, so that the usual name with
+/// one address is called as it was written.
+fn expand(
+    settings: &config::Upstream,
+    node: &config::Node,
+    addresses: &[SocketAddr],
+    registry: &mut Registry,
+) -> Vec<Member> {
+    let label = |nth: usize, address: &SocketAddr| match nth {
+        0 => node.name.clone(),
+        _ => format!("{}#{}", node.name, address.ip()),
+    };
+    addresses
+        .iter()
+        .enumerate()
+        .map(|(nth, address)| {
+            let key = key(settings, node, Some(*address));
+            member(node, registry.node(key, label(nth, address)))
+        })
+        .collect()
+}
+
+fn key(settings: &config::Upstream, node: &config::Node, address: Option<SocketAddr>) -> NodeKey {
+    NodeKey { upstream: settings.name.clone(), name: node.name.clone(), address }
+}
+
+fn member(settings: &config::Node, node: Arc<Node>) -> Member {
+    Member {
+        node,
+        weight: settings.weight,
+        backup: settings.backup,
+        role: settings.role,
+        max_requests: settings.max_requests,
+    }
+}
+
+impl Snapshot {
+    /// The keys of all nodes in use.
+    pub fn keys(&self) -> impl Iterator<Item = &NodeKey> {
+        self.upstreams.iter().flat_map(|upstream| upstream.nodes.iter().map(|m| &m.node.key))
+    }
+
+    /// The upstream of a route; without routes, the only one.
+    pub fn upstream_of(&self, route: usize) -> usize {
+        self.config.routes.get(route).map_or(0, |route| route.upstream)
+    }
+}

@@ -1,0 +1,605 @@
+//! Every metric, by the names of the contract. Label sets are bounded by construction: listeners,
+//! routes, upstreams and nodes come from the configuration, methods and reasons from closed lists.
+//!
+//! Handles are resolved once, when a snapshot is compiled or a node appears; the request path only
+//! increments them.
+
+use std::sync::{Arc, OnceLock};
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+use crate::error::Cause;
+
+/// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
+const BUCKETS: [f64; 17] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 600.0,
+];
+
+/// Methods that have a label of their own; anything else is `OTHER`.
+pub const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
+
+/// The label of a method, as an index into [`METHODS`].
+pub fn method_index(method: &[u8]) -> usize {
+    METHODS.iter().position(|known| known.as_bytes() == method).unwrap_or(METHODS.len() - 1)
+}
+
+/// Who made an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A node.
+    Upstream,
+    /// We.
+    Proxy,
+}
+
+/// How an attempt ended, for its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// A head came.
+    Ok,
+    /// No connection.
+    Connect,
+    /// The connection ended before a head.
+    Reset,
+    /// No head in time.
+    Timeout,
+    /// A proven refusal.
+    Maintaining,
+    /// An answer that breaks HTTP.
+    Invalid,
+    /// The client left first.
+    Cancelled,
+}
+
+impl AttemptResult {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [AttemptResult; 7] = [
+        AttemptResult::Ok,
+        AttemptResult::Connect,
+        AttemptResult::Reset,
+        AttemptResult::Timeout,
+        AttemptResult::Maintaining,
+        AttemptResult::Invalid,
+        AttemptResult::Cancelled,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptResult::Ok => "ok",
+            AttemptResult::Connect => "connect",
+            AttemptResult::Reset => "reset",
+            AttemptResult::Timeout => "timeout",
+            AttemptResult::Maintaining => "maintaining",
+            AttemptResult::Invalid => "invalid",
+            AttemptResult::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What happened in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolEvent {
+    /// A connection was opened.
+    New,
+    /// A kept one was used again.
+    Reused,
+    /// A kept one was too old.
+    Expired,
+    /// The peek before reuse found it closed or dirty.
+    StaleDetected,
+    /// It closed between the peek and the answer.
+    StaleRace,
+}
+
+/// Labels of [`PoolEvent`], in the order of its discriminants.
+pub const POOL_EVENTS: [&str; 5] = ["new", "reused", "expired", "stale_detected", "stale_race"];
+
+/// Who ended a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The client.
+    Client,
+    /// The node.
+    Node,
+    /// We, because the node or the process is drained.
+    Drain,
+    /// Nobody said anything for too long.
+    Idle,
+    /// A connection broke.
+    Error,
+}
+
+/// Labels of [`ClosedBy`], in the order of its discriminants.
+pub const CLOSED_BY: [&str; 5] = ["client", "node", "drain", "idle", "error"];
+
+/// Why an attempt was repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// Nothing had been sent.
+    Unsent,
+    /// A proven refusal.
+    Refused,
+    /// Sent, no byte back, and safe to repeat.
+    Reset,
+    /// A kept connection closed at the moment of its reuse.
+    StaleRace,
+}
+
+/// Labels of [`RetryReason`], in the order of its discriminants.
+pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
+
+/// Classes of status codes.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// All metrics of the process.
+pub struct Metrics {
+    /// What `/metrics` gathers.
+    pub registry: Registry,
+    /// `cobalance_config_reloads_total{result}`
+    pub config_reloads: IntCounterVec,
+    /// `cobalance_config_last_reload_success_timestamp_seconds`
+    pub config_last_success: Gauge,
+    /// `cobalance_config_generation`
+    pub config_generation: IntGauge,
+    /// `cobalance_access_log_dropped_total`
+    pub access_log_dropped: IntCounter,
+    /// `cobalance_signals_dropped_total`: notes from data threads that control had no room for.
+    pub signals_dropped: IntCounter,
+    /// `cobalance_accept_errors_total`
+    pub accept_errors: IntCounter,
+    /// `cobalance_upstream_node_state`
+    pub node_state: IntGaugeVec,
+    /// `cobalance_upstream_nodes{upstream,state}`
+    pub nodes: IntGaugeVec,
+    /// `cobalance_upstream_state_changes_total{upstream,node,to,cause}`
+    pub state_changes: IntCounterVec,
+    /// `cobalance_upstream_checks_total{upstream,node,result}`
+    pub checks: IntCounterVec,
+    /// `cobalance_upstream_check_duration_seconds{upstream,node}`
+    pub check_duration: GaugeVec,
+    /// `cobalance_upstream_inflight{upstream,node}`
+    pub inflight: IntGaugeVec,
+    /// `cobalance_upstream_ewma_seconds{upstream,node}`
+    pub ewma: GaugeVec,
+    /// `cobalance_upstream_weight_effective{upstream,node}`
+    pub weight: GaugeVec,
+    /// `cobalance_upstream_keepalive_hint_seconds{upstream,node}`
+    pub keepalive_hint: GaugeVec,
+    /// `cobalance_upstream_pool_connections{upstream,node,state}`
+    pub pool_connections: IntGaugeVec,
+    /// `cobalance_ws_open{upstream,node}`
+    pub ws_open: IntGaugeVec,
+    /// `cobalance_queue{upstream}`
+    pub queue: IntGaugeVec,
+    /// `cobalance_upstream_retry_budget_remaining{upstream}`
+    pub budget: GaugeVec,
+    /// `cobalance_connections_open{listener,protocol}`
+    pub connections_open: IntGaugeVec,
+    /// `cobalance_discovery_updates_total{upstream,source,result}`
+    pub discovery: IntCounterVec,
+    /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
+    pub misconfigurations: IntGaugeVec,
+    families: Families,
+}
+
+/// Families whose handles are resolved per listener, route or node.
+struct Families {
+    connections: IntCounterVec,
+    rejected: IntCounterVec,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    requests_in_flight: IntGaugeVec,
+    request_bytes: IntCounterVec,
+    response_bytes: IntCounterVec,
+    errors: IntCounterVec,
+    upstream_requests: IntCounterVec,
+    attempts: IntCounterVec,
+    retries: IntCounterVec,
+    connect: HistogramVec,
+    head: HistogramVec,
+    response: HistogramVec,
+    pool_events: IntCounterVec,
+    ws_opened: IntCounterVec,
+    ws_closed: IntCounterVec,
+    ws_bytes: IntCounterVec,
+    ws_duration: HistogramVec,
+}
+
+/// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
+struct Register<'a>(&'a Registry);
+
+#[allow(clippy::expect_used)] // names are constants: `all_metrics_register` proves them
+impl Register<'_> {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(format!("cobalance_{name}"), help)
+    }
+
+    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
+        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
+        collector
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(Self::opts(name, help)).expect("valid name"))
+    }
+
+    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(BUCKETS.to_vec());
+        self.add(HistogramVec::new(opts, labels).expect("valid name"))
+    }
+}
+
+const NODE: [&str; 2] = ["upstream", "node"];
+
+impl Families {
+    fn new(r: &Register<'_>) -> Families {
+        let lr = ["listener", "route"];
+        Families {
+            connections: r.counters(
+                "connections_total",
+                "Connections accepted.",
+                &["listener", "protocol"],
+            ),
+            rejected: r.counters(
+                "connections_rejected_total",
+                "Connections closed at once.",
+                &["listener", "reason"],
+            ),
+            requests: r.counters(
+                "requests_total",
+                "Exchanges that ended, once each.",
+                &["listener", "route", "method", "code", "source"],
+            ),
+            duration: r.histograms(
+                "request_duration_seconds",
+                "First byte of the request to the last of the answer.",
+                &lr,
+            ),
+            requests_in_flight: r.int_gauges(
+                "requests_in_flight",
+                "Exchanges under way.",
+                &["listener"],
+            ),
+            request_bytes: r.counters("request_bytes_total", "Bytes of request bodies.", &lr),
+            response_bytes: r.counters("response_bytes_total", "Bytes of answers' bodies.", &lr),
+            errors: r.counters(
+                "errors_total",
+                "Exchanges that ended by a cause of ours.",
+                &["route", "reason"],
+            ),
+            upstream_requests: r.counters(
+                "upstream_requests_total",
+                "Heads received from nodes.",
+                &["upstream", "node", "code_class"],
+            ),
+            attempts: r.counters(
+                "upstream_attempts_total",
+                "Attempts that ended.",
+                &["upstream", "node", "result"],
+            ),
+            retries: r.counters(
+                "upstream_retries_total",
+                "Attempts that were repeated.",
+                &["upstream", "reason"],
+            ),
+            connect: r.histograms(
+                "upstream_connect_duration_seconds",
+                "Time to open a connection.",
+                &NODE,
+            ),
+            head: r.histograms(
+                "upstream_response_header_seconds",
+                "Request sent to head received.",
+                &NODE,
+            ),
+            response: r.histograms(
+                "upstream_response_seconds",
+                "Request sent to last byte received.",
+                &NODE,
+            ),
+            pool_events: r.counters(
+                "upstream_pool_events_total",
+                "What happened in the pools.",
+                &["upstream", "node", "event"],
+            ),
+            ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
+            ws_closed: r.counters(
+                "ws_closed_total",
+                "Tunnels closed.",
+                &["upstream", "node", "by"],
+            ),
+            ws_bytes: r.counters(
+                "ws_bytes_total",
+                "Bytes through tunnels.",
+                &["upstream", "node", "direction"],
+            ),
+            ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
+        }
+    }
+}
+
+impl Metrics {
+    /// A fresh set in a registry of its own.
+    pub fn new() -> Arc<Metrics> {
+        let registry = Registry::new();
+        let r = Register(&registry);
+        let info = r.int_gauges("build_info", "Always 1.", &["version"]);
+        info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let families = Families::new(&r);
+        let success = r.gauges(
+            "config_last_reload_success_timestamp_seconds",
+            "When a configuration was last put in use.",
+            &[],
+        );
+        let generation =
+            r.int_gauges("config_generation", "Configurations put in use so far.", &[]);
+        Arc::new(Metrics {
+            config_reloads: r.counters("config_reloads_total", "Reloads, by result.", &["result"]),
+            config_last_success: success.with_label_values::<&str>(&[]),
+            config_generation: generation.with_label_values::<&str>(&[]),
+            access_log_dropped: r.counter("access_log_dropped_total", "Lines dropped because the writer was behind."),
+            signals_dropped: r.counter("signals_dropped_total", "Notes to the control thread dropped."),
+            accept_errors: r.counter("accept_errors_total", "Errors of accept, such as no descriptor left."),
+            node_state: r.int_gauges(
+                "upstream_node_state",
+                "0 down, 1 unchecked, 2 starting, 3 maintaining, 4 ejected, 5 draining, 6 disabled, 7 up.",
+                &NODE,
+            ),
+            nodes: r.int_gauges("upstream_nodes", "Nodes by state.", &["upstream", "state"]),
+            state_changes: r.counters("upstream_state_changes_total", "Changes of state.", &["upstream", "node", "to", "cause"]),
+            checks: r.counters("upstream_checks_total", "Probes, by result.", &["upstream", "node", "result"]),
+            check_duration: r.gauges("upstream_check_duration_seconds", "Round trip of the last probe.", &NODE),
+            inflight: r.int_gauges("upstream_inflight", "Requests in flight.", &NODE),
+            ewma: r.gauges("upstream_ewma_seconds", "Moving average of the head time.", &NODE),
+            weight: r.gauges("upstream_weight_effective", "Weight in force.", &NODE),
+            keepalive_hint: r.gauges("upstream_keepalive_hint_seconds", "The node's last Keep-Alive hint.", &NODE),
+            pool_connections: r.int_gauges("upstream_pool_connections", "Connections to nodes.", &["upstream", "node", "state"]),
+            ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),
+            queue: r.int_gauges("queue", "Exchanges that wait for a node below its limit.", &["upstream"]),
+            budget: r.gauges("upstream_retry_budget_remaining", "Repeats the budget allows now.", &["upstream"]),
+            connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
+            discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
+            misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
+            families,
+            registry,
+        })
+    }
+
+    /// Handles of a listener.
+    pub fn listener(&self, listener: &str) -> ListenerMetrics {
+        let f = &self.families;
+        ListenerMetrics {
+            connections: f.connections.with_label_values(&[listener, "h1"]),
+            rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
+            in_flight: f.requests_in_flight.with_label_values(&[listener]),
+        }
+    }
+
+    /// Handles of a route on a listener.
+    pub fn route(self: &Arc<Self>, listener: &str, route: &str) -> RouteMetrics {
+        let f = &self.families;
+        RouteMetrics {
+            metrics: self.clone(),
+            listener: listener.into(),
+            route: route.into(),
+            requests: Default::default(),
+            duration: f.duration.with_label_values(&[listener, route]),
+            request_bytes: f.request_bytes.with_label_values(&[listener, route]),
+            response_bytes: f.response_bytes.with_label_values(&[listener, route]),
+        }
+    }
+
+    /// Handles of an upstream.
+    pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
+        let f = &self.families;
+        UpstreamMetrics {
+            retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
+            queue: self.queue.with_label_values(&[upstream]),
+        }
+    }
+
+    /// Handles of a node.
+    pub fn node(&self, upstream: &str, node: &str) -> NodeMetrics {
+        let f = &self.families;
+        let l = [upstream, node];
+        NodeMetrics {
+            requests: CLASSES
+                .map(|class| f.upstream_requests.with_label_values(&[upstream, node, class])),
+            attempts: AttemptResult::ALL
+                .map(|result| f.attempts.with_label_values(&[upstream, node, result.as_str()])),
+            connect: f.connect.with_label_values(&l),
+            head: f.head.with_label_values(&l),
+            response: f.response.with_label_values(&l),
+            pool_events: POOL_EVENTS
+                .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
+            ws_opened: f.ws_opened.with_label_values(&l),
+            ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
+            ws_bytes: ["up", "down"]
+                .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
+            ws_duration: f.ws_duration.with_label_values(&l),
+        }
+    }
+
+    /// Forgets the series of a node that is gone.
+    pub fn remove_node(&self, upstream: &str, node: &str) {
+        let f = &self.families;
+        let l = [upstream, node];
+        for class in CLASSES {
+            let _ = f.upstream_requests.remove_label_values(&[upstream, node, class]);
+        }
+        for result in AttemptResult::ALL {
+            let _ = f.attempts.remove_label_values(&[upstream, node, result.as_str()]);
+        }
+        for event in POOL_EVENTS {
+            let _ = f.pool_events.remove_label_values(&[upstream, node, event]);
+        }
+        for by in CLOSED_BY {
+            let _ = f.ws_closed.remove_label_values(&[upstream, node, by]);
+        }
+        for way in ["up", "down"] {
+            let _ = f.ws_bytes.remove_label_values(&[upstream, node, way]);
+        }
+        for state in ["idle", "active"] {
+            let _ = self.pool_connections.remove_label_values(&[upstream, node, state]);
+        }
+        for family in [&f.connect, &f.head, &f.response, &f.ws_duration] {
+            let _ = family.remove_label_values(&l);
+        }
+        for family in [&self.check_duration, &self.ewma, &self.weight, &self.keepalive_hint] {
+            let _ = family.remove_label_values(&l);
+        }
+        for family in [&self.node_state, &self.inflight, &self.ws_open] {
+            let _ = family.remove_label_values(&l);
+        }
+        let _ = f.ws_opened.remove_label_values(&l);
+    }
+}
+
+/// Handles of a listener.
+pub struct ListenerMetrics {
+    /// Accepted connections.
+    pub connections: IntCounter,
+    /// Closed at once because `max_connections` were open.
+    pub rejected_limit: IntCounter,
+    /// Exchanges under way.
+    pub in_flight: IntGauge,
+}
+
+/// Codes 100 to 599 of one method, by one source.
+type Codes = Box<[OnceLock<IntCounter>]>;
+
+/// Handles of a route on a listener. The counters by method, code and source are made when first seen:
+/// all of them at once would be 9,000 a route.
+pub struct RouteMetrics {
+    metrics: Arc<Metrics>,
+    listener: Box<str>,
+    route: Box<str>,
+    requests: [[OnceLock<Codes>; METHODS.len()]; 2],
+    /// First byte of the request to the last of the answer.
+    pub duration: Histogram,
+    /// Bytes of request bodies.
+    pub request_bytes: IntCounter,
+    /// Bytes of answers' bodies.
+    pub response_bytes: IntCounter,
+}
+
+impl RouteMetrics {
+    /// Counts one exchange.
+    pub fn count(&self, method: usize, status: u16, source: Source) {
+        let code = usize::from(status.clamp(100, 599)) - 100;
+        let codes = self.requests[source as usize][method]
+            .get_or_init(|| (0..500).map(|_| OnceLock::new()).collect());
+        codes[code]
+            .get_or_init(|| {
+                let source = if source == Source::Proxy { "proxy" } else { "upstream" };
+                self.metrics.families.requests.with_label_values(&[
+                    &self.listener,
+                    &self.route,
+                    METHODS[method],
+                    status.clamp(100, 599).to_string().as_str(),
+                    source,
+                ])
+            })
+            .inc();
+    }
+
+    /// Counts a cause of ours. Not on the way of a request that goes well, so the look-up is no matter.
+    pub fn error(&self, cause: &Cause) {
+        self.metrics.families.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
+    }
+}
+
+/// Handles of an upstream.
+pub struct UpstreamMetrics {
+    /// By [`RetryReason`].
+    pub retries: [IntCounter; 4],
+    /// Exchanges in the queue.
+    pub queue: IntGauge,
+}
+
+/// Handles of a node.
+pub struct NodeMetrics {
+    /// Heads by class.
+    pub requests: [IntCounter; 5],
+    /// Attempts by [`AttemptResult`].
+    pub attempts: [IntCounter; 7],
+    /// Time to connect, in seconds.
+    pub connect: Histogram,
+    /// Time to the head, in seconds.
+    pub head: Histogram,
+    /// Time to the end, in seconds.
+    pub response: Histogram,
+    /// By [`PoolEvent`].
+    pub pool_events: [IntCounter; 5],
+    /// Tunnels opened.
+    pub ws_opened: IntCounter,
+    /// Tunnels closed, by [`ClosedBy`].
+    pub ws_closed: [IntCounter; 5],
+    /// Bytes towards the node, and back.
+    pub ws_bytes: [IntCounter; 2],
+    /// Life of tunnels, in seconds.
+    pub ws_duration: Histogram,
+}
+
+impl NodeMetrics {
+    /// Counts a head.
+    pub fn head_received(&self, status: u16) {
+        self.requests[usize::from(status / 100).clamp(1, 5) - 1].inc();
+    }
+
+    /// Counts the end of an attempt.
+    pub fn attempt(&self, result: AttemptResult) {
+        self.attempts[result as usize].inc();
+    }
+
+    /// Counts a pool event.
+    pub fn pool(&self, event: PoolEvent) {
+        self.pool_events[event as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_metrics_register() {
+        let metrics = Metrics::new();
+        let route = metrics.route("public", "all");
+        route.count(method_index(b"GET"), 200, Source::Upstream);
+        route.count(method_index(b"BREW"), 999, Source::Proxy);
+        metrics.node("a", "n").attempt(AttemptResult::Reset);
+        let names: Vec<String> =
+            metrics.registry.gather().iter().map(|f| f.name().to_owned()).collect();
+        assert!(names.contains(&"cobalance_requests_total".to_owned()));
+        assert!(names.iter().all(|n| n.starts_with("cobalance_")));
+    }
+
+    #[test]
+    fn series_of_a_removed_node_vanish() {
+        let metrics = Metrics::new();
+        let before = metrics.registry.gather().len();
+        let _handles = metrics.node("a", "n");
+        assert!(metrics.registry.gather().len() > before);
+        metrics.remove_node("a", "n");
+        assert_eq!(metrics.registry.gather().len(), before);
+    }
+}

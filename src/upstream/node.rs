@@ -1,0 +1,326 @@
+//! One node as all threads see it: states that control writes, and a padded cell of counters for each
+//! data thread, written by its owner alone and summed by readers.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crossbeam_utils::CachePadded;
+
+use super::NodeKey;
+use crate::balance::{Load, ewma, silence};
+use crate::health::{HealthState, OperatorState, OutlierState, Shown};
+use crate::telemetry::metrics::NodeMetrics;
+
+/// Failures in a row count within this window; older ones are forgotten.
+const FAILURE_WINDOW_NS: u64 = 10_000_000_000;
+
+/// One NocoBase process that serves.
+pub struct Node {
+    /// What makes it the same node in the next snapshot.
+    pub key: NodeKey,
+    /// Its name in metrics and `status`.
+    pub label: String,
+    /// Hash of its label: the same on every replica of the balancer.
+    pub identity: u64,
+    /// Its metrics.
+    pub metrics: NodeMetrics,
+    operator: AtomicU8,
+    health: AtomicU8,
+    outlier: AtomicU8,
+    /// Set while the node may be used although it is not up, because nothing else is left.
+    fail_open: AtomicBool,
+    probation_taken: AtomicBool,
+    merged_latency_ns: AtomicU64,
+    last_good_probe_ns: AtomicU64,
+    failures: AtomicU32,
+    first_failure_ns: AtomicU64,
+    fresh_only_until_ns: AtomicU64,
+    keepalive_hint_s: AtomicU64,
+    cells: Box<[CachePadded<Cell>]>,
+}
+
+/// What one data thread knows and does with one node. Only that thread writes.
+#[derive(Default)]
+pub struct Cell {
+    /// Exchanges whose answer is not complete.
+    pub in_flight: AtomicU32,
+    /// Of these, the ones that wait for a head very long while the node answers others.
+    pub lingering: AtomicU32,
+    /// Open tunnels.
+    pub tunnels: AtomicU32,
+    /// Idle connections in the pool.
+    pub idle: AtomicU32,
+    /// Connections that carry an exchange or a tunnel.
+    pub active: AtomicU32,
+    /// Peak-EWMA of the head time, and when it was last changed.
+    latency_ns: AtomicU64,
+    latency_at_ns: AtomicU64,
+    /// When a head last came.
+    last_head_ns: AtomicU64,
+    /// When the first request was sent that has no head yet and is younger than the last head; 0 is none.
+    first_sent_ns: AtomicU64,
+}
+
+impl Cell {
+    /// Adds to a counter that only this thread writes; cheaper than a locked add.
+    pub fn add(counter: &AtomicU32, by: i32) {
+        counter.store(counter.load(Relaxed).wrapping_add_signed(by), Relaxed);
+    }
+}
+
+impl Node {
+    /// A node that nothing is known of.
+    pub(super) fn new(key: NodeKey, label: String, threads: usize, metrics: NodeMetrics) -> Node {
+        let identity = xxhash_rust::xxh3::xxh3_64(label.as_bytes());
+        Node {
+            key,
+            label,
+            identity,
+            metrics,
+            operator: AtomicU8::new(OperatorState::Ready as u8),
+            health: AtomicU8::new(HealthState::Unchecked as u8),
+            outlier: AtomicU8::new(OutlierState::In as u8),
+            fail_open: AtomicBool::new(false),
+            probation_taken: AtomicBool::new(false),
+            merged_latency_ns: AtomicU64::new(0),
+            last_good_probe_ns: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            first_failure_ns: AtomicU64::new(0),
+            fresh_only_until_ns: AtomicU64::new(0),
+            keepalive_hint_s: AtomicU64::new(0),
+            cells: (0..threads).map(|_| CachePadded::new(Cell::default())).collect(),
+        }
+    }
+
+    /// Where it is; none while its name has never resolved.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.key.address
+    }
+
+    /// The counters of one data thread.
+    pub fn cell(&self, thread: usize) -> &Cell {
+        &self.cells[thread]
+    }
+
+    /// The state an operator is shown.
+    pub fn shown(&self) -> Shown {
+        Shown::of(self.operator(), self.health(), self.outlier())
+    }
+
+    /// The operator's axis.
+    pub fn operator(&self) -> OperatorState {
+        OperatorState::from_u8(self.operator.load(Relaxed))
+    }
+
+    /// The axis of health checks.
+    pub fn health(&self) -> HealthState {
+        HealthState::from_u8(self.health.load(Relaxed))
+    }
+
+    /// The axis of outlier detection.
+    pub fn outlier(&self) -> OutlierState {
+        OutlierState::from_u8(self.outlier.load(Relaxed))
+    }
+
+    /// Control's: the operator's axis.
+    pub fn set_operator(&self, state: OperatorState) {
+        self.operator.store(state as u8, Relaxed);
+    }
+
+    /// Control's: the axis of health checks.
+    pub fn set_health(&self, state: HealthState) {
+        self.health.store(state as u8, Relaxed);
+    }
+
+    /// Control's: the axis of outlier detection. Probation begins with its one request untaken.
+    pub fn set_outlier(&self, state: OutlierState) {
+        self.probation_taken.store(false, Relaxed);
+        self.failures.store(0, Relaxed);
+        self.outlier.store(state as u8, Relaxed);
+    }
+
+    /// Control's: whether the node may be used when no other is eligible.
+    pub fn set_fail_open(&self, allowed: bool) {
+        self.fail_open.store(allowed, Relaxed);
+    }
+
+    /// Whether the node may be used when no other is eligible.
+    pub fn may_fail_open(&self) -> bool {
+        self.fail_open.load(Relaxed)
+            && self.operator() == OperatorState::Ready
+            && self.address().is_some()
+    }
+
+    /// Whether new work may go here. A node on probation takes one exchange that is safe to repeat.
+    pub fn eligible(&self, safe_to_repeat: bool) -> bool {
+        self.health.load(Relaxed) == HealthState::Up as u8
+            && self.operator.load(Relaxed) == OperatorState::Ready as u8
+            && match self.outlier() {
+                OutlierState::In => true,
+                OutlierState::Ejected => false,
+                OutlierState::Probation => {
+                    safe_to_repeat && !self.probation_taken.load(Relaxed)
+                }
+            }
+            && self.address().is_some()
+    }
+
+    /// Takes the one request of a node on probation; true for whoever was first.
+    pub fn take_probation(&self) -> bool {
+        self.outlier() == OutlierState::Probation && !self.probation_taken.swap(true, Relaxed)
+    }
+
+    /// Gives the one request back because it ended without a verdict.
+    pub fn return_probation(&self) {
+        self.probation_taken.store(false, Relaxed);
+    }
+
+    /// A failure of live traffic; true when `limit` came in a row within ten seconds.
+    pub fn record_failure(&self, limit: u32, now_ns: u64) -> bool {
+        if now_ns.saturating_sub(self.first_failure_ns.load(Relaxed)) > FAILURE_WINDOW_NS {
+            self.failures.store(0, Relaxed);
+        }
+        let before = self.failures.fetch_add(1, Relaxed);
+        if before == 0 {
+            self.first_failure_ns.store(now_ns, Relaxed);
+        }
+        before + 1 >= limit
+    }
+
+    /// A success of live traffic: the row is broken.
+    pub fn record_success(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// A request was sent.
+    pub fn sent(&self, thread: usize, now_ns: u64) {
+        let cell = self.cell(thread);
+        let first = cell.first_sent_ns.load(Relaxed);
+        if first == 0 || first <= self.last_head_ns() {
+            cell.first_sent_ns.store(now_ns, Relaxed);
+        }
+    }
+
+    /// A head came.
+    pub fn head_received(&self, thread: usize, now_ns: u64) {
+        self.cell(thread).last_head_ns.store(now_ns, Relaxed);
+    }
+
+    /// Feeds a head time, or the penalty of a failure, into this thread's average.
+    pub fn observe_latency(&self, thread: usize, sample_ns: u64, median_ns: u64, now_ns: u64) {
+        let cell = self.cell(thread);
+        let elapsed = now_ns.saturating_sub(cell.latency_at_ns.load(Relaxed));
+        let sample = ewma::clamp_sample(sample_ns, median_ns);
+        let value = ewma::observe(cell.latency_ns.load(Relaxed), sample, elapsed);
+        cell.latency_ns.store(value, Relaxed);
+        cell.latency_at_ns.store(now_ns, Relaxed);
+    }
+
+    /// When any thread last had a head, or control a good probe.
+    pub fn last_head_ns(&self) -> u64 {
+        let heads = self.cells.iter().map(|cell| cell.last_head_ns.load(Relaxed)).max();
+        heads.unwrap_or(0).max(self.last_good_probe_ns.load(Relaxed))
+    }
+
+    /// When a head to real traffic last came.
+    pub fn last_traffic_head_ns(&self) -> u64 {
+        self.cells.iter().map(|cell| cell.last_head_ns.load(Relaxed)).max().unwrap_or(0)
+    }
+
+    /// Control's: a good probe counts as an answer.
+    pub fn good_probe(&self, now_ns: u64) {
+        self.last_good_probe_ns.store(now_ns, Relaxed);
+    }
+
+    /// When control last had a good probe.
+    pub fn last_good_probe_ns(&self) -> u64 {
+        self.last_good_probe_ns.load(Relaxed)
+    }
+
+    /// Control's: merges the threads' averages. Returns the merged value.
+    pub fn merge_latency(&self, now_ns: u64) -> u64 {
+        let decayed = |cell: &CachePadded<Cell>| {
+            let elapsed = now_ns.saturating_sub(cell.latency_at_ns.load(Relaxed));
+            ewma::decayed(cell.latency_ns.load(Relaxed), elapsed)
+        };
+        let merged = self.cells.iter().map(decayed).max().unwrap_or(0);
+        self.merged_latency_ns.store(merged, Relaxed);
+        merged
+    }
+
+    /// The merged latency, in nanoseconds; 0 is unknown.
+    pub fn latency_ns(&self) -> u64 {
+        self.merged_latency_ns.load(Relaxed)
+    }
+
+    /// What a balancer weighs. `thread` sees its own newest latency and the others' merged one.
+    pub fn load(&self, thread: usize, weight: u32, now_ns: u64) -> Load {
+        let last_head = self.last_head_ns();
+        let mut load = Load { weight, in_flight: 0, lingering: 0, tunnels: 0, latency_ns: 0 };
+        let mut silent = 0;
+        for cell in &*self.cells {
+            load.in_flight += cell.in_flight.load(Relaxed);
+            load.lingering += cell.lingering.load(Relaxed);
+            load.tunnels += cell.tunnels.load(Relaxed);
+            silent = silent.max(silence::silence(
+                last_head,
+                cell.first_sent_ns.load(Relaxed),
+                now_ns,
+            ));
+        }
+        let own = self.cells[thread].latency_ns.load(Relaxed);
+        let elapsed = now_ns.saturating_sub(self.cells[thread].latency_at_ns.load(Relaxed));
+        let own = ewma::decayed(own, elapsed);
+        load.in_flight = load.in_flight.saturating_sub(load.lingering);
+        load.latency_ns = own.max(self.latency_ns()).max(silent);
+        load
+    }
+
+    /// Exchanges in flight on all threads.
+    pub fn in_flight(&self) -> u32 {
+        self.cells.iter().map(|cell| cell.in_flight.load(Relaxed)).sum()
+    }
+
+    /// Tunnels on all threads.
+    pub fn tunnels(&self) -> u32 {
+        self.cells.iter().map(|cell| cell.tunnels.load(Relaxed)).sum()
+    }
+
+    /// Idle and active connections on all threads.
+    pub fn connections(&self) -> (u32, u32) {
+        let sum = |of: fn(&Cell) -> &AtomicU32| {
+            self.cells.iter().map(|cell| of(cell).load(Relaxed)).sum()
+        };
+        (sum(|cell| &cell.idle), sum(|cell| &cell.active))
+    }
+
+    /// For the next minute what is unsafe to repeat uses only new connections to this node.
+    pub fn distrust_reuse_until(&self, until_ns: u64) {
+        self.fresh_only_until_ns.store(until_ns, Relaxed);
+    }
+
+    /// Whether what is unsafe to repeat must use a new connection.
+    pub fn reuse_distrusted(&self, now_ns: u64) -> bool {
+        self.fresh_only_until_ns.load(Relaxed) > now_ns
+    }
+
+    /// Keeps the node's `Keep-Alive: timeout=N` for the metric, in seconds.
+    pub fn set_keepalive_hint(&self, seconds: u64) {
+        if self.keepalive_hint_s.load(Relaxed) != seconds {
+            self.keepalive_hint_s.store(seconds, Relaxed);
+        }
+    }
+
+    /// The last hint, in seconds; 0 is none.
+    pub fn keepalive_hint(&self) -> u64 {
+        self.keepalive_hint_s.load(Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({}/{})", self.key.upstream, self.label)
+    }
+}
