@@ -21,3 +21,16 @@ pub mod health;
 pub mod limit;
 pub mod nocobase;
 pub mod route;
+
+// layer 4: nodes, pools, connecting
+pub mod upstream;
+
+// layer 5: the compiled, immutable whole
+pub mod snapshot;
+
+// layer 7: sockets of clients
+pub mod listener;
+
+// layer 8: load, swap, probe, discover, drain, show
+pub mod admin;
+pub mod control;

@@ -109,17 +109,17 @@ impl Node {
 
     /// The operator's axis.
     pub fn operator(&self) -> OperatorState {
-        OperatorState::from_u8(self.operator.load(Relaxed))
+        self.operator.load(Relaxed).into()
     }
 
     /// The axis of health checks.
     pub fn health(&self) -> HealthState {
-        HealthState::from_u8(self.health.load(Relaxed))
+        self.health.load(Relaxed).into()
     }
 
     /// The axis of outlier detection.
     pub fn outlier(&self) -> OutlierState {
-        OutlierState::from_u8(self.outlier.load(Relaxed))
+        self.outlier.load(Relaxed).into()
     }
 
     /// Control's: the operator's axis.
@@ -158,9 +158,7 @@ impl Node {
             && match self.outlier() {
                 OutlierState::In => true,
                 OutlierState::Ejected => false,
-                OutlierState::Probation => {
-                    safe_to_repeat && !self.probation_taken.load(Relaxed)
-                }
+                OutlierState::Probation => safe_to_repeat && !self.probation_taken.load(Relaxed),
             }
             && self.address().is_some()
     }
@@ -264,11 +262,8 @@ impl Node {
             load.in_flight += cell.in_flight.load(Relaxed);
             load.lingering += cell.lingering.load(Relaxed);
             load.tunnels += cell.tunnels.load(Relaxed);
-            silent = silent.max(silence::silence(
-                last_head,
-                cell.first_sent_ns.load(Relaxed),
-                now_ns,
-            ));
+            silent =
+                silent.max(silence::silence(last_head, cell.first_sent_ns.load(Relaxed), now_ns));
         }
         let own = self.cells[thread].latency_ns.load(Relaxed);
         let elapsed = now_ns.saturating_sub(self.cells[thread].latency_at_ns.load(Relaxed));
