@@ -1,8 +1,8 @@
 // The two proxies of the drills behind one shape:
-// `{ kind, port, member, reload(n), attempts(), settled(), metrics() }`.
+// `{ kind, port, member, file, reload(n), status(), metrics(), attempts() }`.
 //
 // `attempts()` reads the proxy's access log and gives, for each request, what was sent to which
-// node: `{ id, status, reason, attempts: [{ node, sent, result, reused }] }`.
+// node: `{ id, target, status, reason, attempts: [{ node, sent, result, reused }] }`.
 'use strict';
 
 const fs = require('node:fs');
@@ -23,22 +23,24 @@ function cobalanceBinary() {
 /** The identity of a drill's request: its query holds it, whatever else a log line holds. */
 const idOf = (target) => (/[?&]id=([\w-]+)/.exec(target || '') || [])[1];
 
-/**
- * Starts cobalance in front of `nodes` (`[{ name, port }]`). `extra` are lines for the upstream's
- * table; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
- * it to the process.
- */
-async function startCobalance(family, nodes, { name = 'cobalance', extra = '' } = {}) {
-  const [port, admin] = await freePorts(2);
-  const file = path.join(family.directory, `${name}.toml`);
-  const log = path.join(family.directory, `${name}-access.log`);
-  const text = (weight) => `[[listener]]
+const DEFAULT_ADMIN = 9901;
+
+/** Everything has a default that suits a NocoBase cluster: this is all an operator must write. */
+const fiveLines = (port, nodes) => `[[listener]]
+bind = "127.0.0.1:${port}"
+
+[upstream.nocobase]
+nodes = [${nodes.map((node) => `"127.0.0.1:${node.port}"`).join(', ')}]
+`;
+
+/** With names, a weight for the last node, free ports and a log file, as the drills need them. */
+const drillConfiguration = ({ port, admin, nodes, weight, log, extra }) => `[[listener]]
 bind = "127.0.0.1:${port}"
 
 [upstream.nocobase]
 ${extra}
 nodes = [
-${nodes.map((node, i) => `  { name = "${node.name}", address = "127.0.0.1:${node.port}", weight = ${i === nodes.length - 1 ? weight : 2} },`).join('\n')}
+${nodes.map((node, i) => `  { name = "${node.name}", address = "127.0.0.1:${node.port}", weight = ${i === nodes.length - 1 ? weight : 1} },`).join('\n')}
 ]
 
 [admin]
@@ -47,29 +49,40 @@ bind = "127.0.0.1:${admin}"
 [access_log]
 path = "${log}"
 `;
-  fs.writeFileSync(file, text(2));
-  const member = family.start(name, cobalanceBinary(), ['run', '--config', file]);
+
+/**
+ * Starts cobalance in front of `nodes` (`[{ name, port }]`). `extra` are lines for the upstream's
+ * table; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
+ * it to the process. `minimal` writes the five-line file and nothing else: the admin address is the
+ * default one, and the access log goes to stdout.
+ */
+async function startCobalance(family, nodes, { name = 'cobalance', extra = '', minimal = false } = {}) {
+  const [port, free] = await freePorts(2);
+  const admin = minimal ? DEFAULT_ADMIN : free;
+  const file = path.join(family.directory, `${name}.toml`);
+  const log = path.join(family.directory, minimal ? `${name}.log` : `${name}-access.log`);
+  const text = (weight) => (minimal ? fiveLines(port, nodes) : drillConfiguration({ port, admin, nodes, weight, log, extra }));
   const base = `http://127.0.0.1:${admin}`;
+  if (await statusOf(`${base}/livez`)) throw new Error(`something already answers on ${base}`);
+  fs.writeFileSync(file, text(1));
+  const member = family.start(name, cobalanceBinary(), ['run', '--config', file]);
   await until('cobalance to be ready', 20_000, () => {
     if (!member.running) throw new Error(`cobalance ended: see ${family.directory}/${name}.log`);
     return statusOf(`${base}/readyz`).then((status) => status === 200);
   });
-  await until('every node to be up', 20_000, async () => {
-    const state = JSON.parse((await call(`${base}/api/v1/status`)).body);
-    return state.upstreams[0].nodes.every((node) => node.state === 'up');
-  });
+  const status = async () => JSON.parse((await call(`${base}/api/v1/status`)).body);
+  await until('every node to be up', 20_000, async () => (await status()).upstreams[0].nodes.every((node) => node.state === 'up'));
   return {
-    kind: 'cobalance', port, admin, member, file,
-    reload: (n) => replaceFile(file, text(n % 2 ? 1 : 2)),
-    status: async () => JSON.parse((await call(`${base}/api/v1/status`)).body),
+    kind: 'cobalance', port, member, file, status,
+    reload: (n) => replaceFile(file, text(1 + n % 2)),
     metrics: async () => (await call(`${base}/metrics`)).body,
-    attempts: () => jsonLines(log).map(fromCobalance(nodes)),
+    attempts: () => jsonLines(log).filter((line) => line.attempts).map(fromCobalance(nodes)),
   };
 }
 
 /** One line of cobalance's access log in the common shape; a node may be told by its address. */
 const fromCobalance = (nodes) => (line) => ({
-  id: idOf(line.path), status: line.status, reason: line.reason || '',
+  id: idOf(line.path), target: line.path, status: line.status, reason: line.reason || '',
   attempts: (line.attempts || []).map((attempt) => ({
     node: (nodes.find((node) => `127.0.0.1:${node.port}` === attempt.node) || { name: attempt.node }).name,
     sent: attempt.sent, result: attempt.result, reused: attempt.reused,
@@ -87,7 +100,7 @@ async function startNginx(family, nodes, { name = 'nginx', pooled = false, acces
   const file = path.join(prefix, 'nginx.conf');
   const log = path.join(prefix, 'access.log');
   const text = (weight) => nginxConfiguration({ port, nodes, weight, prefix, pooled, log: access ? log : '' });
-  fs.writeFileSync(file, text(2));
+  fs.writeFileSync(file, text(1));
   const member = family.start(name, 'nginx', ['-p', prefix, '-c', file, '-e', `${prefix}/error.log`],
     { last: 'SIGTERM' });
   await until('nginx to answer', 10_000, () => {
@@ -96,7 +109,7 @@ async function startNginx(family, nodes, { name = 'nginx', pooled = false, acces
   });
   return {
     kind: 'nginx', port, member, file,
-    reload: (n) => { replaceFile(file, text(n % 2 ? 1 : 2)); member.child.kill('SIGHUP'); },
+    reload: (n) => { replaceFile(file, text(1 + n % 2)); member.child.kill('SIGHUP'); },
     status: async () => null,
     metrics: async () => '',
     attempts: () => jsonLines(log).map(fromNginx(nodes)),
@@ -116,7 +129,7 @@ ${temporary.map((kind) => `    ${kind}_temp_path ${prefix}/${kind};`).join('\n')
         '"result":"$upstream_status","sent":"$upstream_bytes_sent"}';
     access_log ${log ? `${log} drill` : 'off'};
     upstream myapp {
-${nodes.map((node, i) => `        server 127.0.0.1:${node.port} weight=${i === nodes.length - 1 ? weight : 2};`).join('\n')}
+${nodes.map((node, i) => `        server 127.0.0.1:${node.port}${i === nodes.length - 1 && weight > 1 ? ` weight=${weight}` : ''};`).join('\n')}
 ${pooled ? '        keepalive 256;' : ''}
     }
     server {
@@ -135,7 +148,7 @@ const fromNginx = (nodes) => (line) => {
   const parts = (text) => String(text).split(/[,:] +/);
   const [results, sent] = [parts(line.result), parts(line.sent)];
   return {
-    id: idOf(line.target), status: line.status, reason: '',
+    id: idOf(line.target), target: line.target, status: line.status, reason: '',
     attempts: parts(line.node).filter((address) => address !== '' && address !== 'myapp').map((address, i) => ({
       node: (nodes.find((node) => `127.0.0.1:${node.port}` === address) || { name: address }).name,
       sent: Number(sent[i]) || 0, result: results[i], reused: undefined,
