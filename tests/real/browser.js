@@ -1,5 +1,6 @@
-// A person at a browser: headless Chromium that signs in, keeps its page open, uploads and
-// downloads, and takes note of every request that failed and of every `/ws`.
+// A person at a browser: headless Chromium that signs in, keeps that page and its `/ws` open, uploads
+// and downloads, walks through other pages in a second tab, and takes note of every request that
+// failed and of every WebSocket of the page that stays.
 'use strict';
 
 const fs = require('node:fs');
@@ -26,13 +27,13 @@ class Browser {
     const browser = new Browser();
     Object.assign(browser, { base, shots, profile, context, page: context.pages()[0] || await context.newPage() });
     browser.seen = { requests: 0, failed: [], sockets: [] };
-    await browser.watch();
+    await browser.watchSockets(await browser.watch(browser.page));
     return browser;
   }
 
-  /** Counts by the browser's own protocol, which also tells of WebSockets' handshakes. */
-  async watch() {
-    const session = await this.context.newCDPSession(this.page);
+  /** Counts by the browser's own protocol, whose session it gives. */
+  async watch(page) {
+    const session = await this.context.newCDPSession(page);
     await session.send('Network.enable');
     const addresses = new Map();
     session.on('Network.requestWillBeSent', ({ requestId, request }) => {
@@ -40,12 +41,17 @@ class Browser {
       addresses.set(requestId, `${request.method} ${request.url.replace(this.base, '').slice(0, 100)}`);
     });
     session.on('Network.responseReceived', ({ requestId, response }) => {
-      if (response.status >= 400) this.note(`${response.status} ${addresses.get(requestId)}`);
+      // 401 is how NocoBase tells a page that nobody is signed in yet.
+      if (response.status >= 400 && response.status !== 401) this.note(`${response.status} ${addresses.get(requestId)}`);
     });
     session.on('Network.loadingFailed', ({ requestId, errorText, canceled }) => {
       // A page that is left cancels what it was waiting for.
       if (!canceled && errorText !== 'net::ERR_ABORTED') this.note(`${errorText} ${addresses.get(requestId)}`);
     });
+    return session;
+  }
+
+  watchSockets(session) {
     const sockets = new Map();
     session.on('Network.webSocketCreated', ({ requestId, url }) => {
       sockets.set(requestId, { url, created: clock() });
@@ -65,7 +71,7 @@ class Browser {
     return this.page.screenshot({ path: path.join(this.shots, `${name}.png`) });
   }
 
-  /** Is a `/ws` open now? */
+  /** Is the `/ws` of the page that stays open now? */
   connected() {
     return this.seen.sockets.some((socket) => socket.status === 101 && !socket.closed);
   }
@@ -111,16 +117,19 @@ class Browser {
     }, size);
   }
 
-  /** Visits page after page until `over()`; each visit that does not finish is noted. */
+  /** Visits page after page in a second tab until `over()`; what does not load is noted. */
   async wander(over) {
+    const tab = await this.context.newPage();
+    await this.watch(tab);
     let visits = 0;
     while (!over()) {
       const target = PAGES[visits % PAGES.length];
-      await this.page.goto(this.base + target, { waitUntil: 'load', timeout: PAGE_LIMIT })
+      await tab.goto(this.base + target, { waitUntil: 'load', timeout: PAGE_LIMIT })
         .catch((error) => this.note(`visit of ${target}: ${error.message.split('\n')[0]}`));
       visits += 1;
       await pause(3000);
     }
+    await tab.close();
     return visits;
   }
 
