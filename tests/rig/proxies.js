@@ -173,4 +173,4 @@ function sumBy(text, metric, label) {
   return sums;
 }
 
-module.exports = { cobalanceBinary, idOf, startProxy, sumBy };
+module.exports = { cobalanceBinary, fromCobalance, fromNginx, idOf, startProxy, sumBy };
