@@ -9,7 +9,7 @@ const path = require('node:path');
 
 const VERSIONS = { 'create-nocobase-app': '2.2.15', yarn: '1.22.22', 'playwright-core': '1.64.1' };
 
-/** Where everything is installed and written: `COBALANCE_LAB`, about 2 GB. */
+/** Where everything is installed and written: `COBALANCE_LAB`, about 1.3 GB. */
 const LAB = path.resolve(process.env.COBALANCE_LAB || path.join(os.tmpdir(), 'cobalance-nocobase'));
 const APP = path.join(LAB, 'app');
 const TOOLS = path.join(LAB, 'tools');
