@@ -28,9 +28,16 @@ pub mod upstream;
 // layer 5: the compiled, immutable whole
 pub mod snapshot;
 
+// layer 6: one request and its response; tunnels
+pub mod exchange;
+
 // layer 7: sockets of clients
+pub mod connection;
 pub mod listener;
 
 // layer 8: load, swap, probe, discover, drain, show
 pub mod admin;
 pub mod control;
+
+// layer 9: assembly
+pub mod server;

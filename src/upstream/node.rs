@@ -196,6 +196,7 @@ impl Node {
     pub fn sent(&self, thread: usize, now_ns: u64) {
         let cell = self.cell(thread);
         let first = cell.first_sent_ns.load(Relaxed);
+        // One that is older than the last head, on whatever thread that came, says nothing any more.
         if first == 0 || first <= self.last_head_ns() {
             cell.first_sent_ns.store(now_ns, Relaxed);
         }
@@ -203,7 +204,9 @@ impl Node {
 
     /// A head came.
     pub fn head_received(&self, thread: usize, now_ns: u64) {
-        self.cell(thread).last_head_ns.store(now_ns, Relaxed);
+        let cell = self.cell(thread);
+        cell.last_head_ns.store(now_ns, Relaxed);
+        cell.first_sent_ns.store(0, Relaxed);
     }
 
     /// Feeds a head time, or the penalty of a failure, into this thread's average.
