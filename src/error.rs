@@ -132,10 +132,9 @@ impl Cause {
     pub fn side(&self) -> Side {
         use Cause::*;
         match self {
-            BadRequest(_) | BadBody(_) | BodyTooLarge | BodyTimeout | ClientLeft | ClientStalled
-            | ExpectationUnknown | HeadTooLarge | HeadTimeout | NotImplemented(_) | UriTooLong => {
-                Side::Client
-            }
+            BadRequest(_) | BadBody(_) | BodyTooLarge | BodyTimeout | ClientLeft
+            | ClientStalled | ExpectationUnknown | HeadTooLarge | HeadTimeout
+            | NotImplemented(_) | UriTooLong => Side::Client,
             ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
             | ResponseBodyTimeout => Side::Node,

@@ -11,3 +11,6 @@ pub mod telemetry;
 
 // layer 2: what the operator wrote, resolved
 pub mod config;
+
+// layer 9: assembly
+pub mod demo;
