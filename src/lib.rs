@@ -4,13 +4,22 @@
 // layer 0: words everybody uses
 pub mod clock;
 pub mod error;
+pub mod net;
 pub mod units;
 
-// layer 1: what is counted and logged
+// layer 1: what is counted and logged; the HTTP/1.1 codec
+pub mod http1;
 pub mod telemetry;
 
 // layer 2: what the operator wrote, resolved
 pub mod config;
+
+// layer 3: pure decisions
+pub mod balance;
+pub mod headers;
+pub mod limit;
+pub mod nocobase;
+pub mod route;
 
 // layer 9: assembly
 pub mod demo;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::snapshot::Snapshot;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::Signals;
 
 /// What control tells a data thread. Answered through `done`, so that control knows when all have followed.
@@ -46,4 +47,6 @@ pub struct ThreadParts {
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// Where it leaves notes for control.
     pub signals: Signals,
+    /// For what belongs to no snapshot.
+    pub metrics: Arc<Metrics>,
 }

@@ -13,8 +13,10 @@ use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
 pub mod node;
+pub mod pool;
 
 pub use node::Node;
+pub use pool::{Connection, Dial, LocalNode, PoolLimits};
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
 /// because the next failure will say the same.
@@ -44,6 +46,8 @@ pub type Signals = tokio::sync::mpsc::Sender<Signal>;
 pub struct Shared {
     /// Bounds repeats of what was sent.
     pub budget: RetryBudget,
+    /// What it was made with.
+    budget_share: f64,
     /// Median of the nodes' latencies in nanoseconds, renewed by control; 0 while none is known.
     pub median_latency_ns: AtomicU64,
 }
@@ -83,17 +87,19 @@ impl Registry {
         &self.metrics
     }
 
-    /// The shared part of an upstream, made when first asked for.
+    /// The shared part of an upstream, made when first asked for, and anew when its
+    /// budget was configured anew.
     pub fn shared(&mut self, upstream: &str, budget_share: f64) -> Arc<Shared> {
-        let make = || {
+        let known = self.shared.get(upstream).filter(|known| known.budget_share == budget_share);
+        let shared = known.cloned().unwrap_or_else(|| {
             Arc::new(Shared {
                 budget: RetryBudget::new(budget_share),
+                budget_share,
                 median_latency_ns: AtomicU64::new(0),
             })
-        };
-        let shared = self.shared.entry(upstream.to_owned()).or_insert_with(make);
-        shared.budget.set_share(budget_share);
-        shared.clone()
+        });
+        self.shared.insert(upstream.to_owned(), shared.clone());
+        shared
     }
 
     /// The node of a key, made when first asked for. `label` names it in metrics and status.

@@ -127,12 +127,12 @@ pub enum RetryReason {
     Refused,
     /// Sent, no byte back, and safe to repeat.
     Reset,
-    /// Safe to repeat, and the node answered 502 to 504.
-    Status,
+    /// A kept connection closed at the moment of its reuse.
+    StaleRace,
 }
 
 /// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "status"];
+pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -253,28 +253,84 @@ impl Families {
     fn new(r: &Register<'_>) -> Families {
         let lr = ["listener", "route"];
         Families {
-            connections: r.counters("connections_total", "Connections accepted.", &["listener", "protocol"]),
-            rejected: r.counters("connections_rejected_total", "Connections closed at once.", &["listener", "reason"]),
+            connections: r.counters(
+                "connections_total",
+                "Connections accepted.",
+                &["listener", "protocol"],
+            ),
+            rejected: r.counters(
+                "connections_rejected_total",
+                "Connections closed at once.",
+                &["listener", "reason"],
+            ),
             requests: r.counters(
                 "requests_total",
                 "Exchanges that ended, once each.",
                 &["listener", "route", "method", "code", "source"],
             ),
-            duration: r.histograms("request_duration_seconds", "First byte of the request to the last of the answer.", &lr),
-            requests_in_flight: r.int_gauges("requests_in_flight", "Exchanges under way.", &["listener"]),
+            duration: r.histograms(
+                "request_duration_seconds",
+                "First byte of the request to the last of the answer.",
+                &lr,
+            ),
+            requests_in_flight: r.int_gauges(
+                "requests_in_flight",
+                "Exchanges under way.",
+                &["listener"],
+            ),
             request_bytes: r.counters("request_bytes_total", "Bytes of request bodies.", &lr),
             response_bytes: r.counters("response_bytes_total", "Bytes of answers' bodies.", &lr),
-            errors: r.counters("errors_total", "Exchanges that ended by a cause of ours.", &["route", "reason"]),
-            upstream_requests: r.counters("upstream_requests_total", "Heads received from nodes.", &["upstream", "node", "code_class"]),
-            attempts: r.counters("upstream_attempts_total", "Attempts that ended.", &["upstream", "node", "result"]),
-            retries: r.counters("upstream_retries_total", "Attempts that were repeated.", &["upstream", "reason"]),
-            connect: r.histograms("upstream_connect_duration_seconds", "Time to open a connection.", &NODE),
-            head: r.histograms("upstream_response_header_seconds", "Request sent to head received.", &NODE),
-            response: r.histograms("upstream_response_seconds", "Request sent to last byte received.", &NODE),
-            pool_events: r.counters("upstream_pool_events_total", "What happened in the pools.", &["upstream", "node", "event"]),
+            errors: r.counters(
+                "errors_total",
+                "Exchanges that ended by a cause of ours.",
+                &["route", "reason"],
+            ),
+            upstream_requests: r.counters(
+                "upstream_requests_total",
+                "Heads received from nodes.",
+                &["upstream", "node", "code_class"],
+            ),
+            attempts: r.counters(
+                "upstream_attempts_total",
+                "Attempts that ended.",
+                &["upstream", "node", "result"],
+            ),
+            retries: r.counters(
+                "upstream_retries_total",
+                "Attempts that were repeated.",
+                &["upstream", "reason"],
+            ),
+            connect: r.histograms(
+                "upstream_connect_duration_seconds",
+                "Time to open a connection.",
+                &NODE,
+            ),
+            head: r.histograms(
+                "upstream_response_header_seconds",
+                "Request sent to head received.",
+                &NODE,
+            ),
+            response: r.histograms(
+                "upstream_response_seconds",
+                "Request sent to last byte received.",
+                &NODE,
+            ),
+            pool_events: r.counters(
+                "upstream_pool_events_total",
+                "What happened in the pools.",
+                &["upstream", "node", "event"],
+            ),
             ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
-            ws_closed: r.counters("ws_closed_total", "Tunnels closed.", &["upstream", "node", "by"]),
-            ws_bytes: r.counters("ws_bytes_total", "Bytes through tunnels.", &["upstream", "node", "direction"]),
+            ws_closed: r.counters(
+                "ws_closed_total",
+                "Tunnels closed.",
+                &["upstream", "node", "by"],
+            ),
+            ws_bytes: r.counters(
+                "ws_bytes_total",
+                "Bytes through tunnels.",
+                &["upstream", "node", "direction"],
+            ),
             ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
         }
     }
@@ -293,7 +349,8 @@ impl Metrics {
             "When a configuration was last put in use.",
             &[],
         );
-        let generation = r.int_gauges("config_generation", "Configurations put in use so far.", &[]);
+        let generation =
+            r.int_gauges("config_generation", "Configurations put in use so far.", &[]);
         Arc::new(Metrics {
             config_reloads: r.counters("config_reloads_total", "Reloads, by result.", &["result"]),
             config_last_success: success.with_label_values::<&str>(&[]),
@@ -364,16 +421,19 @@ impl Metrics {
         let f = &self.families;
         let l = [upstream, node];
         NodeMetrics {
-            requests: CLASSES.map(|class| f.upstream_requests.with_label_values(&[upstream, node, class])),
+            requests: CLASSES
+                .map(|class| f.upstream_requests.with_label_values(&[upstream, node, class])),
             attempts: AttemptResult::ALL
                 .map(|result| f.attempts.with_label_values(&[upstream, node, result.as_str()])),
             connect: f.connect.with_label_values(&l),
             head: f.head.with_label_values(&l),
             response: f.response.with_label_values(&l),
-            pool_events: POOL_EVENTS.map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
+            pool_events: POOL_EVENTS
+                .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
             ws_opened: f.ws_opened.with_label_values(&l),
             ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
-            ws_bytes: ["up", "down"].map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
+            ws_bytes: ["up", "down"]
+                .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
             ws_duration: f.ws_duration.with_label_values(&l),
         }
     }

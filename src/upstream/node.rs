@@ -234,6 +234,11 @@ impl Node {
         self.last_good_probe_ns.store(now_ns, Relaxed);
     }
 
+    /// When control last had a good probe.
+    pub fn last_good_probe_ns(&self) -> u64 {
+        self.last_good_probe_ns.load(Relaxed)
+    }
+
     /// Control's: merges the threads' averages. Returns the merged value.
     pub fn merge_latency(&self, now_ns: u64) -> u64 {
         let decayed = |cell: &CachePadded<Cell>| {

@@ -1,0 +1,187 @@
+//! What is written into the heads that are passed on: fields of the connection stripped, forwarding
+//! fields rebuilt, framing written anew. Pure: bytes in, bytes out.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use crate::balance::sticky::{find_cookie, remove_cookie};
+use crate::http1::body::Framing;
+use crate::http1::field::{Field, Known, list};
+use crate::http1::request::RequestHead;
+use crate::http1::response::ResponseHead;
+
+pub mod forwarded;
+
+use forwarded::Forwarding;
+
+/// What the head for a node needs beside the client's.
+pub struct ForNode<'a> {
+    /// Who asks, and what may be believed of what it says about that.
+    pub forwarding: &'a Forwarding<'a>,
+    /// The ID of the exchange.
+    pub request_id: &'a str,
+    /// Written when the client (HTTP/1.0) named no host.
+    pub default_host: &'a str,
+    /// Name of the cookie to hide from the node.
+    pub hidden_cookie: Option<&'a str>,
+}
+
+/// Appends the head for a node, empty line included.
+pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, parts: &ForNode<'_>) {
+    out.extend_from_slice(head.method());
+    out.push(b' ');
+    out.extend_from_slice(if head.target().is_empty() { b"/" } else { head.target() });
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    write_field(
+        out,
+        b"Host",
+        if head.host().is_empty() { parts.default_host.as_bytes() } else { head.host() },
+    );
+    for field in &head.fields {
+        write_request_field(out, head, field, parts);
+    }
+    write_framing(out, head.framing);
+    if head.expect_continue {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    match (head.websocket, head.te_trailers) {
+        (true, _) => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        (false, true) => out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n"),
+        (false, false) => {}
+    }
+    parts.forwarding.write(out, head);
+    write_field(out, b"X-Request-Id", parts.request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_request_field(out: &mut Vec<u8>, head: &RequestHead, field: &Field, parts: &ForNode<'_>) {
+    let value = field.value.get(&head.bytes);
+    match field.known {
+        // Written in their places, or anew.
+        Known::Host | Known::ContentLength | Known::Expect | Known::XRequestId => {}
+        known if known.is_hop_by_hop() || forwarded::is_forwarding(known) => {}
+        Known::Cookie => write_cookie(out, head, field, parts.hidden_cookie),
+        _ if is_named(head, field) => {}
+        _ => write_field(out, field.name.get(&head.bytes), value),
+    }
+}
+
+/// Whether `Connection` names the field. Fields that carry meaning end to end cannot be named away.
+fn is_named(head: &RequestHead, field: &Field) -> bool {
+    head.connection.names_fields
+        && named(&head.bytes, &head.fields, field.name.get(&head.bytes))
+        && field.known == Known::Other
+        && !field.name.get(&head.bytes).eq_ignore_ascii_case(b"authorization")
+}
+
+fn named(bytes: &[u8], fields: &[Field], name: &[u8]) -> bool {
+    let connection = fields.iter().filter(|field| field.known == Known::Connection);
+    connection
+        .flat_map(|field| list(field.value.get(bytes)))
+        .any(|option| option.eq_ignore_ascii_case(name))
+}
+
+fn write_cookie(out: &mut Vec<u8>, head: &RequestHead, field: &Field, hidden: Option<&str>) {
+    let value = field.value.get(&head.bytes);
+    let kept = hidden.map_or(value.into(), |hidden| remove_cookie(value, hidden));
+    if !kept.is_empty() {
+        write_field(out, field.name.get(&head.bytes), &kept);
+    }
+}
+
+/// The value of a cookie.
+pub fn cookie<'a>(head: &'a RequestHead, name: &str) -> Option<&'a [u8]> {
+    let cookies = head.fields.iter().filter(|field| field.known == Known::Cookie);
+    cookies.map(|field| field.value.get(&head.bytes)).find_map(|value| find_cookie(value, name))
+}
+
+/// What the head for a client needs beside the node's.
+pub struct ForClient<'a> {
+    /// How the body will be framed.
+    pub framing: Framing,
+    /// The client speaks HTTP/1.1.
+    pub version_11: bool,
+    /// The connection stays open.
+    pub keep_alive: bool,
+    /// The ID of the exchange.
+    pub request_id: &'a str,
+    /// A whole `Set-Cookie` value, for stickiness.
+    pub set_cookie: Option<&'a str>,
+}
+
+/// Appends the head for a client, empty line included. Serves for 101 too.
+pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<'_>) {
+    write_status(out, head);
+    for field in &head.fields {
+        let name = field.name.get(&head.bytes);
+        let written_anew = matches!(field.known, Known::ContentLength | Known::XRequestId);
+        let named = head.connection.names_fields
+            && field.known == Known::Other
+            && named(&head.bytes, &head.fields, name);
+        if !written_anew && !field.known.is_hop_by_hop() && !named {
+            write_field(out, name, field.value.get(&head.bytes));
+        }
+    }
+    match (parts.framing, head.length) {
+        // HEAD and 304 tell the length of what is not sent; 204 and 1xx must not (RFC 9110, 8.6).
+        (Framing::Empty, Some(length)) if head.status >= 200 && head.status != 204 => {
+            write_framing(out, Framing::Length(length));
+        }
+        (framing, _) => write_framing(out, framing),
+    }
+    if let Some(cookie) = parts.set_cookie {
+        write_field(out, b"Set-Cookie", cookie.as_bytes());
+    }
+    write_field(out, b"X-Request-Id", parts.request_id.as_bytes());
+    match (head.status, parts.keep_alive, parts.version_11) {
+        (101, ..) => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        (_, false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+        (_, true, false) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        (_, true, true) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an interim answer as the node sent it, without the fields of its connection.
+pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    write_status(out, head);
+    for field in &head.fields {
+        if !field.known.is_hop_by_hop() && field.known != Known::ContentLength {
+            write_field(out, field.name.get(&head.bytes), field.value.get(&head.bytes));
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_status(out: &mut Vec<u8>, head: &ResponseHead) {
+    // Writing into a Vec cannot fail.
+    let _ = write!(out, "HTTP/1.1 {} ", head.status);
+    out.extend_from_slice(head.reason.get(&head.bytes));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Empty | Framing::UntilClose => {}
+        Framing::Length(length) => {
+            let _ = write!(out, "Content-Length: {length}\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+}
+
+/// Appends one field line.
+pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an address as text.
+fn write_ip(out: &mut Vec<u8>, address: IpAddr) {
+    let _ = write!(out, "{address}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Deadlines without a timer each: one coarse wheel per data thread.
+//!
+//! Setting a deadline is one store. A tick every [`TICK`] looks at all of them and wakes the tasks whose
+//! time has come, so a deadline is late by a tick at most; none is ever early.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::clock;
+
+/// How coarse the wheel is. The shortest deadline in use is a second or so; a tick costs about 2 ns for
+/// each connection.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Never.
+const NEVER: u64 = u64::MAX;
+
+/// The deadlines of one data thread.
+#[derive(Clone, Default)]
+pub struct Wheel {
+    entries: Rc<RefCell<Vec<Option<Rc<Entry>>>>>,
+    free: Rc<RefCell<Vec<usize>>>,
+}
+
+struct Entry {
+    at_ns: Cell<u64>,
+    idle: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One task's deadline. Dropping it takes it off the wheel.
+pub struct Deadline {
+    entry: Rc<Entry>,
+    slot: usize,
+    wheel: Wheel,
+}
+
+/// A deadline came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired;
+
+impl Wheel {
+    /// A deadline that is not set.
+    pub fn deadline(&self) -> Deadline {
+        let entry =
+            Entry { at_ns: Cell::new(NEVER), idle: Cell::new(false), waker: RefCell::default() };
+        let entry = Rc::new(entry);
+        let mut entries = self.entries.borrow_mut();
+        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            entries.push(None);
+            entries.len() - 1
+        });
+        entries[slot] = Some(entry.clone());
+        Deadline { entry, slot, wheel: self.clone() }
+    }
+
+    /// Wakes the tasks whose time has come.
+    pub fn tick(&self) {
+        let now = clock::now_ns();
+        for entry in self.entries.borrow().iter().flatten() {
+            if entry.at_ns.get() <= now {
+                entry.wake();
+            }
+        }
+    }
+
+    /// Ends the wait of every idle connection now.
+    pub fn expire_idle(&self) {
+        for entry in self.entries.borrow().iter().flatten() {
+            if entry.idle.get() {
+                entry.at_ns.set(0);
+                entry.wake();
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Deadline {
+    /// So long from now; zero is never.
+    pub fn set(&self, after: Duration) {
+        let at = if after.is_zero() {
+            NEVER
+        } else {
+            clock::now_ns().saturating_add(clock::nanos(after))
+        };
+        self.entry.at_ns.set(at);
+    }
+
+    /// At this point of [`clock::now_ns`]'s time.
+    pub fn set_at(&self, at_ns: u64) {
+        self.entry.at_ns.set(at_ns);
+    }
+
+    /// Never.
+    pub fn clear(&self) {
+        self.entry.at_ns.set(NEVER);
+    }
+
+    /// Marks the wait as one that [`Wheel::expire_idle`] may end.
+    pub fn set_idle(&self, idle: bool) {
+        self.entry.idle.set(idle);
+    }
+
+    /// Ready once the time has come. Only the newest waker is kept: a deadline belongs to one task.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<Expired> {
+        let at = self.entry.at_ns.get();
+        if at != NEVER && at <= clock::now_ns() {
+            return Poll::Ready(Expired);
+        }
+        let mut waker = self.entry.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Runs `work` until it ends or the deadline comes.
+    pub async fn guard<F: Future>(&self, work: F) -> Result<F::Output, Expired> {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| self.poll_guarded(work.as_mut(), cx)).await
+    }
+
+    fn poll_guarded<F: Future>(
+        &self,
+        work: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<F::Output, Expired>> {
+        match work.poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Ok(output)),
+            Poll::Pending => self.poll(cx).map(Err),
+        }
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        self.wheel.entries.borrow_mut()[self.slot] = None;
+        self.wheel.free.borrow_mut().push(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poll_once(deadline: &Deadline) -> Poll<Expired> {
+        deadline.poll(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn comes_when_its_time_has_come_and_slots_are_reused() {
+        let wheel = Wheel::default();
+        let deadline = wheel.deadline();
+        assert!(poll_once(&deadline).is_pending());
+        deadline.set(Duration::from_secs(3600));
+        assert!(poll_once(&deadline).is_pending());
+        deadline.set_at(1);
+        assert!(poll_once(&deadline).is_ready());
+        drop(deadline);
+        let _again = wheel.deadline();
+        assert_eq!(wheel.entries.borrow().len(), 1);
+    }
+
+    #[test]
+    fn only_idle_waits_are_ended() {
+        let wheel = Wheel::default();
+        let (idle, busy) = (wheel.deadline(), wheel.deadline());
+        idle.set_idle(true);
+        wheel.expire_idle();
+        assert!(poll_once(&idle).is_ready());
+        assert!(poll_once(&busy).is_pending());
+    }
+}

@@ -1,0 +1,148 @@
+//! Moving bytes between sockets and buffers, under deadlines.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::deadline::Deadline;
+use super::scan::Scanner;
+use super::{HeadLimits, Violation};
+use crate::net::Socket;
+
+/// Why bytes did not move.
+#[derive(Debug)]
+pub enum Failure {
+    /// The peer closed or reset the connection.
+    Closed(io::Error),
+    /// No progress for too long.
+    Stalled,
+}
+
+/// Slices to be written in order; three are enough for head or framing, data, and line end.
+pub type Slices<'a> = [&'a [u8]; 3];
+
+/// Writes all of the slices. `written` grows with each byte that the kernel took, so that a caller whose
+/// future is dropped still knows. `stall` bounds the time without progress.
+///
+/// # Errors
+/// The connection broke or made no progress.
+pub async fn write_all(
+    socket: &Socket,
+    slices: Slices<'_>,
+    stall: (&Deadline, Duration),
+    written: &mut u64,
+) -> Result<(), Failure> {
+    let mut rest = Rest { slices };
+    // Nearly every write fits at once: no deadline is set for it.
+    match rest.try_once(socket, written) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(Failure::Closed(error)),
+    }
+    let (deadline, timeout) = stall;
+    while !rest.is_empty() {
+        deadline.set(timeout);
+        match deadline.guard(poll_fn(|cx| rest.poll_once(socket, cx, written))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(Failure::Closed(error)),
+            Err(_) => return Err(Failure::Stalled),
+        }
+    }
+    deadline.clear();
+    Ok(())
+}
+
+struct Rest<'a> {
+    slices: Slices<'a>,
+}
+
+impl Rest<'_> {
+    fn is_empty(&self) -> bool {
+        self.slices.iter().all(|slice| slice.is_empty())
+    }
+
+    fn try_once(&mut self, socket: &Socket, written: &mut u64) -> io::Result<bool> {
+        let n = self.with_slices(|slices| socket.try_write(slices))?;
+        self.advance(n, written)?;
+        Ok(self.is_empty())
+    }
+
+    fn poll_once(
+        &mut self,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        written: &mut u64,
+    ) -> Poll<io::Result<()>> {
+        let n = ready!(self.with_slices(|slices| socket.poll_write(cx, slices)))?;
+        Poll::Ready(self.advance(n, written))
+    }
+
+    /// Empty slices are left out, so that one slice is a plain write.
+    fn with_slices<T>(&self, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
+        match self.slices {
+            [one, [], []] | [[], one, []] | [[], [], one] => write(&[IoSlice::new(one)]),
+            [one, two, []] | [one, [], two] | [[], one, two] => {
+                write(&[IoSlice::new(one), IoSlice::new(two)])
+            }
+            all => write(&all.map(IoSlice::new)),
+        }
+    }
+
+    fn advance(&mut self, mut n: usize, written: &mut u64) -> io::Result<()> {
+        if n == 0 && !self.is_empty() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        *written += n as u64;
+        for slice in &mut self.slices {
+            let taken = n.min(slice.len());
+            *slice = &slice[taken..];
+            n -= taken;
+        }
+        Ok(())
+    }
+}
+
+/// What reading a head came to.
+#[derive(Debug)]
+pub enum HeadRead {
+    /// The first so many bytes of the buffer are the head.
+    Head(usize),
+    /// The stream ended, after so many bytes of a head.
+    Ended(usize),
+}
+
+/// Reads until the buffer begins with a whole head.
+///
+/// # Errors
+/// `Ok(Err)`: what came breaks the rules. `Err`: the connection broke.
+pub async fn read_head(
+    socket: &Socket,
+    buffer: &mut Vec<u8>,
+    limits: HeadLimits,
+    scanner: &mut Scanner,
+) -> io::Result<Result<HeadRead, Violation>> {
+    poll_fn(|cx| poll_head(socket, cx, buffer, limits, scanner)).await
+}
+
+/// [`read_head`], as a poll.
+pub fn poll_head(
+    socket: &Socket,
+    cx: &mut Context<'_>,
+    buffer: &mut Vec<u8>,
+    limits: HeadLimits,
+    scanner: &mut Scanner,
+) -> Poll<io::Result<Result<HeadRead, Violation>>> {
+    loop {
+        match scanner.scan(buffer, limits) {
+            Err(violation) => return Poll::Ready(Ok(Err(violation))),
+            Ok(Some(length)) => return Poll::Ready(Ok(Ok(HeadRead::Head(length)))),
+            Ok(None) => {}
+        }
+        let room = buffer.capacity().saturating_sub(buffer.len()).max(1024);
+        if ready!(socket.poll_read(cx, buffer, room))? == 0 {
+            return Poll::Ready(Ok(Ok(HeadRead::Ended(buffer.len()))));
+        }
+    }
+}

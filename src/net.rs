@@ -1,0 +1,134 @@
+//! Sockets as the data path sees them: polled, shared by reference, one kind behind one type.
+
+use std::io::{self, IoSlice};
+use std::net::IpAddr;
+use std::task::{Context, Poll, ready};
+
+use rustix::net::RecvFlags;
+use tokio::net::{TcpStream, UnixStream};
+
+/// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
+#[derive(Debug)]
+pub enum Socket {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket; tests and fuzz targets use pairs of them.
+    Unix(UnixStream),
+}
+
+/// What a peek at an idle connection found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Open, nothing to read.
+    Clean,
+    /// Closed or reset by the peer.
+    Closed,
+    /// Bytes that nobody asked for.
+    Dirty,
+}
+
+impl Socket {
+    /// Appends at most `max` bytes to `buf`; 0 is the end of the stream.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut Vec<u8>,
+        max: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            match self.try_read(buf, max) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Appends what is there now, at most `max` bytes.
+    pub fn try_read(&self, buf: &mut Vec<u8>, max: usize) -> io::Result<usize> {
+        use bytes::BufMut;
+        buf.reserve(max);
+        let mut limited = buf.limit(max);
+        match self {
+            Socket::Tcp(stream) => stream.try_read_buf(&mut limited),
+            Socket::Unix(stream) => stream.try_read_buf(&mut limited),
+        }
+    }
+
+    /// Ready when a read would not wait, at the end of the stream too.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Writes what fits, from all slices in order.
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_write(slices) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    /// Writes what fits now.
+    pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match (self, slices) {
+            (Socket::Tcp(stream), [one]) => stream.try_write(one),
+            (Socket::Tcp(stream), many) => stream.try_write_vectored(many),
+            (Socket::Unix(stream), many) => stream.try_write_vectored(many),
+        }
+    }
+
+    /// Ready when a write would not wait.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Ends our direction; what was written before still arrives.
+    pub fn shutdown_write(&self) {
+        // The peer may be gone already, and then there is nothing left to end.
+        let _ = match self {
+            Socket::Tcp(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
+            Socket::Unix(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
+        };
+    }
+
+    /// Looks at an idle connection without waiting and without taking anything from it.
+    pub fn peek_idle(&self) -> Idle {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let mut byte = [0u8; 1];
+        let peeked = match self {
+            Socket::Tcp(stream) => rustix::net::recv(stream, &mut byte, flags),
+            Socket::Unix(stream) => rustix::net::recv(stream, &mut byte, flags),
+        };
+        match peeked {
+            Err(rustix::io::Errno::AGAIN) => Idle::Clean,
+            Ok((_, 0)) | Err(_) => Idle::Closed,
+            Ok(_) => Idle::Dirty,
+        }
+    }
+}
+
+/// An IPv4 address that came in over an IPv6 socket is shown, matched and forwarded as IPv4.
+pub fn canonical(address: IpAddr) -> IpAddr {
+    address.to_canonical()
+}
+
+/// Addresses of private networks and this machine, where an outer proxy of ours would be.
+pub fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}

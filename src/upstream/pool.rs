@@ -1,0 +1,277 @@
+//! Connections of one data thread to one node.
+//!
+//! Last in, first out: the youngest is the least likely to have been closed. A connection expires before
+//! the node would close it, by the node's own `Keep-Alive` hint, and is looked at before it is used again.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::Node;
+use super::node::Cell;
+use crate::clock;
+use crate::config;
+use crate::error::Cause;
+use crate::http1::deadline::Deadline;
+use crate::net::{Idle, Socket};
+use crate::telemetry::metrics::PoolEvent;
+
+/// Kept this long without a hint: Node's default is 5 s.
+const IDLE_WITHOUT_HINT: Duration = Duration::from_secs(4);
+/// Closed this long before the node would.
+const HINT_MARGIN: Duration = Duration::from_secs(1);
+/// Kept at most this long, whatever the hint: middleboxes forget sooner than servers.
+const IDLE_CAP: Duration = Duration::from_secs(60);
+/// What is unsafe to repeat uses a connection that was idle for less.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Makes a connection; anything but TCP is for tests and fuzz targets.
+#[derive(Clone, Default)]
+pub enum Dial {
+    /// Over the network.
+    #[default]
+    Tcp,
+    /// From a function.
+    With(Rc<dyn Fn(SocketAddr) -> io::Result<Socket>>),
+}
+
+/// One node as one data thread uses it.
+pub struct LocalNode {
+    /// What all threads share.
+    pub node: Arc<Node>,
+    thread: usize,
+    idle: RefCell<VecDeque<Kept>>,
+    last_signal_ns: std::cell::Cell<u64>,
+}
+
+struct Kept {
+    line: Line,
+    since_ns: u64,
+    expires_ns: u64,
+}
+
+/// The part of a connection that survives from exchange to exchange.
+struct Line {
+    socket: Socket,
+    born_ns: u64,
+    requests: u64,
+}
+
+/// A connection in use. Dropping it closes it; [`Connection::give_back`] keeps it.
+pub struct Connection {
+    line: Option<Line>,
+    local: Rc<LocalNode>,
+    /// It carried an exchange before.
+    pub reused: bool,
+}
+
+/// Bounds of the connections to one node.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// Idle ones kept.
+    pub max_idle: usize,
+    /// Exchanges on one.
+    pub max_requests: u64,
+    /// Age of one.
+    pub max_age: Duration,
+}
+
+impl PoolLimits {
+    /// From an upstream's settings.
+    pub fn of(upstream: &config::Upstream) -> PoolLimits {
+        PoolLimits {
+            max_idle: upstream.max_idle,
+            max_requests: upstream.max_requests_per_connection,
+            max_age: upstream.max_connection_age,
+        }
+    }
+}
+
+impl LocalNode {
+    /// With an empty pool.
+    pub fn new(node: Arc<Node>, thread: usize) -> LocalNode {
+        let idle = RefCell::default();
+        LocalNode { node, thread, idle, last_signal_ns: std::cell::Cell::new(0) }
+    }
+
+    /// This thread's counters.
+    pub fn cell(&self) -> &Cell {
+        self.node.cell(self.thread)
+    }
+
+    /// Whether control should be told now: no more than once in 50 ms, it merges them anyway.
+    pub fn may_signal(&self, now_ns: u64) -> bool {
+        let due = now_ns.saturating_sub(self.last_signal_ns.get()) > 50_000_000;
+        if due {
+            self.last_signal_ns.set(now_ns);
+        }
+        due
+    }
+
+    /// A kept connection that is open and clean. Without `safe_to_repeat` only one that was in use a moment
+    /// ago will do, and none at all while the node is distrusted.
+    pub fn take(self: &Rc<Self>, safe_to_repeat: bool, now_ns: u64) -> Option<Connection> {
+        if !safe_to_repeat && self.node.reuse_distrusted(now_ns) {
+            return None;
+        }
+        loop {
+            let kept = self.pop(safe_to_repeat, now_ns)?;
+            if kept.expires_ns <= now_ns {
+                self.node.metrics.pool(PoolEvent::Expired);
+                continue;
+            }
+            if kept.line.socket.peek_idle() != Idle::Clean {
+                self.node.metrics.pool(PoolEvent::StaleDetected);
+                continue;
+            }
+            self.node.metrics.pool(PoolEvent::Reused);
+            return Some(Connection::new(self.clone(), kept.line, true));
+        }
+    }
+
+    fn pop(&self, safe_to_repeat: bool, now_ns: u64) -> Option<Kept> {
+        let mut idle = self.idle.borrow_mut();
+        let idle_ns = now_ns.saturating_sub(idle.back()?.since_ns);
+        if !safe_to_repeat && idle_ns >= clock::nanos(FRESH) {
+            return None;
+        }
+        let kept = idle.pop_back();
+        Cell::add(&self.cell().idle, -1);
+        kept
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Refused, not accepted in time, or whatever the system says.
+    pub async fn connect(
+        self: &Rc<Self>,
+        dial: &Dial,
+        deadline: &Deadline,
+        timeout: Duration,
+    ) -> Result<Connection, Cause> {
+        let Some(address) = self.node.address() else {
+            return Err(Cause::ConnectFailed("its name does not resolve".into()));
+        };
+        let begun = clock::now_ns();
+        deadline.set(timeout);
+        let opened = deadline.guard(open(dial, address)).await;
+        deadline.clear();
+        let socket = match opened {
+            Err(_) => return Err(Cause::ConnectTimeout),
+            Ok(Err(error)) => return Err(connect_cause(&error)),
+            Ok(Ok(socket)) => socket,
+        };
+        let now = clock::now_ns();
+        self.node.metrics.connect.observe((now - begun) as f64 / 1e9);
+        self.node.metrics.pool(PoolEvent::New);
+        let line = Line { socket, born_ns: now, requests: 0 };
+        Ok(Connection::new(self.clone(), line, false))
+    }
+
+    /// Closes what expired, so that the node never has to.
+    pub fn purge(&self, now_ns: u64) {
+        let mut idle = self.idle.borrow_mut();
+        let before = idle.len();
+        idle.retain(|kept| kept.expires_ns > now_ns);
+        let gone = before - idle.len();
+        if gone > 0 {
+            Cell::add(&self.cell().idle, -(gone as i32));
+            (0..gone).for_each(|_| self.node.metrics.pool(PoolEvent::Expired));
+        }
+    }
+
+    /// Closes all idle connections: the node is drained or was lost.
+    pub fn clear(&self) {
+        let gone = self.idle.borrow_mut().drain(..).count();
+        Cell::add(&self.cell().idle, -(gone as i32));
+    }
+
+    fn keep(&self, line: Line, hint: Option<Duration>, limits: PoolLimits) {
+        let now = clock::now_ns();
+        if let Some(hint) = hint {
+            self.node.set_keepalive_hint(hint.as_secs());
+        }
+        let keep = hint.map_or(IDLE_WITHOUT_HINT, |hint| hint.saturating_sub(HINT_MARGIN)).min(IDLE_CAP);
+        let old = now - line.born_ns >= clock::nanos(limits.max_age);
+        let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
+        if keep.is_zero() || old || full {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= limits.max_idle {
+            // The oldest is the likeliest to be closed soon.
+            idle.pop_front();
+            Cell::add(&self.cell().idle, -1);
+        }
+        idle.push_back(Kept { line, since_ns: now, expires_ns: now + clock::nanos(keep) });
+        Cell::add(&self.cell().idle, 1);
+    }
+}
+
+impl Drop for LocalNode {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+async fn open(dial: &Dial, address: SocketAddr) -> io::Result<Socket> {
+    match dial {
+        Dial::Tcp => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Socket::Tcp(stream))
+        }
+        Dial::With(make) => make(address),
+    }
+}
+
+fn connect_cause(error: &io::Error) -> Cause {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
+        io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+        _ => Cause::ConnectFailed(error.to_string().into()),
+    }
+}
+
+impl Connection {
+    fn new(local: Rc<LocalNode>, mut line: Line, reused: bool) -> Connection {
+        Cell::add(&local.cell().active, 1);
+        line.requests += 1;
+        Connection { line: Some(line), local, reused }
+    }
+
+    /// The stream.
+    #[allow(clippy::expect_used)] // only `give_back` and `into_socket` take it, and they take the whole
+    pub fn socket(&self) -> &Socket {
+        &self.line.as_ref().expect("a connection in use has a line").socket
+    }
+
+    /// Keeps it for the next exchange. The answer must have been read to its end, and nothing after it.
+    pub fn give_back(mut self, hint: Option<Duration>, limits: PoolLimits) {
+        if let Some(line) = self.line.take() {
+            self.local.keep(line, hint, limits);
+        }
+    }
+
+    /// Takes the stream out, for a tunnel.
+    #[allow(clippy::expect_used)]
+    pub fn into_socket(mut self) -> Socket {
+        self.line.take().expect("a connection in use has a line").socket
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        Cell::add(&self.local.cell().active, -1);
+    }
+}
+
+#[cfg(test)]
+mod tests;
