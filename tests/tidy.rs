@@ -31,6 +31,9 @@ const BANNED: [(&str, &str); 4] = [
     (concat!("back", "end"), "say node, or upstream"),
 ];
 
+/// Here the words of others are what it is about: what somebody who comes from them may type.
+const SPEAKS_OF_OTHERS: [&str; 2] = ["src/config/suggest.rs", "tests/config/words_of_others.toml"];
+
 #[test]
 fn the_tree_is_tidy() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -116,7 +119,8 @@ fn walk(root: &Path, directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn judge(file: &Path, text: &str) -> Vec<String> {
-    let mut found = words(text);
+    let others = SPEAKS_OF_OTHERS.iter().any(|other| file == Path::new(other));
+    let mut found = if others { Found::new() } else { words(text) };
     if file.extension().is_some_and(|extension| extension == "rs") {
         let lines = text.lines().count();
         if lines > MAX_LINES {
