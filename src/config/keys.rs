@@ -68,7 +68,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
 };
 
 pub(super) static NODE: TableKeys = TableKeys {
-    title: "an entry of nodes",
+    title: "an entry of `nodes`",
     keys: &["name", "address", "weight", "backup", "role", "disabled", "max_requests"],
 };
 

@@ -16,6 +16,7 @@ use super::suggest;
 use crate::units::{self, UnitError};
 
 mod number;
+mod syntax;
 
 /// Bytes of the file.
 pub(super) type Span = Range<usize>;
@@ -32,7 +33,10 @@ pub(super) struct Cx<'a> {
     text: &'a str,
     env: &'a dyn Fn(&str) -> Option<String>,
     found: RefCell<Vec<Diagnostic>>,
+    /// Whether parts may not have been read.
     broken: bool,
+    /// Up to here what was read is what was meant.
+    sound: usize,
 }
 
 impl<'a> Cx<'a> {
@@ -42,12 +46,9 @@ impl<'a> Cx<'a> {
         env: &'a dyn Fn(&str) -> Option<String>,
     ) -> (Self, Spanned<DeTable<'a>>) {
         let (root, errors) = DeTable::parse_recoverable(text);
-        let mut found: Vec<_> = errors.iter().map(|error| syntax(error, text)).collect();
-        // One slip makes several complaints of the grammar on its line; the first is the cause.
-        found.sort_by_key(|d| d.span.start);
-        found.dedup_by_key(|d| line_of(text, d.span.start));
+        let (found, sound) = syntax::diagnostics(&errors, text);
         let broken = found.iter().any(|d| d.code == "syntax");
-        (Self { text, env, found: RefCell::new(found), broken }, root)
+        (Self { text, env, found: RefCell::new(found), broken, sound }, root)
     }
 
     pub(super) fn report(&self, diagnostic: Diagnostic) {
@@ -76,7 +77,11 @@ impl<'a> Cx<'a> {
             .map(|d| line_of(self.text, d.span.start))
             .collect();
         // What was recovered from a line with a syntax error is a guess, not worth a complaint.
-        found.retain(|d| d.code == "syntax" || !lines.contains(&line_of(self.text, d.span.start)));
+        found.retain(|d| {
+            let place = d.span.start;
+            let guessed = place > self.sound || lines.contains(&line_of(self.text, place));
+            d.code == "syntax" || !guessed
+        });
         for diagnostic in &mut found {
             diagnostic.span = within(self.text, &diagnostic.span);
             if let Some(related) = &mut diagnostic.related {
@@ -86,16 +91,6 @@ impl<'a> Cx<'a> {
         found.sort_by_key(|d| (d.span.start, d.span.end));
         found
     }
-}
-
-fn syntax(error: &toml::de::Error, text: &str) -> Diagnostic {
-    let span = error.span().unwrap_or(text.len()..text.len());
-    if error.message().starts_with("duplicate key") {
-        return Diagnostic::error("duplicate-key", span, "this is written twice".to_owned())
-            .label("already written above")
-            .help("keep one of the two");
-    }
-    Diagnostic::error("syntax", span, format!("this is not TOML: {}", error.message()))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -172,6 +167,11 @@ impl<'a> Table<'a> {
         self.get(key)?.text()
     }
 
+    /// An address to bind.
+    pub(super) fn bind(&self) -> Option<Text<'a>> {
+        self.get("bind")?.text_like("an address", "write it with its port: `bind = \"0.0.0.0:80\"`")
+    }
+
     pub(super) fn flag(&self, key: &'static str, default: bool) -> bool {
         self.get(key).and_then(|value| value.flag()).unwrap_or(default)
     }
@@ -217,6 +217,7 @@ impl<'a> Value<'a> {
     /// Reports a type that does not fit; `must` completes "X must be …".
     pub(super) fn wrong_type(&self, must: &str, help: &str) {
         let is = match self.de {
+            DeValue::String(text) if text.contains("${") => "the variable does not hold that",
             DeValue::String(_) => "this is a string",
             DeValue::Integer(_) => "this is a whole number",
             DeValue::Float(_) => "this is a number with a fraction",
@@ -230,8 +231,13 @@ impl<'a> Value<'a> {
 
     /// A string with its variables replaced.
     pub(super) fn text(&self) -> Option<Text<'a>> {
+        self.text_like("a string", "write it in double quotes")
+    }
+
+    /// The same, with an own complaint of another type.
+    pub(super) fn text_like(&self, must: &str, help: &str) -> Option<Text<'a>> {
         let DeValue::String(written) = self.de else {
-            self.wrong_type("a string", "write it in double quotes");
+            self.wrong_type(must, help);
             return None;
         };
         self.expand(written)

@@ -42,10 +42,12 @@ impl Redacted {
 }
 
 /// Whether the value of a key is to be hidden; a file that holds the secret is no secret itself.
-pub(super) fn is_sensitive(key: &str) -> bool {
+fn is_sensitive(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     let words = ["secret", "token", "password"];
-    words.iter().any(|word| key.contains(word)) && !key.ends_with("_file")
+    let named = words.iter().any(|word| key.contains(word)) && !key.ends_with("_file");
+    // A misspelt key has a true secret behind it, and is about to be shown as unknown.
+    named || words.iter().any(|word| key.len() < 16 && strsim::damerau_levenshtein(&key, word) <= 2)
 }
 
 /// Byte ranges of the values of sensitive keys, without their quotes, in order.
@@ -132,11 +134,18 @@ mod tests {
             ("secret = 1234, b = 2", "secret = ****, b = 2"),
             ("secret = \"\"\"a\nb\"\"\"\nc = 1", "secret = \"\"\"*\n*\"\"\"\nc = 1"),
             ("admin_token = \"a=b\"", "admin_token = \"***\""),
+            ("sekrt = \"abc\"", "sekrt = \"***\""),
             ("secret = \"${KEY:-abc}\"", "secret = \"***********\""),
         ];
         for (text, expected) in cases {
             assert_eq!(redacted(text), expected);
         }
+    }
+
+    #[test]
+    fn of_the_known_keys_only_the_secret_is_hidden() {
+        let keys = crate::config::keys::tables().into_iter().flat_map(|table| table.keys);
+        assert_eq!(keys.copied().filter(|key| is_sensitive(key)).collect::<Vec<_>>(), ["secret"]);
     }
 
     #[test]

@@ -141,14 +141,16 @@ pub(super) fn balance<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 /// Help for a key that its table does not know.
 pub(super) fn key_help(word: &str, table: &TableKeys) -> String {
     let folded = word.to_ascii_lowercase().replace('-', "_");
-    if let Some(key) = nearest(&folded, table.keys.iter().copied()) {
-        return format!("did you mean `{key}`?");
-    }
-    if let Some((_, help)) = FOREIGN.iter().find(|(foreign, _)| *foreign == folded) {
-        return (*help).to_owned();
+    let near = nearest(&folded, table.keys.iter().copied());
+    let slip = near.filter(|key| strsim::damerau_levenshtein(&folded, key) == 1);
+    let foreign = FOREIGN.iter().find(|(foreign, _)| *foreign == folded);
+    match (slip, foreign, near) {
+        (None, Some((_, help)), _) => return (*help).to_owned(),
+        (Some(key), _, _) | (None, None, Some(key)) => return format!("did you mean `{key}`?"),
+        (None, None, None) => {}
     }
     if let Some(other) = keys::tables().into_iter().find(|t| t.keys.contains(&folded.as_str())) {
-        return format!("`{folded}` belongs into {}", place(other));
+        return format!("`{folded}` belongs to {}", place(other));
     }
     let keys: Vec<String> = table.keys.iter().map(|key| format!("`{key}`")).collect();
     format!("known here: {}", keys.join(", "))
@@ -183,7 +185,7 @@ mod tests {
     fn words_of_others_become_ours() {
         assert!(key_help("max_fails", &keys::NODE).contains("consecutive_failures"));
         assert!(key_help("certificates", &keys::LISTENER).contains("TLS"));
-        assert!(key_help("weight", &keys::UPSTREAM).contains("an entry of nodes"));
+        assert!(key_help("weight", &keys::UPSTREAM).contains("an entry of `nodes`"));
         assert!(key_help("zzzzzz", &keys::PROBES).contains("known here: `bind`"));
         assert_eq!(balance("least-conn", &["least_requests"]), Some("least_requests"));
         assert_eq!(balance("ip_hash", &["hash"]), Some("hash"));

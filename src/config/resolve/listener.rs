@@ -30,7 +30,7 @@ pub(super) fn all(root: &Table<'_>) -> Vec<Placed<Listener>> {
 }
 
 fn one(table: &Table<'_>) -> Option<Placed<Listener>> {
-    let bind = table.text("bind");
+    let bind = table.bind();
     if table.get("bind").is_none() {
         table.missing("bind", "write `bind = \"0.0.0.0:80\"`");
     }

@@ -24,7 +24,7 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
     let Some(table) = single(root, &keys::ADMIN, "admin") else {
         return Placed { item: plain, name: 0..0, place: 0..0 };
     };
-    let bind = table.text("bind");
+    let bind = table.bind();
     let address = bind.as_ref().and_then(|text| parsed(text, address::bind));
     let token_file = table.text("token_file").and_then(|text| token_file(&text));
     let item = Admin {
@@ -59,7 +59,7 @@ pub(super) fn probes(root: &Table<'_>) -> Option<Placed<Probes>> {
     if table.get("bind").is_none() {
         table.missing("bind", "write `bind = \"0.0.0.0:9900\"`");
     }
-    let text = table.text("bind")?;
+    let text = table.bind()?;
     let bind = parsed(&text, address::bind)?;
     Some(Placed { item: Probes { bind }, name: text.span.clone(), place: text.span })
 }

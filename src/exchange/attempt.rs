@@ -1,0 +1,259 @@
+//! One try at one node: connect, send, await the head, say what it was.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::client::Client;
+use super::pick::InFlight;
+use crate::clock;
+use crate::config;
+use crate::error::Cause;
+use crate::headers;
+use crate::http1::body::Body;
+use crate::http1::deadline::Deadline;
+use crate::http1::io::{HeadRead, poll_head, write_all};
+use crate::http1::response::ResponseHead;
+use crate::http1::scan::Scanner;
+use crate::http1::{HeadLimits, Violation};
+use crate::net::Socket;
+use crate::nocobase::{self, MAX_REFUSAL, Refusal};
+use crate::upstream::Node;
+
+/// Interim answers of one exchange: a few Early Hints and a 100, not an endless row.
+const MAX_INTERIM: u32 = 16;
+/// Bytes and fields of a node's head: what it adds to the client's request comes back as cookies.
+const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 200 };
+/// A head that takes longer, while the node answers others, says nothing about the node's load. With a
+/// slower upstream ten times its median.
+const LINGERING_NS: u64 = 1_000_000_000;
+
+/// What sending needs.
+pub struct Sending<'a> {
+    /// The head for the node.
+    pub head: &'a [u8],
+    /// What of the body goes with it.
+    pub wire: &'a [u8],
+    /// Bytes that the kernel took.
+    pub sent: &'a Cell<u64>,
+}
+
+/// Writes the head and what is there of the body.
+///
+/// # Errors
+/// The connection broke or took nothing for too long. Whether it was sent is in `sending.sent`.
+pub async fn send(
+    socket: &Socket,
+    sending: &Sending<'_>,
+    deadline: &Deadline,
+    timeout: Duration,
+) -> io::Result<()> {
+    let mut written = 0;
+    let slices = [sending.head, sending.wire, &[]];
+    let result = write_all(socket, slices, (deadline, timeout), &mut written).await;
+    sending.sent.set(written);
+    match result {
+        // What was sent may already be answered; the head tells more than the write's error.
+        Err(_) if written == 0 => Err(io::ErrorKind::BrokenPipe.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What awaiting a head needs.
+pub struct Awaiting<'a> {
+    /// The client, for interim answers.
+    pub client: &'a Client<'a>,
+    /// The node.
+    pub node: &'a Node,
+    /// The stream to it.
+    pub socket: &'a Socket,
+    /// Its upstream's settings.
+    pub settings: &'a config::Upstream,
+    /// Median latency of the upstream, in nanoseconds.
+    pub median_ns: u64,
+    /// The request was HEAD.
+    pub to_head: bool,
+    /// The client waits for 100.
+    pub expects_continue: bool,
+    /// The client understands interim answers.
+    pub interim: bool,
+    /// End of the time for all attempts; `u64::MAX` is none.
+    pub until_ns: u64,
+}
+
+/// Waits for the final head, passing interim ones on. `beside` runs along; it only ever ends the wait.
+///
+/// # Errors
+/// What the node did wrong, the client's leaving, or a deadline.
+pub async fn await_head<S: Future<Output = Cause>>(
+    awaiting: &Awaiting<'_>,
+    in_flight: &mut InFlight<'_>,
+    deadline: &Deadline,
+    mut beside: Pin<&mut S>,
+) -> Result<ResponseHead, Cause> {
+    let sent_ns = clock::now_ns();
+    let response_ns = sent_ns.saturating_add(clock::nanos(awaiting.settings.response_timeout));
+    let lingering_ns = LINGERING_NS.max(awaiting.median_ns.saturating_mul(10));
+    let mut linger_at = sent_ns + lingering_ns;
+    let mut bytes = Vec::new();
+    let mut interim = 0;
+    loop {
+        deadline.set_at(response_ns.min(awaiting.until_ns).min(linger_at));
+        let read = read_one(awaiting, &mut bytes, deadline, beside.as_mut()).await;
+        let now = clock::now_ns();
+        match read {
+            Err(Ended::Side(cause)) => return Err(cause),
+            Err(Ended::Time) if now >= awaiting.until_ns => return Err(Cause::Deadline),
+            Err(Ended::Time) if now >= response_ns => return Err(Cause::ResponseTimeout),
+            Err(Ended::Time) => {
+                in_flight.set_lingering(awaiting.node.last_traffic_head_ns() > sent_ns);
+                linger_at = now + lingering_ns;
+            }
+            Ok(Err(cause)) => return Err(cause),
+            Ok(Ok(length)) => {
+                deadline.clear();
+                let head = parse(awaiting, std::mem::take(&mut bytes), length)?;
+                if !head.is_interim() {
+                    return Ok(head);
+                }
+                interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(Cause::ResponseHeadTooLarge);
+                }
+                bytes = pass_interim(awaiting, head, deadline).await?;
+            }
+        }
+    }
+}
+
+enum Ended {
+    Side(Cause),
+    Time,
+}
+
+async fn read_one<S: Future<Output = Cause>>(
+    awaiting: &Awaiting<'_>,
+    bytes: &mut Vec<u8>,
+    deadline: &Deadline,
+    mut beside: Pin<&mut S>,
+) -> Result<Result<usize, Cause>, Ended> {
+    let mut scanner = Scanner::default();
+    poll_fn(|cx| {
+        // Before anything came no buffer is held: a slow action would hold one for minutes.
+        if bytes.capacity() == 0 {
+            if awaiting.socket.poll_read_ready(cx).is_ready() {
+                *bytes = awaiting.client.thread.buffers.small();
+            }
+        }
+        if bytes.capacity() > 0
+            && let Poll::Ready(read) = poll_head(awaiting.socket, cx, bytes, LIMITS, &mut scanner)
+        {
+            return Poll::Ready(Ok(outcome(read)));
+        }
+        if let Poll::Ready(cause) = beside.as_mut().poll(cx) {
+            return Poll::Ready(Err(Ended::Side(cause)));
+        }
+        deadline.poll(cx).map(|_| Err(Ended::Time))
+    })
+    .await
+}
+
+fn outcome(read: io::Result<Result<HeadRead, Violation>>) -> Result<usize, Cause> {
+    match read {
+        Ok(Ok(HeadRead::Head(length))) => Ok(length),
+        Ok(Ok(HeadRead::Ended(0))) | Err(_) => Err(Cause::ConnectionTerminated),
+        Ok(Ok(HeadRead::Ended(_))) => Err(Cause::BadResponse("it ends within its head")),
+        Ok(Err(violation)) => Err(response_cause(violation)),
+    }
+}
+
+fn parse(awaiting: &Awaiting<'_>, bytes: Vec<u8>, length: usize) -> Result<ResponseHead, Cause> {
+    let fields = awaiting.client.thread.buffers.fields();
+    ResponseHead::parse(bytes, length, fields, awaiting.to_head).map_err(response_cause)
+}
+
+/// What a node's violation is to the client.
+pub fn response_cause(violation: Violation) -> Cause {
+    match violation {
+        Violation::Malformed(what) | Violation::NotImplemented(what) => Cause::BadResponse(what),
+        Violation::Expectation => Cause::BadResponse("an odd expectation"),
+        Violation::HeadTooLarge | Violation::LineTooLong | Violation::TooManyFields => {
+            Cause::ResponseHeadTooLarge
+        }
+    }
+}
+
+/// Passes an interim answer on, and returns what was read after it.
+async fn pass_interim(
+    awaiting: &Awaiting<'_>,
+    head: ResponseHead,
+    deadline: &Deadline,
+) -> Result<Vec<u8>, Cause> {
+    // A 100 that the client does not wait for would be taken for its answer by old clients.
+    let wanted = awaiting.interim && (head.status != 100 || awaiting.expects_continue);
+    let buffers = &awaiting.client.thread.buffers;
+    if wanted {
+        let mut out = buffers.small();
+        headers::write_interim(&mut out, &head);
+        awaiting.client.write([&out, &[], &[]], deadline).await?;
+        buffers.give_back(out);
+    }
+    let ResponseHead { mut bytes, length_of_head, fields, .. } = head;
+    buffers.give_back_fields(fields);
+    bytes.drain(..length_of_head);
+    Ok(bytes)
+}
+
+/// Reads the body of an answer that may be a refusal, keeping it to be passed on if it is none.
+///
+/// # Errors
+/// The connection broke within the body, or nothing more came in time.
+pub async fn refusal(
+    awaiting: &Awaiting<'_>,
+    head: &mut ResponseHead,
+    deadline: &Deadline,
+) -> Option<Refusal> {
+    let suspect = matches!(head.status, 404 | 500 | 503)
+        && !awaiting.to_head
+        && is_json(head)
+        && head.length.is_none_or(|length| length <= MAX_REFUSAL as u64);
+    if awaiting.settings.preset != config::Preset::NocoBase || !suspect {
+        return None;
+    }
+    let mut body = Body::new(head.framing);
+    let mut data = Vec::new();
+    let mut at = head.length_of_head;
+    while !body.is_done() {
+        let step = body.step(&head.bytes[at..]).ok()?;
+        data.extend_from_slice(&head.bytes[at + step.skip..at + step.skip + step.data]);
+        at += step.skip + step.data;
+        if data.len() > MAX_REFUSAL || at - head.length_of_head > 2 * MAX_REFUSAL {
+            return None;
+        }
+        if step.data == 0 && !body.is_done() {
+            deadline.set(REFUSAL_TIME);
+            let read = poll_fn(|cx| awaiting.socket.poll_read(cx, &mut head.bytes, 4096));
+            let read = deadline.guard(read).await;
+            deadline.clear();
+            match read {
+                Ok(Ok(1..)) => {}
+                Ok(Ok(0)) if body.end_of_stream() => {}
+                _ => return None,
+            }
+        }
+    }
+    let kind = head.value(crate::http1::field::Known::ContentType);
+    let kind = kind.and_then(|kind| str::from_utf8(kind).ok());
+    nocobase::parse_refusal(head.status, kind, &data)
+}
+
+/// For the few hundred bytes after a head: the gateway writes both at once.
+const REFUSAL_TIME: Duration = Duration::from_secs(2);
+
+fn is_json(head: &ResponseHead) -> bool {
+    let kind = head.value(crate::http1::field::Known::ContentType).unwrap_or_default();
+    kind.len() >= 16 && kind[..16].eq_ignore_ascii_case(b"application/json")
+}

@@ -1,0 +1,134 @@
+//! The client's side of an exchange: its socket, what it sent beyond what was read, and its deadlines.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::thread::Thread;
+use crate::error::Cause;
+use crate::http1::buffers::SMALL;
+use crate::http1::deadline::Deadline;
+use crate::http1::io::{Failure, Slices, write_all};
+use crate::net::Socket;
+use crate::snapshot::Listener;
+
+/// Bytes of pipelined requests that are read while another is answered. More stay with the kernel, and
+/// then the client's leaving is noticed later.
+const MAX_PIPELINED: usize = SMALL;
+
+/// What an exchange needs of the connection that it came in on.
+pub struct Client<'a> {
+    /// The data thread.
+    pub thread: &'a Rc<Thread>,
+    /// The stream.
+    pub socket: &'a Socket,
+    /// The listener as it is now.
+    pub listener: Arc<Listener>,
+    /// Who is at the other end.
+    pub peer: SocketAddr,
+    /// The last exchange of this connection.
+    pub last: bool,
+}
+
+/// Bytes read from a client that no exchange has used yet.
+#[derive(Default)]
+pub struct Unread {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Unread {
+    /// Starts with what was read beyond a head.
+    pub fn new(bytes: Vec<u8>) -> Unread {
+        Unread { bytes, at: 0 }
+    }
+
+    /// What there is.
+    pub fn get(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Uses the first `n` bytes.
+    pub fn consume(&mut self, n: usize) {
+        self.at += n;
+        if self.at == self.bytes.len() {
+            self.bytes.clear();
+            self.at = 0;
+        }
+    }
+
+    /// Takes all of it, as a buffer to read the next head into.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.drain(..std::mem::take(&mut self.at));
+        bytes
+    }
+
+    /// Reads more; a buffer is taken only once there is something to read. 0 is the end.
+    fn poll_more(
+        &mut self,
+        thread: &Thread,
+        socket: &Socket,
+        cx: &mut Context<'_>,
+        large: bool,
+    ) -> Poll<io::Result<usize>> {
+        ready!(socket.poll_read_ready(cx))?;
+        if self.bytes.capacity() == 0 {
+            self.bytes = if large { thread.buffers.large() } else { thread.buffers.small() };
+        }
+        let room = self.bytes.capacity() - self.bytes.len();
+        socket.poll_read(cx, &mut self.bytes, room.max(1024))
+    }
+}
+
+impl Client<'_> {
+    /// Waits for more of the request's body.
+    ///
+    /// # Errors
+    /// The client left, or sent nothing for too long.
+    pub async fn read_body(
+        &self,
+        unread: &mut Unread,
+        large: bool,
+        deadline: &Deadline,
+    ) -> Result<(), Cause> {
+        deadline.set(self.listener.settings.body_idle_timeout);
+        let more = poll_fn(|cx| unread.poll_more(self.thread, self.socket, cx, large));
+        let read = deadline.guard(more).await;
+        deadline.clear();
+        match read {
+            Ok(Ok(1..)) => Ok(()),
+            Ok(Ok(0) | Err(_)) => Err(Cause::ClientLeft),
+            Err(_) => Err(Cause::BodyTimeout),
+        }
+    }
+
+    /// Watches a client that has sent its request and waits. Comes back only when it leaves; what it sends
+    /// meanwhile is the next request, kept up to a bound.
+    pub async fn watch(&self, unread: &mut Unread) -> Cause {
+        loop {
+            if unread.get().len() >= MAX_PIPELINED {
+                return std::future::pending().await;
+            }
+            let more = poll_fn(|cx| unread.poll_more(self.thread, self.socket, cx, false));
+            if !matches!(more.await, Ok(1..)) {
+                return Cause::ClientLeft;
+            }
+        }
+    }
+
+    /// Writes towards the client.
+    ///
+    /// # Errors
+    /// It left, or stopped reading.
+    pub async fn write(&self, slices: Slices<'_>, deadline: &Deadline) -> Result<(), Cause> {
+        let stall = (deadline, self.listener.settings.send_timeout);
+        write_all(self.socket, slices, stall, &mut 0).await.map_err(|failure| match failure {
+            Failure::Closed(_) => Cause::ClientLeft,
+            Failure::Stalled => Cause::ClientStalled,
+        })
+    }
+}

@@ -1,0 +1,189 @@
+//! Which node gets an exchange: who may be picked, who is, and waiting while all are full.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::thread::Thread;
+use super::view::{LocalMember, LocalUpstream};
+use crate::clock;
+use crate::config::HashKey;
+use crate::error::Cause;
+use crate::headers;
+use crate::http1::deadline::Deadline;
+use crate::http1::request::RequestHead;
+use crate::upstream::node::Cell;
+
+/// What picking needs to know of an exchange.
+pub struct Wish {
+    /// May be sent again although a node may have begun with it.
+    pub safe_to_repeat: bool,
+    /// A WebSocket handshake.
+    pub tunnel: bool,
+    /// Hash of the app that the request names.
+    pub app: u64,
+    /// What `balance = "hash"` hashes.
+    pub hash: Option<u64>,
+    /// The node that the sticky cookie names, by its key.
+    pub sticky: Option<u64>,
+    /// Nodes that this exchange has tried, by index.
+    pub tried: Vec<usize>,
+}
+
+/// Why nothing was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Nothing {
+    /// There is no node to pick, now.
+    NoNode,
+    /// Those there are have as much as they may.
+    AllFull,
+}
+
+impl Wish {
+    /// The hash key of a request, as the upstream wants it.
+    pub fn hash_key(upstream: &LocalUpstream, head: &RequestHead, client: std::net::IpAddr) -> Option<u64> {
+        let settings = &upstream.upstream.settings;
+        if settings.balance != crate::config::Balance::Hash {
+            return None;
+        }
+        let hash = |bytes: &[u8]| xxhash_rust::xxh3::xxh3_64(bytes);
+        match &settings.hash_key {
+            HashKey::ClientIp => Some(hash(client.to_string().as_bytes())),
+            HashKey::Header(name) => head.value_named(name.as_bytes()).map(hash),
+            HashKey::Cookie(name) => headers::cookie(head, name).map(hash),
+        }
+    }
+}
+
+/// Picks a node, waiting in the queue while every eligible one is full.
+///
+/// # Errors
+/// No node may be picked, or the queue is full or too slow.
+pub async fn pick(
+    thread: &Thread,
+    upstream: &LocalUpstream,
+    wish: &Wish,
+    deadline: &Deadline,
+) -> Result<usize, Cause> {
+    if upstream.queue.is_empty() {
+        match pick_now(thread, upstream, wish) {
+            Ok(node) => return Ok(node),
+            Err(Nothing::NoNode) => return Err(Cause::NoEligibleNode),
+            Err(Nothing::AllFull) => {}
+        }
+    }
+    let Some(place) = upstream.queue.enter() else { return Err(Cause::QueueFull) };
+    let gauge = &upstream.upstream.metrics.queue;
+    gauge.inc();
+    deadline.set(upstream.upstream.settings.queue_timeout);
+    let waited = deadline.guard(poll_fn(|cx| {
+        while place.poll_turn(cx).is_ready() {
+            match pick_now(thread, upstream, wish) {
+                Err(Nothing::AllFull) => {}
+                other => return Poll::Ready(other),
+            }
+        }
+        Poll::Pending
+    }));
+    let picked = waited.await;
+    gauge.dec();
+    deadline.clear();
+    match picked {
+        Ok(Ok(node)) => Ok(node),
+        Ok(Err(_)) => Err(Cause::NoEligibleNode),
+        Err(_) => Err(Cause::QueueTimeout),
+    }
+}
+
+fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<usize, Nothing> {
+    let now = clock::now_ns();
+    let mut eligible = upstream.eligible.borrow_mut();
+    // Each tier is asked only when the one before has nobody left.
+    let tiers: [&dyn Fn(&LocalMember) -> bool; 3] = [
+        &|member| !member.backup && member.local.node.eligible(wish.safe_to_repeat),
+        &|member| member.backup && member.local.node.eligible(wish.safe_to_repeat),
+        &|member| !member.backup && member.local.node.may_fail_open(),
+    ];
+    let mut full = false;
+    for (tier, may) in tiers.iter().enumerate() {
+        // Nodes that this exchange has tried already are still the tier's: it is not empty for them.
+        if tier == 2 && upstream.nodes.iter().any(|m| m.local.node.eligible(wish.safe_to_repeat)) {
+            break;
+        }
+        eligible.clear();
+        for (index, member) in upstream.nodes.iter().enumerate() {
+            if !may(member)
+                || wish.tried.contains(&index)
+                || upstream.is_passed_over(index, wish.app, now)
+            {
+                continue;
+            }
+            match is_full(member) {
+                true => full = true,
+                false => eligible.push(index),
+            }
+        }
+        if let Some(node) = choose(thread, upstream, wish, &eligible, now) {
+            return Ok(node);
+        }
+    }
+    Err(if full { Nothing::AllFull } else { Nothing::NoNode })
+}
+
+fn is_full(member: &LocalMember) -> bool {
+    member.max_requests != 0 && member.local.node.in_flight() >= member.max_requests
+}
+
+fn choose(
+    thread: &Thread,
+    upstream: &LocalUpstream,
+    wish: &Wish,
+    eligible: &[usize],
+    now: u64,
+) -> Option<usize> {
+    if let Some(key) = wish.sticky
+        && let Some(index) = eligible.iter().find(|i| upstream.nodes[**i].sticky_key == key)
+    {
+        return Some(*index);
+    }
+    let load = |index: usize| {
+        let member = &upstream.nodes[index];
+        member.local.node.load(thread.index, member.weight, now)
+    };
+    let mut balancer = upstream.balancer.borrow_mut();
+    match wish.tunnel {
+        true => balancer.pick_tunnel(eligible, load),
+        false => balancer.pick(eligible, load, wish.hash, &mut thread.rng.borrow_mut()),
+    }
+}
+
+/// Counts an exchange at its node while it lives.
+pub struct InFlight<'a> {
+    member: &'a LocalMember,
+    upstream: &'a LocalUpstream,
+    lingering: bool,
+}
+
+impl<'a> InFlight<'a> {
+    /// From the pick on.
+    pub fn begin(upstream: &'a LocalUpstream, node: usize) -> InFlight<'a> {
+        let member = &upstream.nodes[node];
+        Cell::add(&member.local.cell().in_flight, 1);
+        InFlight { member, upstream, lingering: false }
+    }
+
+    /// It has waited very long while its node answered others: it says nothing about the node's load.
+    pub fn set_lingering(&mut self, lingering: bool) {
+        if lingering != self.lingering {
+            Cell::add(&self.member.local.cell().lingering, if lingering { 1 } else { -1 });
+            self.lingering = lingering;
+        }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.set_lingering(false);
+        Cell::add(&self.member.local.cell().in_flight, -1);
+        self.upstream.queue.wake_first();
+    }
+}

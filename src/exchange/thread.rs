@@ -1,0 +1,182 @@
+//! What one data thread owns: its view of the snapshot, its buffers, deadlines, log lines and tunnels.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::tunnel::Tunnels;
+use super::view::View;
+use crate::clock;
+use crate::http1::buffers::{Buffers, LARGE};
+use crate::http1::deadline::Wheel;
+use crate::snapshot::Snapshot;
+use crate::telemetry::access_log::LineBuffer;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{Dial, Signal, Signals};
+
+/// The state of one data thread; never leaves it.
+pub struct Thread {
+    /// 0 for the first.
+    pub index: usize,
+    /// Free buffers.
+    pub buffers: Buffers,
+    /// All deadlines.
+    pub wheel: Wheel,
+    /// Lines on their way to the writer.
+    pub log: RefCell<LineBuffer>,
+    /// Chance.
+    pub rng: RefCell<fastrand::Rng>,
+    /// Set once: finish what runs, begin nothing on old connections.
+    pub draining: Cell<bool>,
+    /// Open tunnels.
+    pub tunnels: Tunnels,
+    /// How connections to nodes are made.
+    pub dial: Dial,
+    /// Through which all tunnels of the thread read: an idle one has no buffer.
+    pub scratch: RefCell<Box<[u8]>>,
+    view: RefCell<Rc<View>>,
+    signals: Signals,
+    metrics: Arc<Metrics>,
+}
+
+impl Thread {
+    /// A thread with its first snapshot.
+    pub fn new(
+        index: usize,
+        snapshot: Arc<Snapshot>,
+        signals: Signals,
+        metrics: Arc<Metrics>,
+        dial: Dial,
+    ) -> Rc<Thread> {
+        let log = LineBuffer::new(snapshot.access_log.clone());
+        Rc::new(Thread {
+            index,
+            buffers: Buffers::default(),
+            wheel: Wheel::default(),
+            log: RefCell::new(log),
+            rng: RefCell::new(fastrand::Rng::new()),
+            draining: Cell::new(false),
+            tunnels: Tunnels::default(),
+            dial,
+            scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
+            view: RefCell::new(Rc::new(View::new(index, snapshot, None))),
+            signals,
+            metrics,
+        })
+    }
+
+    /// The newest view; an exchange takes it once and keeps it to its end.
+    pub fn view(&self) -> Rc<View> {
+        self.view.borrow().clone()
+    }
+
+    /// Uses another snapshot from now on.
+    pub fn renew(&self, snapshot: Arc<Snapshot>) {
+        self.log.borrow_mut().set_log(snapshot.access_log.clone());
+        let view = Rc::new(View::new(self.index, snapshot, Some(&self.view())));
+        *self.view.borrow_mut() = view;
+    }
+
+    /// Tells control, if it has room to listen.
+    pub fn signal(&self, signal: Signal) {
+        if self.signals.try_send(signal).is_err() {
+            self.metrics.signals_dropped.inc();
+        }
+    }
+
+    /// Counts a failed accept.
+    pub fn count_accept_error(&self) {
+        self.metrics.accept_errors.inc();
+    }
+
+    /// What is done every [`crate::http1::deadline::TICK`].
+    pub fn tick(&self) {
+        self.wheel.tick();
+        self.log.borrow_mut().flush();
+        let now = clock::now_ns();
+        let view = self.view();
+        for upstream in &view.upstreams {
+            upstream.queue.wake_first();
+            upstream.nodes.iter().for_each(|member| member.local.purge(now));
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The ID of an exchange: a UUIDv7 (RFC 9562, 5.7), or the one that a trusted peer gave.
+#[derive(Clone, Copy)]
+pub struct RequestId {
+    text: [u8; RequestId::MAX],
+    len: u8,
+}
+
+impl RequestId {
+    /// A trusted peer's ID may be as long as this.
+    pub const MAX: usize = 64;
+
+    /// A new one.
+    pub fn new(unix_ms: u64, rng: &mut fastrand::Rng) -> RequestId {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let random = rng.u128(..);
+        let high = (unix_ms << 16) | 0x7000 | (random as u64 & 0x0fff);
+        let low = ((random >> 64) as u64 & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
+        let value = (u128::from(high) << 64) | u128::from(low);
+        let mut id = RequestId { text: [0; RequestId::MAX], len: 36 };
+        let mut at = 0;
+        for nibble in 0..32 {
+            if matches!(nibble, 8 | 12 | 16 | 20) {
+                id.text[at] = b'-';
+                at += 1;
+            }
+            id.text[at] = HEX[(value >> (124 - 4 * nibble)) as usize & 15];
+            at += 1;
+        }
+        id
+    }
+
+    /// A peer's, if it is short and plain.
+    pub fn given(value: &[u8]) -> Option<RequestId> {
+        let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte);
+        if value.is_empty() || value.len() > RequestId::MAX || !value.iter().all(plain) {
+            return None;
+        }
+        let mut id = RequestId { text: [0; RequestId::MAX], len: value.len() as u8 };
+        id.text[..value.len()].copy_from_slice(value);
+        Some(id)
+    }
+
+    /// As text; ASCII by construction.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_uuids_of_version_7() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let id = RequestId::new(0x0123_4567_89ab, &mut rng);
+        let text = id.as_str();
+        assert!(text.starts_with("01234567-89ab-7"), "{text}");
+        assert_eq!(text.len(), 36);
+        assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{text}");
+        assert_ne!(text, RequestId::new(0x0123_4567_89ab, &mut rng).as_str());
+    }
+
+    #[test]
+    fn only_plain_ids_are_taken_over() {
+        assert_eq!(RequestId::given(b"abc-1").unwrap().as_str(), "abc-1");
+        for odd in [&b""[..], b"a b", b"a\"b", &[b'x'; 65]] {
+            assert!(RequestId::given(odd).is_none());
+        }
+    }
+}
