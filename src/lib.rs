@@ -34,3 +34,6 @@ pub mod exchange;
 // layer 7: sockets of clients
 pub mod connection;
 pub mod listener;
+
+// layer 9: assembly
+pub mod demo;
