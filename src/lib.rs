@@ -40,4 +40,5 @@ pub mod admin;
 pub mod control;
 
 // layer 9: assembly
+pub mod demo;
 pub mod server;

@@ -7,135 +7,23 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 use crate::error::Cause;
+
+use families::{ClientFamilies, NODE, NodeFamilies, Register};
+
+mod families;
+mod labels;
+
+pub use labels::*;
 
 /// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
 const BUCKETS: [f64; 17] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
     300.0, 600.0,
 ];
-
-/// Methods that have a label of their own; anything else is `OTHER`.
-pub const METHODS: [&str; 9] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
-
-/// The label of a method, as an index into [`METHODS`].
-pub fn method_index(method: &[u8]) -> usize {
-    METHODS.iter().position(|known| known.as_bytes() == method).unwrap_or(METHODS.len() - 1)
-}
-
-/// Who made an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A node.
-    Upstream,
-    /// We.
-    Proxy,
-}
-
-/// How an attempt ended, for its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttemptResult {
-    /// A head came.
-    Ok,
-    /// No connection.
-    Connect,
-    /// The connection ended before a head.
-    Reset,
-    /// No head in time.
-    Timeout,
-    /// A proven refusal.
-    Maintaining,
-    /// An answer that breaks HTTP.
-    Invalid,
-    /// The client left first.
-    Cancelled,
-}
-
-impl AttemptResult {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [AttemptResult; 7] = [
-        AttemptResult::Ok,
-        AttemptResult::Connect,
-        AttemptResult::Reset,
-        AttemptResult::Timeout,
-        AttemptResult::Maintaining,
-        AttemptResult::Invalid,
-        AttemptResult::Cancelled,
-    ];
-
-    /// The label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            AttemptResult::Ok => "ok",
-            AttemptResult::Connect => "connect",
-            AttemptResult::Reset => "reset",
-            AttemptResult::Timeout => "timeout",
-            AttemptResult::Maintaining => "maintaining",
-            AttemptResult::Invalid => "invalid",
-            AttemptResult::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// What happened in a pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolEvent {
-    /// A connection was opened.
-    New,
-    /// A kept one was used again.
-    Reused,
-    /// A kept one was too old.
-    Expired,
-    /// The peek before reuse found it closed or dirty.
-    StaleDetected,
-    /// It closed between the peek and the answer.
-    StaleRace,
-}
-
-/// Labels of [`PoolEvent`], in the order of its discriminants.
-pub const POOL_EVENTS: [&str; 5] = ["new", "reused", "expired", "stale_detected", "stale_race"];
-
-/// Who ended a tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClosedBy {
-    /// The client.
-    Client,
-    /// The node.
-    Node,
-    /// We, because the node or the process is drained.
-    Drain,
-    /// Nobody said anything for too long.
-    Idle,
-    /// A connection broke.
-    Error,
-}
-
-/// Labels of [`ClosedBy`], in the order of its discriminants.
-pub const CLOSED_BY: [&str; 5] = ["client", "node", "drain", "idle", "error"];
-
-/// Why an attempt was repeated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryReason {
-    /// Nothing had been sent.
-    Unsent,
-    /// A proven refusal.
-    Refused,
-    /// Sent, no byte back, and safe to repeat.
-    Reset,
-    /// A kept connection closed at the moment of its reuse.
-    StaleRace,
-}
-
-/// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
-
-/// Classes of status codes.
-pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -185,155 +73,8 @@ pub struct Metrics {
     pub discovery: IntCounterVec,
     /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
     pub misconfigurations: IntGaugeVec,
-    families: Families,
-}
-
-/// Families whose handles are resolved per listener, route or node.
-struct Families {
-    connections: IntCounterVec,
-    rejected: IntCounterVec,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    requests_in_flight: IntGaugeVec,
-    request_bytes: IntCounterVec,
-    response_bytes: IntCounterVec,
-    errors: IntCounterVec,
-    upstream_requests: IntCounterVec,
-    attempts: IntCounterVec,
-    retries: IntCounterVec,
-    connect: HistogramVec,
-    head: HistogramVec,
-    response: HistogramVec,
-    pool_events: IntCounterVec,
-    ws_opened: IntCounterVec,
-    ws_closed: IntCounterVec,
-    ws_bytes: IntCounterVec,
-    ws_duration: HistogramVec,
-}
-
-/// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
-struct Register<'a>(&'a Registry);
-
-#[allow(clippy::expect_used)] // names are constants: `all_metrics_register` proves them
-impl Register<'_> {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(format!("cobalance_{name}"), help)
-    }
-
-    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
-        collector
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::with_opts(Self::opts(name, help)).expect("valid name"))
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(BUCKETS.to_vec());
-        self.add(HistogramVec::new(opts, labels).expect("valid name"))
-    }
-}
-
-const NODE: [&str; 2] = ["upstream", "node"];
-
-impl Families {
-    fn new(r: &Register<'_>) -> Families {
-        let lr = ["listener", "route"];
-        Families {
-            connections: r.counters(
-                "connections_total",
-                "Connections accepted.",
-                &["listener", "protocol"],
-            ),
-            rejected: r.counters(
-                "connections_rejected_total",
-                "Connections closed at once.",
-                &["listener", "reason"],
-            ),
-            requests: r.counters(
-                "requests_total",
-                "Exchanges that ended, once each.",
-                &["listener", "route", "method", "code", "source"],
-            ),
-            duration: r.histograms(
-                "request_duration_seconds",
-                "First byte of the request to the last of the answer.",
-                &lr,
-            ),
-            requests_in_flight: r.int_gauges(
-                "requests_in_flight",
-                "Exchanges under way.",
-                &["listener"],
-            ),
-            request_bytes: r.counters("request_bytes_total", "Bytes of request bodies.", &lr),
-            response_bytes: r.counters("response_bytes_total", "Bytes of answers' bodies.", &lr),
-            errors: r.counters(
-                "errors_total",
-                "Exchanges that ended by a cause of ours.",
-                &["route", "reason"],
-            ),
-            upstream_requests: r.counters(
-                "upstream_requests_total",
-                "Heads received from nodes.",
-                &["upstream", "node", "code_class"],
-            ),
-            attempts: r.counters(
-                "upstream_attempts_total",
-                "Attempts that ended.",
-                &["upstream", "node", "result"],
-            ),
-            retries: r.counters(
-                "upstream_retries_total",
-                "Attempts that were repeated.",
-                &["upstream", "reason"],
-            ),
-            connect: r.histograms(
-                "upstream_connect_duration_seconds",
-                "Time to open a connection.",
-                &NODE,
-            ),
-            head: r.histograms(
-                "upstream_response_header_seconds",
-                "Request sent to head received.",
-                &NODE,
-            ),
-            response: r.histograms(
-                "upstream_response_seconds",
-                "Request sent to last byte received.",
-                &NODE,
-            ),
-            pool_events: r.counters(
-                "upstream_pool_events_total",
-                "What happened in the pools.",
-                &["upstream", "node", "event"],
-            ),
-            ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
-            ws_closed: r.counters(
-                "ws_closed_total",
-                "Tunnels closed.",
-                &["upstream", "node", "by"],
-            ),
-            ws_bytes: r.counters(
-                "ws_bytes_total",
-                "Bytes through tunnels.",
-                &["upstream", "node", "direction"],
-            ),
-            ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
-        }
-    }
+    clients: ClientFamilies,
+    node_families: NodeFamilies,
 }
 
 impl Metrics {
@@ -343,7 +84,6 @@ impl Metrics {
         let r = Register(&registry);
         let info = r.int_gauges("build_info", "Always 1.", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let families = Families::new(&r);
         let success = r.gauges(
             "config_last_reload_success_timestamp_seconds",
             "When a configuration was last put in use.",
@@ -378,14 +118,15 @@ impl Metrics {
             connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
-            families,
+            clients: ClientFamilies::new(&r),
+            node_families: NodeFamilies::new(&r),
             registry,
         })
     }
 
     /// Handles of a listener.
     pub fn listener(&self, listener: &str) -> ListenerMetrics {
-        let f = &self.families;
+        let f = &self.clients;
         ListenerMetrics {
             connections: f.connections.with_label_values(&[listener, "h1"]),
             rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
@@ -395,7 +136,7 @@ impl Metrics {
 
     /// Handles of a route on a listener.
     pub fn route(self: &Arc<Self>, listener: &str, route: &str) -> RouteMetrics {
-        let f = &self.families;
+        let f = &self.clients;
         RouteMetrics {
             metrics: self.clone(),
             listener: listener.into(),
@@ -409,7 +150,7 @@ impl Metrics {
 
     /// Handles of an upstream.
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
-        let f = &self.families;
+        let f = &self.node_families;
         UpstreamMetrics {
             retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),
@@ -418,7 +159,7 @@ impl Metrics {
 
     /// Handles of a node.
     pub fn node(&self, upstream: &str, node: &str) -> NodeMetrics {
-        let f = &self.families;
+        let f = &self.node_families;
         let l = [upstream, node];
         NodeMetrics {
             requests: CLASSES
@@ -440,7 +181,7 @@ impl Metrics {
 
     /// Forgets the series of a node that is gone.
     pub fn remove_node(&self, upstream: &str, node: &str) {
-        let f = &self.families;
+        let f = &self.node_families;
         let l = [upstream, node];
         for class in CLASSES {
             let _ = f.upstream_requests.remove_label_values(&[upstream, node, class]);
@@ -510,7 +251,7 @@ impl RouteMetrics {
         codes[code]
             .get_or_init(|| {
                 let source = if source == Source::Proxy { "proxy" } else { "upstream" };
-                self.metrics.families.requests.with_label_values(&[
+                self.metrics.clients.requests.with_label_values(&[
                     &self.listener,
                     &self.route,
                     METHODS[method],
@@ -523,7 +264,7 @@ impl RouteMetrics {
 
     /// Counts a cause of ours. Not on the way of a request that goes well, so the look-up is no matter.
     pub fn error(&self, cause: &Cause) {
-        self.metrics.families.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
+        self.metrics.clients.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
     }
 }
 

@@ -1,0 +1,187 @@
+//! A short conversation with the admin listener of a running process.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Loopback answers in milliseconds; a reload may have to resolve names first.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Ten thousand nodes fit: no answer of ours is larger.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// Holds the bearer token, when it is not in a file.
+pub const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
+
+/// Where an admin listener is, and what it wants to see.
+pub struct Client {
+    address: String,
+    token: Option<String>,
+}
+
+/// An answer.
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its body, which is text.
+    pub body: String,
+}
+
+impl Client {
+    /// A client of `host:port`.
+    pub fn new(address: impl Into<String>, token: Option<String>) -> Client {
+        Client { address: address.into(), token }
+    }
+
+    /// Who is asked.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Asks for a resource.
+    ///
+    /// # Errors
+    /// If nothing answers in time, or not in HTTP.
+    pub fn get(&self, path: &str) -> Result<Answer> {
+        self.send(Method::GET, path)
+    }
+
+    /// Asks for something to be done.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn post(&self, path: &str) -> Result<Answer> {
+        self.send(Method::POST, path)
+    }
+
+    fn send(&self, method: Method, path: &str) -> Result<Answer> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let answer = runtime.block_on(async {
+            tokio::time::timeout(TIMEOUT, self.exchange(method, path))
+                .await
+                .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
+        });
+        answer.with_context(|| {
+            format!("cobalance does not answer at {}; is it running there?", self.address)
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> Result<Answer> {
+        let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(self.request(method, path)?).await?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+        let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();
+        connection.abort();
+        Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    fn request(&self, method: Method, path: &str) -> Result<Request<Full<Bytes>>> {
+        let body = if method == Method::POST { Bytes::from_static(b"{}") } else { Bytes::new() };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, &self.address)
+            .header(http::header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        Ok(request.body(Full::new(body))?)
+    }
+}
+
+fn resolve(address: &str) -> Result<Vec<SocketAddr>> {
+    let found: Vec<_> = address.to_socket_addrs().context("not an address (host:port)")?.collect();
+    if found.is_empty() {
+        bail!("the name has no address");
+    }
+    Ok(found)
+}
+
+/// The bearer token: from the file if one is named, else from the environment.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn token(file: Option<&Path>) -> Result<Option<String>> {
+    let text = match file {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("the token file {} cannot be read", file.display()))?,
+        ),
+        None => std::env::var(TOKEN_VARIABLE).ok(),
+    };
+    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one connection with `answer`; gives back what was asked.
+    fn serve(answer: &'static [u8]) -> (String, std::thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let thread = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            while !asked.windows(4).any(|w| w == b"\r\n\r\n") {
+                let mut part = [0; 1024];
+                let n = stream.read(&mut part).unwrap();
+                asked.extend_from_slice(&part[..n]);
+            }
+            stream.write_all(answer).unwrap();
+            String::from_utf8(asked).unwrap()
+        });
+        (address, thread)
+    }
+
+    #[test]
+    fn asks_with_the_token_and_reads_the_answer() {
+        let (address, server) = serve(b"HTTP/1.1 503 x\r\ncontent-length: 4\r\n\r\nbusy");
+        let answer = Client::new(&address, Some("s3cret".into())).post("/api/v1/reload").unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (503, "busy"));
+        let asked = server.join().unwrap();
+        assert!(asked.starts_with("POST /api/v1/reload HTTP/1.1\r\n"), "{asked}");
+        for field in ["authorization: Bearer s3cret", "content-type: application/json"] {
+            assert!(asked.contains(field), "{asked}");
+        }
+        assert!(asked.contains(&format!("host: {address}")), "{asked}");
+    }
+
+    #[test]
+    fn nobody_there_is_told_plainly() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        let error = Client::new(&address, None).get("/livez").err().unwrap();
+        assert!(error.to_string().contains(&address), "{error}");
+        assert!(error.to_string().contains("is it running"), "{error}");
+    }
+
+    #[test]
+    fn an_answer_that_breaks_off_is_an_error() {
+        let (address, server) = serve(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        assert!(Client::new(address, None).get("/api/v1/status").is_err());
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn a_token_comes_from_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, " abc\n").unwrap();
+        assert_eq!(token(Some(&file)).unwrap().as_deref(), Some("abc"));
+        assert!(token(Some(&directory.path().join("none"))).is_err());
+    }
+}

@@ -1,0 +1,233 @@
+//! `cobalance status`: what a running process is doing, as a table.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status};
+
+/// Renders a status as it is at `now`.
+pub fn render(status: &Status, now: SystemTime) -> String {
+    let mut out = head(status);
+    out.push_str(&config(&status.config, now));
+    out.push('\n');
+    out.push_str(&table(&rows(status, now)));
+    for upstream in status.upstreams.iter().filter(|upstream| upstream.eligible == 0) {
+        let _ = writeln!(out, "\nno node of {} is eligible: its requests get 503", upstream.name);
+    }
+    if !status.warnings.is_empty() {
+        out.push_str("\nwarnings:\n");
+        for warning in &status.warnings {
+            let _ = writeln!(out, "  {}", warning.message);
+        }
+    }
+    out
+}
+
+fn head(status: &Status) -> String {
+    let state = match (status.draining, status.ready) {
+        (true, _) => "draining",
+        (false, true) => "ready",
+        (false, false) => "not ready",
+    };
+    let up = span(Duration::from_secs(status.uptime_s));
+    let mut out = format!("cobalance {}, up {up}, {state}\n", status.version);
+    for listener in &status.listeners {
+        let _ = write!(out, "listener {} on {}", listener.name, listener.address);
+        let _ = writeln!(out, ", connections: {}", listener.connections);
+    }
+    out
+}
+
+fn config(config: &ConfigStatus, now: SystemTime) -> String {
+    let file = config.file.as_deref().unwrap_or("command line");
+    let mut out = format!(
+        "configuration {} ({file}), in use for {}\n",
+        config.generation,
+        since(config.loaded_at, now)
+    );
+    if let Some(reload) = &config.last_reload {
+        let _ = write!(out, "last reload {} ago: {}", since(reload.at, now), reload.result.as_str());
+        if reload.result == ReloadResult::Invalid {
+            let _ = write!(out, "; generation {} stays", config.generation);
+        }
+        out.push('\n');
+        for line in reload.error.iter().flat_map(|error| error.lines()) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
+}
+
+const HEADER: [&str; 10] = [
+    "UPSTREAM", "NODE", "ADDRESS", "STATE", "FOR", "WEIGHT", "IN FLIGHT", "TUNNELS", "LATENCY",
+    "CAUSE",
+];
+/// Columns of numbers are aligned to the right.
+const RIGHT: [bool; 10] = [false, false, false, false, true, true, true, true, true, false];
+
+type Row = [String; 10];
+
+fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
+    let of = |upstream: &str, node: &NodeStatus| {
+        [
+            upstream.to_owned(),
+            node.name.clone(),
+            node.address.clone(),
+            state(node),
+            since(node.since, now),
+            node.weight.to_string(),
+            node.in_flight.to_string(),
+            node.tunnels.to_string(),
+            node.latency_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
+            cause(node),
+        ]
+    };
+    let nodes = status.upstreams.iter().flat_map(|upstream| {
+        upstream.nodes.iter().map(move |node| of(&upstream.name, node))
+    });
+    nodes.collect()
+}
+
+fn state(node: &NodeStatus) -> String {
+    let mut state = node.state.clone();
+    if node.role == "task" {
+        state.push_str(" (task)");
+    }
+    if node.backup {
+        state.push_str(" (backup)");
+    }
+    state
+}
+
+/// Why the state holds; and while NocoBase works at something, what it says of its progress.
+fn cause(node: &NodeStatus) -> String {
+    let mut cause = node.cause.clone();
+    let told = node.last_check.iter().flat_map(|check| [&check.command, &check.message]);
+    for text in told.flatten().filter(|text| !text.is_empty()) {
+        let _ = write!(cause, "; {}", one_line(text));
+    }
+    cause
+}
+
+/// What a node says goes to a terminal: one line, no control characters, not too long.
+fn one_line(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(80).collect()
+}
+
+fn table(rows: &[Row]) -> String {
+    let header = HEADER.map(str::to_owned);
+    let lines: Vec<&Row> = std::iter::once(&header).chain(rows).collect();
+    let width = |column: usize| lines.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..HEADER.len()).filter_map(width).collect();
+    let mut out = String::new();
+    for row in lines {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = match RIGHT[column] {
+                true => write!(line, "{cell:>width$}  "),
+                false => write!(line, "{cell:<width$}  "),
+            };
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// From a Unix time to now; nothing is in the future, whatever two clocks say.
+fn since(unix: u64, now: SystemTime) -> String {
+    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(unix);
+    span(now.duration_since(then).unwrap_or_default())
+}
+
+/// Two units are enough to know how long ago something was.
+fn span(duration: Duration) -> String {
+    let s = duration.as_secs();
+    match s {
+        0..60 => format!("{s} s"),
+        60..3_600 => format!("{} min {} s", s / 60, s % 60),
+        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let node = |name: &str, state: &str, cause: &str| {
+            serde_json::json!({
+                "name": name, "address": "127.0.0.1:13000", "state": state, "operator": "ready",
+                "health": "up", "outlier": "in", "since": 940, "cause": cause,
+                "last_check": null, "weight": 1, "backup": false, "role": "serve",
+                "in_flight": 12, "tunnels": 3, "latency_ms": 1.25,
+            })
+        };
+        let mut starting = node("n2", "starting", "503 APP_COMMANDING");
+        starting["last_check"] = serde_json::json!({
+            "result": "not_serving", "detail": "x", "code": "APP_COMMANDING", "took_ms": 1.0,
+            "message": "loading\nplugins", "command": "start", "at": 999,
+        });
+        starting["latency_ms"] = serde_json::Value::Null;
+        starting["backup"] = true.into();
+        serde_json::from_value(serde_json::json!({
+            "version": "0.1.0", "uptime_s": 3_700, "ready": true, "draining": false,
+            "listeners": [{"name": "public", "address": "0.0.0.0:80", "connections": 5}],
+            "upstreams": [
+                {"name": "nocobase", "eligible": 1, "median_latency_ms": 1.0,
+                 "retry_budget_remaining": 10.0,
+                 "nodes": [node("node1", "up", "2 good probes"), starting]},
+                {"name": "other", "eligible": 0, "median_latency_ms": null,
+                 "retry_budget_remaining": 10.0, "nodes": []},
+            ],
+            "config": {"generation": 4, "loaded_at": 700, "file": "config/cobalance.toml",
+                "last_reload": {"result": "invalid", "error": "line one\nline two",
+                                "generation": 4, "at": 995}},
+            "warnings": [],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_status_is_a_table() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+        let expected = "\
+cobalance 0.1.0, up 1 h 1 min, ready
+listener public on 0.0.0.0:80, connections: 5
+configuration 4 (config/cobalance.toml), in use for 5 min 0 s
+last reload 5 s ago: invalid; generation 4 stays
+  line one
+  line two
+
+UPSTREAM  NODE   ADDRESS          STATE                    FOR  WEIGHT  IN FLIGHT  TUNNELS  LATENCY  CAUSE
+nocobase  node1  127.0.0.1:13000  up                1 min 0 s       1         12        3   1.2 ms  2 good probes
+nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s       1         12        3        -  503 APP_COMMANDING; start; loading plugins
+
+no node of other is eligible: its requests get 503
+";
+        let shown = render(&status(), now);
+        let squeezed = |text: &str| {
+            text.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+        };
+        let (shown_words, expected_words): (Vec<String>, Vec<String>) =
+            (squeezed(&shown), squeezed(expected));
+        assert_eq!(shown_words, expected_words);
+        // Aligned: where a column begins in the header, it begins in each row.
+        let rows: Vec<&str> = shown.lines().filter(|line| line.contains("  ")).collect();
+        let table: Vec<_> = rows.iter().filter(|row| row.contains("127.0.0.1:13000")).collect();
+        let header = rows.iter().find(|row| row.starts_with("UPSTREAM")).unwrap();
+        for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
+            assert_eq!(header.find(title), table[0].find(cell), "{shown}");
+        }
+    }
+
+    #[test]
+    fn spans_have_two_units() {
+        let cases = [(0, "0 s"), (61, "1 min 1 s"), (7_260, "2 h 1 min"), (90_000, "1 d 1 h")];
+        for (seconds, text) in cases {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(since(2_000, SystemTime::UNIX_EPOCH), "0 s");
+    }
+}

@@ -1,0 +1,4 @@
+//! `cobalance demo`: see failover on any machine, with nothing else installed.
+
+pub mod node;
+mod ws;

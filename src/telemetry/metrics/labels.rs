@@ -1,0 +1,119 @@
+//! The closed lists of label values.
+
+/// Methods that have a label of their own; anything else is `OTHER`.
+pub const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "OTHER"];
+
+/// The label of a method, as an index into [`METHODS`].
+pub fn method_index(method: &[u8]) -> usize {
+    METHODS.iter().position(|known| known.as_bytes() == method).unwrap_or(METHODS.len() - 1)
+}
+
+/// Who made an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A node.
+    Upstream,
+    /// We.
+    Proxy,
+}
+
+/// How an attempt ended, for its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptResult {
+    /// A head came.
+    Ok,
+    /// No connection.
+    Connect,
+    /// The connection ended before a head.
+    Reset,
+    /// No head in time.
+    Timeout,
+    /// A proven refusal.
+    Maintaining,
+    /// An answer that breaks HTTP.
+    Invalid,
+    /// The client left first.
+    Cancelled,
+}
+
+impl AttemptResult {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [AttemptResult; 7] = [
+        AttemptResult::Ok,
+        AttemptResult::Connect,
+        AttemptResult::Reset,
+        AttemptResult::Timeout,
+        AttemptResult::Maintaining,
+        AttemptResult::Invalid,
+        AttemptResult::Cancelled,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AttemptResult::Ok => "ok",
+            AttemptResult::Connect => "connect",
+            AttemptResult::Reset => "reset",
+            AttemptResult::Timeout => "timeout",
+            AttemptResult::Maintaining => "maintaining",
+            AttemptResult::Invalid => "invalid",
+            AttemptResult::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What happened in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolEvent {
+    /// A connection was opened.
+    New,
+    /// A kept one was used again.
+    Reused,
+    /// A kept one was too old.
+    Expired,
+    /// The peek before reuse found it closed or dirty.
+    StaleDetected,
+    /// It closed between the peek and the answer.
+    StaleRace,
+}
+
+/// Labels of [`PoolEvent`], in the order of its discriminants.
+pub const POOL_EVENTS: [&str; 5] = ["new", "reused", "expired", "stale_detected", "stale_race"];
+
+/// Who ended a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClosedBy {
+    /// The client.
+    Client,
+    /// The node.
+    Node,
+    /// We, because the node or the process is drained.
+    Drain,
+    /// Nobody said anything for too long.
+    Idle,
+    /// A connection broke.
+    Error,
+}
+
+/// Labels of [`ClosedBy`], in the order of its discriminants.
+pub const CLOSED_BY: [&str; 5] = ["client", "node", "drain", "idle", "error"];
+
+/// Why an attempt was repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    /// Nothing had been sent.
+    Unsent,
+    /// A proven refusal.
+    Refused,
+    /// Sent, no byte back, and safe to repeat.
+    Reset,
+    /// A kept connection closed at the moment of its reuse.
+    StaleRace,
+}
+
+/// Labels of [`RetryReason`], in the order of its discriminants.
+pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
+
+/// Classes of status codes.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

@@ -1,0 +1,67 @@
+//! What docs/operating.md promises to explain, it explains.
+
+use std::fs;
+use std::path::Path;
+
+use cobalance::error::Cause;
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+/// Cells of each table row that begins with a name in backticks.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect())
+        .collect()
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let rows = rows(&read("docs/operating.md"));
+    for reason in Cause::REASONS {
+        let row = rows.iter().find(|row| row[0] == format!("`{reason}`"));
+        let row = row.unwrap_or_else(|| panic!("docs/operating.md must explain `{reason}`"));
+        let [_, status, what, todo] = row.as_slice() else { panic!("`{reason}`: four cells") };
+        assert!(status.split(", ").all(|status| status.parse::<u16>().is_ok()), "`{reason}`");
+        assert!(what.len() > 10 && todo.len() > 5, "`{reason}`: what happened, and what to do");
+    }
+}
+
+#[test]
+fn a_reason_has_the_status_that_is_documented() {
+    let rows = rows(&read("docs/operating.md"));
+    let causes = [
+        Cause::BadRequest("x"),
+        Cause::ExpectationUnknown,
+        Cause::ClientLeft,
+        Cause::ConnectRefused,
+        Cause::ConnectTimeout,
+        Cause::NoEligibleNode,
+        Cause::Internal("x"),
+    ];
+    for cause in causes {
+        let row = rows.iter().find(|row| row[0] == format!("`{}`", cause.reason())).unwrap();
+        let status = cause.status().to_string();
+        assert!(row[1].split(", ").any(|documented| documented == status), "{cause:?}: {row:?}");
+    }
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let source = read("src/telemetry/metrics.rs");
+    let documented = read("docs/operating.md");
+    let names: Vec<&str> = source
+        .split("r.")
+        .filter_map(|call| {
+            let kinds = ["counters(", "counter(", "int_gauges(", "gauges(", "histograms("];
+            let arguments = kinds.iter().find_map(|kind| call.strip_prefix(kind))?;
+            arguments.trim_start().strip_prefix('"')?.split('"').next()
+        })
+        .collect();
+    assert!(names.len() > 30, "the names are found: {names:?}");
+    for name in names {
+        let row = format!("| `cobalance_{name}` |");
+        assert!(documented.contains(&row), "docs/operating.md must list `cobalance_{name}`");
+    }
+}
