@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::listener::ThreadParts;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
@@ -39,6 +39,9 @@ use self::core::{Core, Event};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
+
+/// More names than that are rare, and all of them hanging at once is rarer.
+const MAX_BLOCKING: usize = 64;
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +93,7 @@ pub fn start(
 ) -> Result<Control, StartError> {
     let (tell, told) = std::sync::mpsc::channel();
     let run = move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let runtime = match runtime() {
             Ok(runtime) => runtime,
             Err(error) => return drop(tell.send(Err(error.into()))),
         };
@@ -111,6 +114,12 @@ pub fn start(
     let died = |_| io::Error::other("the control thread died");
     let (handle, threads) = told.recv().map_err(died)??;
     Ok(Control { handle, threads, thread })
+}
+
+/// Blocking threads are for files and `getaddrinfo`; a resolver that hangs may hold some for long.
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(MAX_BLOCKING).build()
 }
 
 /// Asks the control thread. Cheap to clone; any thread may hold it.
@@ -185,9 +194,9 @@ impl Handle {
             return None;
         }
         let snapshot = self.inner.snapshot.load();
-        let waiting = |upstream: &&Arc<crate::snapshot::Upstream>| {
-            !upstream.nodes.iter().any(|member| member.node.shown().is_eligible())
-        };
+        let serves =
+            |member: &Member| member.role == Role::Serve && member.node.shown().is_eligible();
+        let waiting = |upstream: &&Arc<Upstream>| !upstream.nodes.iter().any(serves);
         let upstream = snapshot.upstreams.iter().find(waiting)?;
         Some(format!("starting: no node of `{}` is eligible yet", upstream.settings.name))
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
 use super::probe::Finding;
@@ -18,7 +18,7 @@ use super::status::Status;
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
 use crate::config::{Config, Preset, defaults};
-use crate::health::Verdict;
+use crate::health::{OperatorState, Verdict};
 use crate::listener::{Command, ThreadParts};
 use crate::snapshot::{Parts, Snapshot, compile};
 use crate::telemetry::access_log::AccessLog;
@@ -151,7 +151,8 @@ impl Core {
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
         let mut look = interval(LOOK);
-        let mut resolve = interval(RESOLVE);
+        // Names have just been resolved.
+        let mut resolve = interval_at(tokio::time::Instant::now() + RESOLVE, RESOLVE);
         for timer in [&mut tick, &mut look, &mut resolve] {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -293,9 +294,12 @@ impl Core {
         let gone = self.roster.follow(snapshot);
         self.leaving.retain(|(node, _)| !self.roster.nodes.contains_key(&node.key));
         for node in gone {
-            node.set_operator(crate::health::OperatorState::Draining);
-            let (upstream, node_name) = (&node.key.upstream, &node.label);
-            tracing::info!(target: "cobalance::health", upstream, node = node_name, "node removed; it drains");
+            node.set_operator(OperatorState::Draining);
+            // One that never had an address has been replaced by those that its name stands for.
+            if node.address().is_some() {
+                let (upstream, label) = (&node.key.upstream, &node.label);
+                tracing::info!(target: "cobalance::health", upstream, node = label, "node removed");
+            }
             self.leaving.push((node, Instant::now()));
         }
         self.show_leaving();
@@ -411,10 +415,8 @@ impl Core {
 
     /// Forgets nodes that are gone, when nothing runs on them any more.
     fn forget_nodes(&mut self) {
-        let idle = |node: &Node| node.in_flight() + node.tunnels() == 0;
         let over = |(node, since): &(Arc<Node>, Instant)| {
-            let age = since.elapsed();
-            age >= LINGER_MOST || (age >= LINGER && idle(node))
+            may_forget(since.elapsed(), node.in_flight() + node.tunnels())
         };
         if !self.leaving.iter().any(over) {
             return;
@@ -428,6 +430,11 @@ impl Core {
             self.roster.forget_series(&node);
         }
     }
+}
+
+/// Whether a node that has been gone for so long, with so much still running on it, is forgotten.
+fn may_forget(gone: Duration, work: u32) -> bool {
+    gone >= LINGER_MOST || (gone >= LINGER && work == 0)
 }
 
 /// The log of a configuration: the old one where nothing about it has changed.
@@ -445,4 +452,17 @@ pub(super) fn open_log(
     }
     let failed = |source| StartError::AccessLog { path: settings.path.clone(), source };
     AccessLog::open(settings, metrics).map(Some).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_gone_stays_for_scrapers_and_for_its_work() {
+        let cases = [(0, 0, false), (59, 0, false), (60, 0, true), (60, 1, false), (600, 9, true)];
+        for (seconds, work, forgotten) in cases {
+            assert_eq!(may_forget(Duration::from_secs(seconds), work), forgotten, "{seconds} s");
+        }
+    }
 }

@@ -126,6 +126,7 @@ impl Core {
             ConfigSource::File(_) => None,
         };
         if let Some(refusal) = refusal {
+            tracing::warn!(target: "cobalance::config", "no reload: {refusal}");
             let outcome = self.outcome(ReloadResult::Invalid, Some(refusal.into()));
             return drop(reply.map(|reply| reply.send(outcome)));
         }
@@ -151,6 +152,10 @@ impl Core {
 
     pub(super) fn loaded(&mut self, loaded: Loaded) {
         self.reloads.tried = loaded.read.as_ref().ok().map(|read| read.source.text.clone());
+        if self.inner.draining.load(Ordering::Acquire) {
+            // New listeners would open while the old ones close.
+            return self.refuse("the process is ending".into());
+        }
         let (config, warnings) = match loaded.read {
             Ok(Read { source, found: Ok((config, found)) }) => {
                 (config, config::render(&found, &source, false))

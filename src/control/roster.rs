@@ -11,7 +11,7 @@ use super::probe::{Finding, Kept, Target, probe};
 use crate::clock;
 use crate::config::{self, Role};
 use crate::health::outlier::{Ejector, FailureKind};
-use crate::health::{Checker, HealthState, OperatorState, Shown, Verdict};
+use crate::health::{Checker, HealthState, OperatorState, OutlierState, Shown, Verdict};
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Node, NodeKey};
@@ -129,12 +129,13 @@ impl Roster {
         watched.backup = member.backup;
         watched.follow_check(upstream);
         watched.follow_operator(&upstream.settings);
-        let reason = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
-        if let Some((_, reason)) = reason {
+        let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
+        if let Some((_, reason)) = unresolved {
             watched.node.set_health(HealthState::Down);
             watched.cause = format!("its name does not resolve: {reason}");
         }
-        self.note(&member.node.key, "config", "configured");
+        let label = if unresolved.is_some() { "unresolved" } else { "config" };
+        self.note(&member.node.key, label, "configured");
         if let Some(watched) = self.nodes.get(&member.node.key) {
             watched.publish(&self.metrics);
         }
@@ -186,7 +187,11 @@ fn log_change(upstream: &str, node: &str, (from, to): (Shown, Shown), cause: &st
 }
 
 impl Watched {
+    /// Nothing is known of it, though it may be a node that had left and is back before it was forgotten:
+    /// what was known then is old.
     fn new(member: &Member, due: Duration) -> Watched {
+        member.node.set_health(HealthState::Unchecked);
+        member.node.set_outlier(OutlierState::In);
         Watched {
             node: member.node.clone(),
             role: member.role,

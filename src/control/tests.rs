@@ -203,6 +203,28 @@ async fn names_are_resolved_and_unknown_ones_say_why_they_are_down() {
 }
 
 #[tokio::test]
+async fn a_name_that_resolves_later_becomes_a_node_without_a_new_generation() {
+    let origin = Origin::start(Behaviour::Ok).await;
+    let name = "app.invalid:13000";
+    let rig = Rig::flags(config(&[name]));
+    assert_eq!(rig.node(name).await.state, "down");
+    let resolved = |found: &[SocketAddr]| {
+        let answer = (name.to_owned(), Ok(found.to_vec()));
+        assert!(rig.handle.inner.events.send(Event::Resolved(vec![answer])).is_ok());
+    };
+    resolved(&[origin.address()]);
+    let node = rig.until_state(name, "up").await;
+    assert_eq!(node.address, text(origin.address()));
+    assert_eq!(rig.handle.snapshot().generation, 1);
+    let told = || async { (rig.threads.renewed.lock().len() == 2).then_some(()) };
+    until("both threads to follow", told).await;
+    // A second address is a second node; the first keeps its name and what is known of it.
+    resolved(&[origin.address(), "127.0.0.2:9".parse().unwrap()]);
+    rig.until_state("app.invalid:13000#127.0.0.2", "down").await;
+    assert_eq!(rig.node(name).await.state, "up");
+}
+
+#[tokio::test]
 async fn the_end_reaches_every_thread_in_turn() {
     let rig = Rig::flags(unchecked(&["127.0.0.1:9"]));
     let address = rig.handle.addresses()[0].1;

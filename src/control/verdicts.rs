@@ -60,6 +60,7 @@ impl Roster {
             let label = watched.node.label.clone();
             self.good_probe(key, &label);
         }
+        tracing::debug!(target: "cobalance::health", upstream = key.upstream, node = key.name, %verdict, "probe");
         let cause = change.map_or_else(|| verdict.to_string(), |change| change.cause);
         self.note(key, label, &cause);
         Some(verdict)
@@ -226,4 +227,29 @@ fn merge_latencies(upstream: &Upstream) {
     known.sort_unstable();
     let median = known.get(known.len() / 2).copied().unwrap_or(0);
     upstream.shared.median_latency_ns.store(median, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+    use crate::upstream::Registry;
+
+    #[test]
+    fn a_forgotten_node_leaves_no_series() {
+        let metrics = Metrics::new();
+        let key = NodeKey { upstream: "app".into(), name: "gone".into(), address: None };
+        let node = Registry::new(1, metrics.clone()).node(key, "gone".into());
+        metrics.checks.with_label_values(&["app", "gone", "timeout"]).inc();
+        metrics.state_changes.with_label_values(&["app", "gone", "ejected", "ejection"]).inc();
+        metrics.check_duration.with_label_values(&["app", "gone"]).set(1.0);
+        let of_node = || {
+            let families = metrics.registry.gather();
+            let all = families.iter().flat_map(|family| family.get_metric());
+            all.filter(|one| one.get_label().iter().any(|label| label.value() == "gone")).count()
+        };
+        assert!(of_node() > 3);
+        Roster::new(metrics.clone()).forget_series(&node);
+        assert_eq!(of_node(), 0);
+    }
 }

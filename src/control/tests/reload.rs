@@ -155,11 +155,13 @@ async fn a_removed_node_drains_and_may_come_back() {
     let both = file(LISTENER, "\"127.0.0.1:9\", \"127.0.0.1:19\"");
     let file = watched(&both);
     let node = file.rig.live("127.0.0.1:19");
+    file.rig.signal(Signal::Failing(node.clone(), FailureKind::Reset)).await;
+    file.rig.until_state("127.0.0.1:19", "ejected").await;
     file.reload(&super::reload::file(LISTENER, "\"127.0.0.1:9\"")).await;
     assert!(!node.eligible(true));
     assert_eq!(file.rig.handle.leaving().len(), 1);
     file.reload(&both).await;
-    assert!(Arc::ptr_eq(&node, &file.rig.live("127.0.0.1:19")), "what is known of it stays");
+    assert!(Arc::ptr_eq(&node, &file.rig.live("127.0.0.1:19")), "its counters stay");
     assert!(node.eligible(true));
     assert_eq!(file.rig.handle.leaving().len(), 0);
 }
