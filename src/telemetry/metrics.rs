@@ -7,21 +7,16 @@
 use std::sync::{Arc, OnceLock};
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
 };
 
 use crate::error::Cause;
 
+mod families;
 mod labels;
 
+use families::{Families, NODE, Register};
 pub use labels::*;
-
-/// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
-const BUCKETS: [f64; 17] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 600.0,
-];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -72,154 +67,6 @@ pub struct Metrics {
     /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
     pub misconfigurations: IntGaugeVec,
     families: Families,
-}
-
-/// Families whose handles are resolved per listener, route or node.
-struct Families {
-    connections: IntCounterVec,
-    rejected: IntCounterVec,
-    requests: IntCounterVec,
-    duration: HistogramVec,
-    requests_in_flight: IntGaugeVec,
-    request_bytes: IntCounterVec,
-    response_bytes: IntCounterVec,
-    errors: IntCounterVec,
-    upstream_requests: IntCounterVec,
-    attempts: IntCounterVec,
-    retries: IntCounterVec,
-    connect: HistogramVec,
-    head: HistogramVec,
-    response: HistogramVec,
-    pool_events: IntCounterVec,
-    ws_opened: IntCounterVec,
-    ws_closed: IntCounterVec,
-    ws_bytes: IntCounterVec,
-    ws_duration: HistogramVec,
-}
-
-/// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
-struct Register<'a>(&'a Registry);
-
-#[allow(clippy::expect_used)] // names are constants: `all_metrics_register` proves them
-impl Register<'_> {
-    fn opts(name: &str, help: &str) -> Opts {
-        Opts::new(format!("cobalance_{name}"), help)
-    }
-
-    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
-        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
-        collector
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.add(IntCounterVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.add(IntCounter::with_opts(Self::opts(name, help)).expect("valid name"))
-    }
-
-    fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.add(IntGaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-        self.add(GaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(BUCKETS.to_vec());
-        self.add(HistogramVec::new(opts, labels).expect("valid name"))
-    }
-}
-
-const NODE: [&str; 2] = ["upstream", "node"];
-
-impl Families {
-    fn new(r: &Register<'_>) -> Families {
-        let lr = ["listener", "route"];
-        Families {
-            connections: r.counters(
-                "connections_total",
-                "Connections accepted.",
-                &["listener", "protocol"],
-            ),
-            rejected: r.counters(
-                "connections_rejected_total",
-                "Connections closed at once.",
-                &["listener", "reason"],
-            ),
-            requests: r.counters(
-                "requests_total",
-                "Exchanges that ended, once each.",
-                &["listener", "route", "method", "code", "source"],
-            ),
-            duration: r.histograms(
-                "request_duration_seconds",
-                "First byte of the request to the last of the answer.",
-                &lr,
-            ),
-            requests_in_flight: r.int_gauges(
-                "requests_in_flight",
-                "Exchanges under way.",
-                &["listener"],
-            ),
-            request_bytes: r.counters("request_bytes_total", "Bytes of request bodies.", &lr),
-            response_bytes: r.counters("response_bytes_total", "Bytes of answers' bodies.", &lr),
-            errors: r.counters(
-                "errors_total",
-                "Exchanges that ended by a cause of ours.",
-                &["route", "reason"],
-            ),
-            upstream_requests: r.counters(
-                "upstream_requests_total",
-                "Heads received from nodes.",
-                &["upstream", "node", "code_class"],
-            ),
-            attempts: r.counters(
-                "upstream_attempts_total",
-                "Attempts that ended.",
-                &["upstream", "node", "result"],
-            ),
-            retries: r.counters(
-                "upstream_retries_total",
-                "Attempts that were repeated.",
-                &["upstream", "reason"],
-            ),
-            connect: r.histograms(
-                "upstream_connect_duration_seconds",
-                "Time to open a connection.",
-                &NODE,
-            ),
-            head: r.histograms(
-                "upstream_response_header_seconds",
-                "Request sent to head received.",
-                &NODE,
-            ),
-            response: r.histograms(
-                "upstream_response_seconds",
-                "Request sent to last byte received.",
-                &NODE,
-            ),
-            pool_events: r.counters(
-                "upstream_pool_events_total",
-                "What happened in the pools.",
-                &["upstream", "node", "event"],
-            ),
-            ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
-            ws_closed: r.counters(
-                "ws_closed_total",
-                "Tunnels closed.",
-                &["upstream", "node", "by"],
-            ),
-            ws_bytes: r.counters(
-                "ws_bytes_total",
-                "Bytes through tunnels.",
-                &["upstream", "node", "direction"],
-            ),
-            ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
-        }
-    }
 }
 
 impl Metrics {
@@ -297,7 +144,8 @@ impl Metrics {
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
         let f = &self.families;
         UpstreamMetrics {
-            retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
+            retries: RETRY_REASONS
+                .map(|reason| f.node.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),
         }
     }
@@ -308,19 +156,21 @@ impl Metrics {
         let l = [upstream, node];
         NodeMetrics {
             requests: CLASSES
-                .map(|class| f.upstream_requests.with_label_values(&[upstream, node, class])),
-            attempts: AttemptResult::ALL
-                .map(|result| f.attempts.with_label_values(&[upstream, node, result.as_str()])),
-            connect: f.connect.with_label_values(&l),
-            head: f.head.with_label_values(&l),
-            response: f.response.with_label_values(&l),
+                .map(|class| f.node.upstream_requests.with_label_values(&[upstream, node, class])),
+            attempts: AttemptResult::ALL.map(|result| {
+                f.node.attempts.with_label_values(&[upstream, node, result.as_str()])
+            }),
+            connect: f.node.connect.with_label_values(&l),
+            head: f.node.head.with_label_values(&l),
+            response: f.node.response.with_label_values(&l),
             pool_events: POOL_EVENTS
-                .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
-            ws_opened: f.ws_opened.with_label_values(&l),
-            ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
+                .map(|event| f.node.pool_events.with_label_values(&[upstream, node, event])),
+            ws_opened: f.tunnel.ws_opened.with_label_values(&l),
+            ws_closed: CLOSED_BY
+                .map(|by| f.tunnel.ws_closed.with_label_values(&[upstream, node, by])),
             ws_bytes: ["up", "down"]
-                .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
-            ws_duration: f.ws_duration.with_label_values(&l),
+                .map(|way| f.tunnel.ws_bytes.with_label_values(&[upstream, node, way])),
+            ws_duration: f.tunnel.ws_duration.with_label_values(&l),
         }
     }
 
@@ -329,24 +179,24 @@ impl Metrics {
         let f = &self.families;
         let l = [upstream, node];
         for class in CLASSES {
-            let _ = f.upstream_requests.remove_label_values(&[upstream, node, class]);
+            let _ = f.node.upstream_requests.remove_label_values(&[upstream, node, class]);
         }
         for result in AttemptResult::ALL {
-            let _ = f.attempts.remove_label_values(&[upstream, node, result.as_str()]);
+            let _ = f.node.attempts.remove_label_values(&[upstream, node, result.as_str()]);
         }
         for event in POOL_EVENTS {
-            let _ = f.pool_events.remove_label_values(&[upstream, node, event]);
+            let _ = f.node.pool_events.remove_label_values(&[upstream, node, event]);
         }
         for by in CLOSED_BY {
-            let _ = f.ws_closed.remove_label_values(&[upstream, node, by]);
+            let _ = f.tunnel.ws_closed.remove_label_values(&[upstream, node, by]);
         }
         for way in ["up", "down"] {
-            let _ = f.ws_bytes.remove_label_values(&[upstream, node, way]);
+            let _ = f.tunnel.ws_bytes.remove_label_values(&[upstream, node, way]);
         }
         for state in ["idle", "active"] {
             let _ = self.pool_connections.remove_label_values(&[upstream, node, state]);
         }
-        for family in [&f.connect, &f.head, &f.response, &f.ws_duration] {
+        for family in [&f.node.connect, &f.node.head, &f.node.response, &f.tunnel.ws_duration] {
             let _ = family.remove_label_values(&l);
         }
         for family in [&self.check_duration, &self.ewma, &self.weight, &self.keepalive_hint] {
@@ -355,7 +205,7 @@ impl Metrics {
         for family in [&self.node_state, &self.inflight, &self.ws_open] {
             let _ = family.remove_label_values(&l);
         }
-        let _ = f.ws_opened.remove_label_values(&l);
+        let _ = f.tunnel.ws_opened.remove_label_values(&l);
     }
 }
 

@@ -1,0 +1,183 @@
+//! Families whose handles are resolved per listener, route or node.
+
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+/// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
+const BUCKETS: [f64; 17] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 600.0,
+];
+
+/// Families whose handles are resolved per listener, route or node.
+pub(super) struct Families {
+    pub(super) connections: IntCounterVec,
+    pub(super) rejected: IntCounterVec,
+    pub(super) requests: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) requests_in_flight: IntGaugeVec,
+    pub(super) request_bytes: IntCounterVec,
+    pub(super) response_bytes: IntCounterVec,
+    pub(super) errors: IntCounterVec,
+    pub(super) node: NodeFamilies,
+    pub(super) tunnel: TunnelFamilies,
+}
+
+pub(super) struct NodeFamilies {
+    pub(super) upstream_requests: IntCounterVec,
+    pub(super) attempts: IntCounterVec,
+    pub(super) retries: IntCounterVec,
+    pub(super) connect: HistogramVec,
+    pub(super) head: HistogramVec,
+    pub(super) response: HistogramVec,
+    pub(super) pool_events: IntCounterVec,
+}
+
+pub(super) struct TunnelFamilies {
+    pub(super) ws_opened: IntCounterVec,
+    pub(super) ws_closed: IntCounterVec,
+    pub(super) ws_bytes: IntCounterVec,
+    pub(super) ws_duration: HistogramVec,
+}
+
+/// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
+pub(super) struct Register<'a>(pub(super) &'a Registry);
+
+#[allow(clippy::expect_used)] // names are constants: `all_metrics_register` proves them
+impl Register<'_> {
+    fn opts(name: &str, help: &str) -> Opts {
+        Opts::new(format!("cobalance_{name}"), help)
+    }
+
+    fn add<C: prometheus::core::Collector + Clone + 'static>(&self, collector: C) -> C {
+        self.0.register(Box::new(collector.clone())).expect("metric names are unique");
+        collector
+    }
+
+    pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.add(IntCounterVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.add(IntCounter::with_opts(Self::opts(name, help)).expect("valid name"))
+    }
+
+    pub(super) fn int_gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.add(IntGaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
+    }
+
+    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        let opts = HistogramOpts::from(Self::opts(name, help)).buckets(BUCKETS.to_vec());
+        self.add(HistogramVec::new(opts, labels).expect("valid name"))
+    }
+}
+
+pub(super) const NODE: [&str; 2] = ["upstream", "node"];
+
+impl Families {
+    pub(super) fn new(r: &Register<'_>) -> Families {
+        let lr = ["listener", "route"];
+        Families {
+            connections: r.counters(
+                "connections_total",
+                "Connections accepted.",
+                &["listener", "protocol"],
+            ),
+            rejected: r.counters(
+                "connections_rejected_total",
+                "Connections closed at once.",
+                &["listener", "reason"],
+            ),
+            requests: r.counters(
+                "requests_total",
+                "Exchanges that ended, once each.",
+                &["listener", "route", "method", "code", "source"],
+            ),
+            duration: r.histograms(
+                "request_duration_seconds",
+                "First byte of the request to the last of the answer.",
+                &lr,
+            ),
+            requests_in_flight: r.int_gauges(
+                "requests_in_flight",
+                "Exchanges under way.",
+                &["listener"],
+            ),
+            request_bytes: r.counters("request_bytes_total", "Bytes of request bodies.", &lr),
+            response_bytes: r.counters("response_bytes_total", "Bytes of answers' bodies.", &lr),
+            errors: r.counters(
+                "errors_total",
+                "Exchanges that ended by a cause of ours.",
+                &["route", "reason"],
+            ),
+            node: NodeFamilies::new(r),
+            tunnel: TunnelFamilies::new(r),
+        }
+    }
+}
+
+impl NodeFamilies {
+    fn new(r: &Register<'_>) -> NodeFamilies {
+        NodeFamilies {
+            upstream_requests: r.counters(
+                "upstream_requests_total",
+                "Heads received from nodes.",
+                &["upstream", "node", "code_class"],
+            ),
+            attempts: r.counters(
+                "upstream_attempts_total",
+                "Attempts that ended.",
+                &["upstream", "node", "result"],
+            ),
+            retries: r.counters(
+                "upstream_retries_total",
+                "Attempts that were repeated.",
+                &["upstream", "reason"],
+            ),
+            connect: r.histograms(
+                "upstream_connect_duration_seconds",
+                "Time to open a connection.",
+                &NODE,
+            ),
+            head: r.histograms(
+                "upstream_response_header_seconds",
+                "Request sent to head received.",
+                &NODE,
+            ),
+            response: r.histograms(
+                "upstream_response_seconds",
+                "Request sent to last byte received.",
+                &NODE,
+            ),
+            pool_events: r.counters(
+                "upstream_pool_events_total",
+                "What happened in the pools.",
+                &["upstream", "node", "event"],
+            ),
+        }
+    }
+}
+
+impl TunnelFamilies {
+    fn new(r: &Register<'_>) -> TunnelFamilies {
+        TunnelFamilies {
+            ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
+            ws_closed: r.counters(
+                "ws_closed_total",
+                "Tunnels closed.",
+                &["upstream", "node", "by"],
+            ),
+            ws_bytes: r.counters(
+                "ws_bytes_total",
+                "Bytes through tunnels.",
+                &["upstream", "node", "direction"],
+            ),
+            ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
+        }
+    }
+}
