@@ -13,6 +13,8 @@ pub mod silence;
 pub mod sticky;
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
 use credit::Credits;
@@ -61,7 +63,8 @@ pub struct Load {
     pub weight: u32,
     /// Exchanges at the node, without those that linger and without tunnels.
     pub in_flight: u32,
-    /// Exchanges that have waited very long for a head while their node answers others.
+    /// Exchanges that have waited very long for a head while their node answers others
+    /// ([`silence::lingers`]).
     pub lingering: u32,
     /// Open tunnels.
     pub tunnels: u32,

@@ -17,9 +17,23 @@ pub mod config;
 // layer 3: pure decisions
 pub mod balance;
 pub mod headers;
+pub mod health;
 pub mod limit;
 pub mod nocobase;
 pub mod route;
+
+// layer 4: nodes, pools, connecting
+pub mod upstream;
+
+// layer 5: the compiled, immutable whole
+pub mod snapshot;
+
+// layer 6: one request and its response; tunnels
+pub mod exchange;
+
+// layer 7: sockets of clients
+pub mod connection;
+pub mod listener;
 
 // layer 9: assembly
 pub mod demo;

@@ -1,14 +1,31 @@
 //! Data threads: each has its own runtime, its own sockets of every listener, and the connections it accepted.
 
+use std::collections::HashMap;
+use std::io;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
 
-use crate::snapshot::Snapshot;
+use crate::connection;
+use crate::exchange::thread::Thread;
+use crate::exchange::tunnel::frames;
+use crate::http1::deadline::TICK;
+use crate::net::Socket;
+use crate::snapshot::{Listener, Snapshot};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Signals;
+use crate::upstream::{Dial, Signals};
+
+/// After accept failed for want of descriptors: trying at once would spin, giving up would be worse.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Tunnels to a removed node are closed over this time, so that their clients come back in small groups:
+/// NocoBase's client returns after a fixed second.
+const DRAIN_WINDOW: Duration = Duration::from_secs(60);
 
 /// What control tells a data thread. Answered through `done`, so that control knows when all have followed.
 pub enum Command {
@@ -49,4 +66,220 @@ pub struct ThreadParts {
     pub signals: Signals,
     /// For what belongs to no snapshot.
     pub metrics: Arc<Metrics>,
+}
+
+/// Starts a data thread.
+///
+/// # Errors
+/// The system has no thread or no descriptors left.
+pub fn spawn(parts: ThreadParts) -> io::Result<std::thread::JoinHandle<()>> {
+    let name = format!("data-{}", parts.index);
+    std::thread::Builder::new().name(name).spawn(move || {
+        // A local runtime must be built on its own thread; it fails only when descriptors are short.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(Default::default());
+        match runtime {
+            Ok(runtime) => runtime.block_on(run(parts)),
+            Err(error) => tracing::error!(%error, "a data thread could not start"),
+        }
+    })
+}
+
+/// A data thread from its first snapshot to its last connection.
+async fn run(parts: ThreadParts) {
+    let ThreadParts { index, snapshot, sockets, mut commands, signals, metrics } = parts;
+    let thread = Thread::new(index, snapshot, signals, metrics, Dial::Tcp);
+    let ticker = spawn_local(tick(thread.clone()));
+    let mut listening = Listening { thread, accepting: HashMap::new() };
+    listening.follow(sockets);
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Renew { snapshot, sockets, done } => {
+                listening.renew(snapshot, sockets);
+                // Control may have stopped waiting; the thread has followed all the same.
+                let _ = done.send(());
+            }
+            Command::Drain { tunnels_within, done } => {
+                spawn_local(listening.drain(tunnels_within, done));
+            }
+            Command::Stop => break,
+        }
+    }
+    ticker.abort();
+    listening.thread.log.borrow_mut().flush();
+}
+
+async fn tick(thread: Rc<Thread>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        thread.tick();
+    }
+}
+
+/// The listeners of one data thread.
+struct Listening {
+    thread: Rc<Thread>,
+    accepting: HashMap<String, Accepting>,
+}
+
+/// One accept loop.
+struct Accepting {
+    socket: Rc<tokio::net::TcpListener>,
+    task: AbortHandle,
+}
+
+impl Listening {
+    /// Closes what the snapshot no longer names, and opens what came.
+    fn follow(&mut self, sockets: Vec<(String, TcpListener)>) {
+        let view = self.thread.view();
+        let named = |name: &str| view.snapshot.listeners.iter().any(|l| l.settings.name == name);
+        let gone: Vec<String> =
+            self.accepting.keys().filter(|name| !named(name)).cloned().collect();
+        for name in gone {
+            if let Some(accepting) = self.accepting.remove(&name) {
+                self.close(&name, accepting);
+            }
+        }
+        for (name, socket) in sockets {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => self.accept_on(name, Rc::new(socket)),
+                Err(error) => {
+                    tracing::error!(%error, listener = name, "a listener could not start")
+                }
+            }
+        }
+    }
+
+    fn accept_on(&mut self, name: String, socket: Rc<tokio::net::TcpListener>) {
+        let task = spawn_local(accept(self.thread.clone(), name.clone(), socket.clone()));
+        let accepting = Accepting { socket, task: task.abort_handle() };
+        if let Some(old) = self.accepting.insert(name.clone(), accepting) {
+            self.close(&name, old);
+        }
+    }
+
+    /// Serves what the accept queue still holds, then closes.
+    fn close(&self, name: &str, accepting: Accepting) {
+        accepting.task.abort();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while let std::task::Poll::Ready(Ok((stream, peer))) = accepting.socket.poll_accept(&mut cx)
+        {
+            begin(&self.thread, name, stream, peer);
+        }
+    }
+
+    fn renew(&mut self, snapshot: Arc<Snapshot>, sockets: Vec<(String, TcpListener)>) {
+        // The queues of listeners that go are emptied under the old snapshot, which still knows them.
+        let gone = |name: &String| !snapshot.listeners.iter().any(|l| &l.settings.name == name);
+        let names: Vec<String> = self.accepting.keys().filter(|name| gone(name)).cloned().collect();
+        for name in names {
+            if let Some(accepting) = self.accepting.remove(&name) {
+                self.close(&name, accepting);
+            }
+        }
+        self.thread.renew(snapshot);
+        self.follow(sockets);
+        self.drain_removed_nodes();
+    }
+
+    fn drain_removed_nodes(&self) {
+        let view = self.thread.view();
+        let kept: Vec<_> =
+            view.snapshot.upstreams.iter().flat_map(|u| &u.nodes).map(|m| &m.node).collect();
+        let removed = |local: &crate::upstream::LocalNode| {
+            !kept.iter().any(|node| Arc::ptr_eq(node, &local.node))
+        };
+        let mut rng = self.thread.rng.borrow_mut();
+        self.thread.tunnels.close(frames::SERVICE_RESTART, DRAIN_WINDOW, &mut rng, removed);
+    }
+
+    /// Accepts no more, ends what is idle, and reports when nothing is left.
+    fn drain(
+        &mut self,
+        tunnels_within: Duration,
+        done: oneshot::Sender<()>,
+    ) -> impl Future<Output = ()> + 'static {
+        for (name, accepting) in std::mem::take(&mut self.accepting) {
+            self.close(&name, accepting);
+        }
+        let thread = self.thread.clone();
+        thread.draining.set(true);
+        thread.wheel.expire_idle();
+        let mut rng = thread.rng.borrow_mut();
+        thread.tunnels.close(frames::GOING_AWAY, tunnels_within, &mut rng, |_| true);
+        drop(rng);
+        async move {
+            while thread.connections.get() > 0 || thread.tunnels.count() > 0 {
+                tokio::time::sleep(TICK).await;
+            }
+            thread.log.borrow_mut().flush();
+            let _ = done.send(());
+        }
+    }
+}
+
+/// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
+async fn accept(thread: Rc<Thread>, name: String, socket: Rc<tokio::net::TcpListener>) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => begin(&thread, &name, stream, peer),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                thread.count_accept_error();
+                tracing::warn!(%error, listener = name, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The client left while it was in the queue.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Starts a connection, unless the listener has as many as it may.
+fn begin(thread: &Rc<Thread>, name: &str, stream: TcpStream, peer: std::net::SocketAddr) {
+    let view = thread.view();
+    let Some(listener) = view.snapshot.listeners.iter().find(|l| l.settings.name == name) else {
+        return;
+    };
+    if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
+        listener.open.fetch_sub(1, Relaxed);
+        listener.metrics.rejected_limit.inc();
+        return;
+    }
+    listener.metrics.connections.inc();
+    // An answer is written in one piece; waiting for more only delays it.
+    let _ = stream.set_nodelay(true);
+    let counted = Counted::new(thread.clone(), listener.clone());
+    let (thread, listener) = (thread.clone(), listener.clone());
+    spawn_local(async move {
+        let _counted = counted;
+        connection::serve(thread, listener, Socket::Tcp(stream), peer).await;
+    });
+}
+
+/// Counts a connection while it lives, a panic of its task included.
+struct Counted {
+    thread: Rc<Thread>,
+    listener: Arc<Listener>,
+}
+
+impl Counted {
+    fn new(thread: Rc<Thread>, listener: Arc<Listener>) -> Counted {
+        thread.connections.set(thread.connections.get() + 1);
+        Counted { thread, listener }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.thread.connections.set(self.thread.connections.get() - 1);
+        self.listener.open.fetch_sub(1, Relaxed);
+    }
 }

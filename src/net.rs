@@ -55,6 +55,25 @@ impl Socket {
         }
     }
 
+    /// Reads into a slice; 0 is the end of the stream.
+    pub fn poll_read_slice(
+        &self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let read = match self {
+                Socket::Tcp(stream) => stream.try_read(into),
+                Socket::Unix(stream) => stream.try_read(into),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
     /// Ready when a read would not wait, at the end of the stream too.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

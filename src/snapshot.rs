@@ -132,11 +132,7 @@ fn listener(
     }
 }
 
-fn upstream(
-    settings: &config::Upstream,
-    resolved: &Resolved,
-    registry: &mut Registry,
-) -> Upstream {
+fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Registry) -> Upstream {
     let mut members = Vec::new();
     let mut unresolved = Vec::new();
     for node in &settings.nodes {

@@ -7,7 +7,11 @@
 ///
 /// `first_sent_ns` is when the oldest request was sent that is still unanswered and was sent after the
 /// node's last head, which came at `last_head_ns`; 0 is none, for each. A request sent before that head
-/// is not counted: the node has answered since. All times are on one clock.
+/// is not counted: the node has answered since. So a head clears `first_sent_ns`, and a request sets it
+/// if it is clear. All times are on one clock.
+///
+/// A good probe must count as a head. On a quiet upstream the one request that waits would otherwise
+/// keep all others away, and with them the heads that could tell that the node is alive.
 #[must_use]
 pub fn silence(last_head_ns: u64, first_sent_ns: u64, now_ns: u64) -> u64 {
     if first_sent_ns == 0 || first_sent_ns <= last_head_ns {
@@ -16,9 +20,45 @@ pub fn silence(last_head_ns: u64, first_sent_ns: u64, now_ns: u64) -> u64 {
     now_ns.saturating_sub(first_sent_ns)
 }
 
+/// No exchange lingers before it has waited for this long. Until then it counts in full, so this is
+/// also how far a URL that never answers can move a share while it is requested again and again.
+const LINGER_NS: u64 = 250_000_000;
+/// Nor before it has waited for so many times its node's average.
+const LINGER_AVERAGES: u64 = 20;
+
+/// Whether an exchange lingers: it has waited far longer than is usual at its node, which has answered
+/// others since. It then says nothing about the node's load (see `Load::lingering`).
+#[must_use]
+pub fn lingers(sent_ns: u64, last_head_ns: u64, average_ns: u64, now_ns: u64) -> bool {
+    let waited = now_ns.saturating_sub(sent_ns);
+    last_head_ns > sent_ns && waited > LINGER_NS.max(average_ns.saturating_mul(LINGER_AVERAGES))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::silence;
+    use super::{lingers, silence};
+
+    #[test]
+    fn lingering_takes_long_and_a_node_that_answers() {
+        let second = 1_000_000_000;
+        let cases = [
+            // (sent, last head, average, now, lingers)
+            (second, 3 * second, 0, 3 * second, true),
+            (second, 2 * second, 0, second + second / 4, false),
+            (second, 2 * second, 0, second + second / 4 + 1, true),
+            (second, second, 0, 30 * second, false),
+            (second, 0, 0, 30 * second, false),
+            (second, 3 * second, second / 2, 10 * second, false),
+            (second, 3 * second, second / 2, 12 * second, true),
+        ];
+        for (sent, head, average, now, expected) in cases {
+            assert_eq!(
+                lingers(sent, head, average, now),
+                expected,
+                "{sent} {head} {average} {now}"
+            );
+        }
+    }
 
     #[test]
     fn cases() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::pick::InFlight;
+use crate::balance::silence::lingers;
 use crate::clock;
 use crate::config;
 use crate::error::Cause;
@@ -27,9 +28,8 @@ use crate::upstream::Node;
 const MAX_INTERIM: u32 = 16;
 /// Bytes and fields of a node's head: what it adds to the client's request comes back as cookies.
 const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 200 };
-/// A head that takes longer, while the node answers others, says nothing about the node's load. With a
-/// slower upstream ten times its median.
-const LINGERING_NS: u64 = 1_000_000_000;
+/// How often it is looked whether an exchange lingers.
+const LINGER_CHECK_NS: u64 = 250_000_000;
 
 /// What sending needs.
 pub struct Sending<'a> {
@@ -72,8 +72,6 @@ pub struct Awaiting<'a> {
     pub socket: &'a Socket,
     /// Its upstream's settings.
     pub settings: &'a config::Upstream,
-    /// Median latency of the upstream, in nanoseconds.
-    pub median_ns: u64,
     /// The request was HEAD.
     pub to_head: bool,
     /// The client waits for 100.
@@ -96,8 +94,7 @@ pub async fn await_head<S: Future<Output = Cause>>(
 ) -> Result<ResponseHead, Cause> {
     let sent_ns = clock::now_ns();
     let response_ns = sent_ns.saturating_add(clock::nanos(awaiting.settings.response_timeout));
-    let lingering_ns = LINGERING_NS.max(awaiting.median_ns.saturating_mul(10));
-    let mut linger_at = sent_ns + lingering_ns;
+    let mut linger_at = sent_ns + LINGER_CHECK_NS;
     let mut bytes = Vec::new();
     let mut interim = 0;
     loop {
@@ -109,8 +106,10 @@ pub async fn await_head<S: Future<Output = Cause>>(
             Err(Ended::Time) if now >= awaiting.until_ns => return Err(Cause::Deadline),
             Err(Ended::Time) if now >= response_ns => return Err(Cause::ResponseTimeout),
             Err(Ended::Time) => {
-                in_flight.set_lingering(awaiting.node.last_traffic_head_ns() > sent_ns);
-                linger_at = now + lingering_ns;
+                let node = awaiting.node;
+                let last = node.last_traffic_head_ns();
+                in_flight.set_lingering(lingers(sent_ns, last, node.latency_ns(), now));
+                linger_at = now + LINGER_CHECK_NS;
             }
             Ok(Err(cause)) => return Err(cause),
             Ok(Ok(length)) => {
@@ -143,10 +142,8 @@ async fn read_one<S: Future<Output = Cause>>(
     let mut scanner = Scanner::default();
     poll_fn(|cx| {
         // Before anything came no buffer is held: a slow action would hold one for minutes.
-        if bytes.capacity() == 0 {
-            if awaiting.socket.poll_read_ready(cx).is_ready() {
-                *bytes = awaiting.client.thread.buffers.small();
-            }
+        if bytes.capacity() == 0 && awaiting.socket.poll_read_ready(cx).is_ready() {
+            *bytes = awaiting.client.thread.buffers.small();
         }
         if bytes.capacity() > 0
             && let Poll::Ready(read) = poll_head(awaiting.socket, cx, bytes, LIMITS, &mut scanner)

@@ -40,7 +40,11 @@ enum Nothing {
 
 impl Wish {
     /// The hash key of a request, as the upstream wants it.
-    pub fn hash_key(upstream: &LocalUpstream, head: &RequestHead, client: std::net::IpAddr) -> Option<u64> {
+    pub fn hash_key(
+        upstream: &LocalUpstream,
+        head: &RequestHead,
+        client: std::net::IpAddr,
+    ) -> Option<u64> {
         let settings = &upstream.upstream.settings;
         if settings.balance != crate::config::Balance::Hash {
             return None;

@@ -91,7 +91,13 @@ impl Record {
     }
 
     /// Counts and logs. `head` is missing when there was none that could be read.
-    pub fn finish(&self, thread: &Thread, view: &View, listener: &Arc<Listener>, head: Option<&RequestHead>) {
+    pub fn finish(
+        &self,
+        thread: &Thread,
+        view: &View,
+        listener: &Arc<Listener>,
+        head: Option<&RequestHead>,
+    ) {
         let took = clock::now_ns().saturating_sub(self.begun_ns);
         let no_route = listener.routes.len() - 1;
         let handles = &listener.routes[self.route.unwrap_or(no_route).min(no_route)];
@@ -171,8 +177,11 @@ impl Record {
 /// What the closed list of reasons leaves out.
 fn cause_detail(cause: &Cause) -> &str {
     match cause {
-        Cause::BadRequest(what) | Cause::BadBody(what) | Cause::NotImplemented(what)
-        | Cause::BadResponse(what) | Cause::Internal(what) => what,
+        Cause::BadRequest(what)
+        | Cause::BadBody(what)
+        | Cause::NotImplemented(what)
+        | Cause::BadResponse(what)
+        | Cause::Internal(what) => what,
         Cause::ConnectFailed(what) => what,
         _ => "",
     }

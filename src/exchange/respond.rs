@@ -175,7 +175,11 @@ impl Through {
     }
 
     /// Reads more. While there is nothing to read, no buffer is held.
-    async fn more(&mut self, responding: &Responding<'_>, deadline: &Deadline) -> Result<(), Cause> {
+    async fn more(
+        &mut self,
+        responding: &Responding<'_>,
+        deadline: &Deadline,
+    ) -> Result<(), Cause> {
         let buffers = &responding.client.thread.buffers;
         self.at = 0;
         buffers.give_back(std::mem::take(&mut self.input));

@@ -29,6 +29,8 @@ pub struct Thread {
     pub rng: RefCell<fastrand::Rng>,
     /// Set once: finish what runs, begin nothing on old connections.
     pub draining: Cell<bool>,
+    /// Open connections of clients, tunnels not counted.
+    pub connections: Cell<usize>,
     /// Open tunnels.
     pub tunnels: Tunnels,
     /// How connections to nodes are made.
@@ -57,6 +59,7 @@ impl Thread {
             log: RefCell::new(log),
             rng: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
+            connections: Cell::new(0),
             tunnels: Tunnels::default(),
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),

@@ -1,6 +1,8 @@
 //! The request's body on its way to a node: read whole before a node is picked when it is small, and then
 //! it can be sent again; streamed with back-pressure when it is not.
 
+use std::cell::Cell;
+
 use super::client::{Client, Unread};
 use crate::error::Cause;
 use crate::http1::Violation;
@@ -12,6 +14,21 @@ use crate::net::Socket;
 
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
 pub const REPLAYABLE: usize = 64 * 1024;
+
+/// What others may ask of a body while it is being streamed.
+pub struct Flags {
+    /// All of it was read.
+    pub done: Cell<bool>,
+    /// Something went to the node that no other can be sent.
+    pub streamed: Cell<bool>,
+}
+
+impl Flags {
+    /// As a body stands before it is streamed.
+    pub fn of(upload: &Upload) -> Flags {
+        Flags { done: Cell::new(upload.is_done()), streamed: Cell::new(upload.streamed) }
+    }
+}
 
 /// A request's body.
 pub struct Upload {
@@ -99,7 +116,7 @@ impl Upload {
         unread: &mut Unread,
         node: (&Socket, std::time::Duration),
         deadline: &Deadline,
-        sent: &std::cell::Cell<u64>,
+        (sent, flags): (&Cell<u64>, &Flags),
     ) -> Result<(), Cause> {
         let mut out = Vec::new();
         while !self.body.is_done() {
@@ -108,18 +125,21 @@ impl Upload {
                 client.read_body(unread, large, deadline).await?;
             }
             self.streamed = true;
+            flags.streamed.set(true);
             self.step(unread, |piece| append(&mut out, piece))?;
             if out.is_empty() {
                 continue;
             }
             let mut written = 0;
-            let result = write_all(node.0, [&out, &[], &[]], (deadline, node.1), &mut written).await;
+            let result =
+                write_all(node.0, [&out, &[], &[]], (deadline, node.1), &mut written).await;
             sent.set(sent.get() + written);
             if result.is_err() {
                 return Ok(());
             }
             out.clear();
         }
+        flags.done.set(true);
         Ok(())
     }
 

@@ -65,7 +65,8 @@ impl View {
     /// Compiles the thread's part. Pools of nodes that stay are taken over from the previous view.
     pub fn new(thread: usize, snapshot: Arc<Snapshot>, previous: Option<&View>) -> View {
         let upstreams = snapshot.upstreams.iter();
-        let upstreams = upstreams.map(|u| LocalUpstream::new(thread, u.clone(), previous)).collect();
+        let upstreams =
+            upstreams.map(|u| LocalUpstream::new(thread, u.clone(), previous)).collect();
         View { snapshot, upstreams }
     }
 

@@ -99,7 +99,8 @@ fn a_request_of_http_1_0_gets_a_host() {
 }
 
 fn answered(text: &str, to_head: bool, version_11: bool, keep_alive: bool) -> String {
-    let head = ResponseHead::parse(text.as_bytes().to_vec(), text.len(), Vec::new(), to_head).unwrap();
+    let head =
+        ResponseHead::parse(text.as_bytes().to_vec(), text.len(), Vec::new(), to_head).unwrap();
     let parts = ForClient {
         framing: head.framing,
         version_11,

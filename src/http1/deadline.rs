@@ -103,6 +103,11 @@ impl Deadline {
         self.entry.at_ns.set(at_ns);
     }
 
+    /// Makes the task look again, after somebody else changed the deadline.
+    pub fn wake(&self) {
+        self.entry.wake();
+    }
+
     /// Never.
     pub fn clear(&self) {
         self.entry.at_ns.set(NEVER);

@@ -109,17 +109,17 @@ impl Node {
 
     /// The operator's axis.
     pub fn operator(&self) -> OperatorState {
-        OperatorState::from_u8(self.operator.load(Relaxed))
+        self.operator.load(Relaxed).into()
     }
 
     /// The axis of health checks.
     pub fn health(&self) -> HealthState {
-        HealthState::from_u8(self.health.load(Relaxed))
+        self.health.load(Relaxed).into()
     }
 
     /// The axis of outlier detection.
     pub fn outlier(&self) -> OutlierState {
-        OutlierState::from_u8(self.outlier.load(Relaxed))
+        self.outlier.load(Relaxed).into()
     }
 
     /// Control's: the operator's axis.
@@ -158,9 +158,7 @@ impl Node {
             && match self.outlier() {
                 OutlierState::In => true,
                 OutlierState::Ejected => false,
-                OutlierState::Probation => {
-                    safe_to_repeat && !self.probation_taken.load(Relaxed)
-                }
+                OutlierState::Probation => safe_to_repeat && !self.probation_taken.load(Relaxed),
             }
             && self.address().is_some()
     }
@@ -198,6 +196,7 @@ impl Node {
     pub fn sent(&self, thread: usize, now_ns: u64) {
         let cell = self.cell(thread);
         let first = cell.first_sent_ns.load(Relaxed);
+        // One that is older than the last head, on whatever thread that came, says nothing any more.
         if first == 0 || first <= self.last_head_ns() {
             cell.first_sent_ns.store(now_ns, Relaxed);
         }
@@ -205,7 +204,9 @@ impl Node {
 
     /// A head came.
     pub fn head_received(&self, thread: usize, now_ns: u64) {
-        self.cell(thread).last_head_ns.store(now_ns, Relaxed);
+        let cell = self.cell(thread);
+        cell.last_head_ns.store(now_ns, Relaxed);
+        cell.first_sent_ns.store(0, Relaxed);
     }
 
     /// Feeds a head time, or the penalty of a failure, into this thread's average.
@@ -264,11 +265,8 @@ impl Node {
             load.in_flight += cell.in_flight.load(Relaxed);
             load.lingering += cell.lingering.load(Relaxed);
             load.tunnels += cell.tunnels.load(Relaxed);
-            silent = silent.max(silence::silence(
-                last_head,
-                cell.first_sent_ns.load(Relaxed),
-                now_ns,
-            ));
+            silent =
+                silent.max(silence::silence(last_head, cell.first_sent_ns.load(Relaxed), now_ns));
         }
         let own = self.cells[thread].latency_ns.load(Relaxed);
         let elapsed = now_ns.saturating_sub(self.cells[thread].latency_at_ns.load(Relaxed));

@@ -31,6 +31,11 @@ const IDLE_CAP: Duration = Duration::from_secs(60);
 /// What is unsafe to repeat uses a connection that was idle for less.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// No descriptor is left for this process, or for the system.
+const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
+/// See [`EMFILE`].
+const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
+
 /// Makes a connection; anything but TCP is for tests and fuzz targets.
 #[derive(Clone, Default)]
 pub enum Dial {
@@ -198,7 +203,8 @@ impl LocalNode {
         if let Some(hint) = hint {
             self.node.set_keepalive_hint(hint.as_secs());
         }
-        let keep = hint.map_or(IDLE_WITHOUT_HINT, |hint| hint.saturating_sub(HINT_MARGIN)).min(IDLE_CAP);
+        let keep =
+            hint.map_or(IDLE_WITHOUT_HINT, |hint| hint.saturating_sub(HINT_MARGIN)).min(IDLE_CAP);
         let old = now - line.born_ns >= clock::nanos(limits.max_age);
         let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
         if keep.is_zero() || old || full {
@@ -236,6 +242,11 @@ fn connect_cause(error: &io::Error) -> Cause {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
         io::ErrorKind::TimedOut => Cause::ConnectTimeout,
+        // Our own shortage is not the node's fault.
+        io::ErrorKind::AddrNotAvailable => Cause::Internal("no local port is left"),
+        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
+            Cause::Internal("no file descriptor is left")
+        }
         _ => Cause::ConnectFailed(error.to_string().into()),
     }
 }
@@ -251,6 +262,11 @@ impl Connection {
     #[allow(clippy::expect_used)] // only `give_back` and `into_socket` take it, and they take the whole
     pub fn socket(&self) -> &Socket {
         &self.line.as_ref().expect("a connection in use has a line").socket
+    }
+
+    /// The node it goes to.
+    pub fn local(&self) -> &Rc<LocalNode> {
+        &self.local
     }
 
     /// Keeps it for the next exchange. The answer must have been read to its end, and nothing after it.

@@ -1,0 +1,1 @@
+"""The parts of `benches/side_by_side`."""

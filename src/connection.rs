@@ -1,0 +1,237 @@
+//! One client connection: requests one after the other, until it closes or becomes a tunnel.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::ready;
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::Cause;
+use crate::exchange::answer;
+use crate::exchange::client::{Client, Unread};
+use crate::exchange::record::Record;
+use crate::exchange::thread::Thread;
+use crate::exchange::{Deadlines, Next, exchange, tunnel};
+use crate::http1::buffers::SMALL;
+use crate::http1::io::{HeadRead, read_head, write_all};
+use crate::http1::request::RequestHead;
+use crate::http1::scan::Scanner;
+use crate::http1::{HeadLimits, Violation};
+use crate::net::Socket;
+use crate::snapshot::Listener;
+
+/// After an answer to a request that was not read whole, this much more is read and thrown away, so that
+/// the kernel does not reset the connection before the client has seen the answer.
+const LINGER_BYTES: usize = 1024 * 1024;
+/// And for no longer than this.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+/// Serves one connection to its end.
+pub async fn serve(thread: Rc<Thread>, listener: Arc<Listener>, socket: Socket, peer: SocketAddr) {
+    let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
+    let mut connection = Connection { thread, listener, socket, peer, deadlines, served: 0 };
+    let mut unread = Unread::default();
+    loop {
+        let head = match connection.next_head(&mut unread).await {
+            Some(head) => head,
+            None => return,
+        };
+        match connection.exchange(head, &mut unread).await {
+            Next::KeepAlive => {}
+            Next::Close => return connection.socket.shutdown_write(),
+            Next::Linger => return connection.linger(unread).await,
+            Next::Cut => return,
+            Next::Tunnel(join) => return connection.into_tunnel(join, unread),
+        }
+    }
+}
+
+struct Connection {
+    thread: Rc<Thread>,
+    listener: Arc<Listener>,
+    socket: Socket,
+    peer: SocketAddr,
+    deadlines: Deadlines,
+    served: u64,
+}
+
+/// A head that was read, and when its first byte came.
+struct Begun {
+    head: RequestHead,
+    at_ns: u64,
+}
+
+impl Connection {
+    /// Waits for a request and reads its head. `None`: the connection is over.
+    async fn next_head(&mut self, unread: &mut Unread) -> Option<Begun> {
+        let mut bytes = unread.take();
+        if bytes.is_empty() {
+            self.thread.buffers.give_back(std::mem::take(&mut bytes));
+            self.await_first_byte().await?;
+            bytes = self.thread.buffers.small();
+        }
+        self.renew_listener();
+        let at_ns = clock::now_ns();
+        let settings = &self.listener.settings;
+        let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
+        let mut scanner = Scanner::default();
+        let down = &self.deadlines.down;
+        down.set(settings.request_head_timeout);
+        strip_empty_line(&mut bytes);
+        let read = down.guard(read_head(&self.socket, &mut bytes, limits, &mut scanner)).await;
+        down.clear();
+        let cause = match read {
+            Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
+                Ok(head) => return Some(Begun { head, at_ns }),
+                Err(violation) => request_cause(violation),
+            },
+            // Leaving in the middle of a head is no exchange; leaving between two is normal.
+            Ok(Ok(Ok(HeadRead::Ended(_))) | Err(_)) => return None,
+            Ok(Ok(Err(violation))) => request_cause(violation),
+            Err(_) => Cause::HeadTimeout,
+        };
+        self.refuse(cause, at_ns).await;
+        None
+    }
+
+    /// Waits without holding a buffer.
+    async fn await_first_byte(&self) -> Option<()> {
+        let down = &self.deadlines.down;
+        let timeout = match self.served {
+            0 => self.listener.settings.request_head_timeout,
+            _ => self.listener.settings.keep_alive_timeout,
+        };
+        down.set(timeout);
+        down.set_idle(true);
+        if self.thread.draining.get() {
+            down.set_at(0);
+        }
+        let ready = down.guard(poll_fn(|cx| self.socket.poll_read_ready(cx))).await;
+        down.set_idle(false);
+        down.clear();
+        ready.ok()?.ok()
+    }
+
+    /// A reload may have changed the listener's settings; a connection follows from request to request.
+    fn renew_listener(&mut self) {
+        let view = self.thread.view();
+        let same =
+            |listener: &&Arc<Listener>| listener.settings.name == self.listener.settings.name;
+        if let Some(listener) = view.snapshot.listeners.iter().find(same)
+            && !Arc::ptr_eq(listener, &self.listener)
+        {
+            self.listener = listener.clone();
+        }
+    }
+
+    fn parse(
+        &self,
+        mut bytes: Vec<u8>,
+        length: usize,
+        unread: &mut Unread,
+    ) -> Result<RequestHead, Violation> {
+        if bytes.len() > length {
+            let mut rest = self.thread.buffers.small();
+            rest.extend_from_slice(&bytes[length..]);
+            bytes.truncate(length);
+            *unread = Unread::new(rest);
+        }
+        RequestHead::parse(bytes, self.thread.buffers.fields()).map_err(|(violation, bytes)| {
+            self.thread.buffers.give_back(bytes);
+            violation
+        })
+    }
+
+    async fn exchange(&mut self, begun: Begun, unread: &mut Unread) -> Next {
+        self.served += 1;
+        let client = Client {
+            thread: &self.thread,
+            socket: &self.socket,
+            listener: self.listener.clone(),
+            peer: self.peer,
+            last: self.served >= self.listener.settings.max_requests || self.is_orphan(),
+        };
+        exchange(&client, begun.head, unread, &self.deadlines, begun.at_ns).await
+    }
+
+    /// The listener was removed by a reload: this exchange is the connection's last.
+    fn is_orphan(&self) -> bool {
+        let view = self.thread.view();
+        !view.snapshot.listeners.iter().any(|listener| Arc::ptr_eq(listener, &self.listener))
+    }
+
+    /// Answers a request that could not be read, and ends the connection.
+    async fn refuse(&mut self, cause: Cause, at_ns: u64) {
+        let mut record = Record::begin(&self.thread, self.peer, at_ns);
+        record.status = cause.status();
+        let shape = answer::Shape {
+            json: false,
+            to_head: false,
+            keep_alive: false,
+            maintaining: false,
+            request_id: record.id.as_str(),
+        };
+        let mut out = self.thread.buffers.small();
+        answer::write(&mut out, &cause, &shape);
+        let stall = (&self.deadlines.down, self.listener.settings.send_timeout);
+        let written = write_all(&self.socket, [&out, &[], &[]], stall, &mut 0).await;
+        self.thread.buffers.give_back(out);
+        record.cause = Some(cause);
+        let view = self.thread.view();
+        record.finish(&self.thread, &view, &self.listener, None);
+        if written.is_ok() {
+            self.linger(Unread::default()).await;
+        }
+    }
+
+    /// Reads on a little and throws it away.
+    async fn linger(&self, _unread: Unread) {
+        self.socket.shutdown_write();
+        let down = &self.deadlines.down;
+        down.set(LINGER_TIME);
+        let drained = poll_fn(|cx| {
+            let mut scratch = self.thread.scratch.borrow_mut();
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                match ready!(self.socket.poll_read_slice(cx, &mut scratch)) {
+                    Ok(n @ 1..) => left = left.saturating_sub(n),
+                    _ => break,
+                }
+            }
+            std::task::Poll::Ready(())
+        });
+        // Whatever came of it, the connection ends now.
+        let _ = down.guard(drained).await;
+    }
+
+    fn into_tunnel(
+        self,
+        join: Box<dyn FnOnce(Socket, Vec<u8>) -> tunnel::Tunnel>,
+        mut unread: Unread,
+    ) {
+        // The early bytes are few or none: a vector of their own, so that the buffer goes back.
+        let early = unread.take();
+        let exact = early.to_vec();
+        self.thread.buffers.give_back(early);
+        tunnel::spawn(self.thread, join(self.socket, exact));
+    }
+}
+
+/// An empty line before a request is passed over (RFC 9112, 2.2): one, as a careless client sends it.
+fn strip_empty_line(bytes: &mut Vec<u8>) {
+    if bytes.starts_with(b"\r\n") && bytes.len() <= SMALL {
+        bytes.drain(..2);
+    }
+}
+
+fn request_cause(violation: Violation) -> Cause {
+    match violation {
+        Violation::Malformed(what) => Cause::BadRequest(what),
+        Violation::NotImplemented(what) => Cause::NotImplemented(what),
+        Violation::Expectation => Cause::ExpectationUnknown,
+        Violation::HeadTooLarge | Violation::TooManyFields => Cause::HeadTooLarge,
+        Violation::LineTooLong => Cause::UriTooLong,
+    }
+}

@@ -1,0 +1,455 @@
+//! One attempt: connect, send, await the head, pass the answer on; and what a node's conduct means for it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::attempt::{self, Awaiting, Sending, await_head, send};
+use super::client::Unread;
+use super::pick::InFlight;
+use super::record::Attempt;
+use super::respond::{Progress, Responding, respond};
+use super::tunnel::Tunnel;
+use super::upload::{Flags, Upload};
+use super::view::{LocalMember, LocalUpstream};
+use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
+use crate::balance::ewma;
+use crate::clock;
+use crate::error::Cause;
+use crate::headers::{self, ForClient};
+use crate::health::outlier::FailureKind;
+use crate::http1::body::Framing;
+use crate::http1::field::Known;
+use crate::http1::response::ResponseHead;
+use crate::net::Socket;
+use crate::telemetry::metrics::{AttemptResult, PoolEvent, RetryReason};
+use crate::upstream::{Connection, PoolLimits, Signal};
+
+/// For this long after a request was lost on a kept connection, what is unsafe to repeat uses new ones.
+const DISTRUST_NS: u64 = 60_000_000_000;
+
+/// How a try ended that did not fail.
+enum Tried {
+    /// An answer was passed on, to its end or into a tunnel.
+    Answered {
+        next: Next,
+        /// Not a gateway's error.
+        healthy: bool,
+    },
+    /// The node provably did not run it, and another may.
+    Refused,
+}
+
+/// What came back from a node.
+enum Reply {
+    Refused,
+    Upgraded(ResponseHead),
+    Passed {
+        next: Next,
+        /// The connection may be kept, and by which hint.
+        keep: Option<Option<Duration>>,
+        healthy: bool,
+    },
+}
+
+/// What is learnt while an attempt runs, whether its future ends or is dropped.
+#[derive(Default)]
+struct Seen {
+    /// Bytes of the request that the kernel took.
+    sent: Cell<u64>,
+    reused: Cell<bool>,
+    /// The head came and looked healthy.
+    healthy: Cell<Option<bool>>,
+}
+
+impl Exchange<'_> {
+    /// One try at one node, with everything that follows from how it ends.
+    pub(super) async fn attempt_at(
+        &mut self,
+        node: usize,
+        plan: &mut Plan<'_>,
+        upload: &mut Upload,
+        unread: &mut Unread,
+    ) -> Result<Attempted, Failure> {
+        let upstream = plan.upstream;
+        let member = &upstream.nodes[node];
+        let probation = member.local.node.take_probation();
+        let mut in_flight = InFlight::begin(upstream, node);
+        let begun = clock::now_ns();
+        let seen = Seen::default();
+        let tried = self.try_node(node, plan, (upload, unread), &mut in_flight, &seen).await;
+        let took_ns = clock::now_ns() - begun;
+        let race = is_race(&tried, &seen);
+        let (result, verdict) = match &tried {
+            Ok(Tried::Refused) => (AttemptResult::Maintaining, None),
+            Ok(Tried::Answered { healthy, .. }) => (AttemptResult::Ok, Some(*healthy)),
+            Err(cause) => (attempt_result(cause), node_verdict(cause, race).or(seen.healthy.get())),
+        };
+        member.local.node.metrics.attempt(result);
+        self.record.attempts.push(Attempt {
+            node: member.local.clone(),
+            result,
+            sent: seen.sent.get(),
+            reused: seen.reused.get(),
+            ns: took_ns,
+        });
+        self.judge(member, upstream, verdict, tried.as_ref().err(), took_ns);
+        if probation {
+            self.end_probation(member, verdict);
+        }
+        match tried {
+            Ok(Tried::Answered { next, .. }) => Ok(Attempted::Done(next)),
+            Ok(Tried::Refused) => {
+                upstream.pass_over(node, plan.wish.app, clock::now_ns());
+                plan.wish.tried.push(node);
+                upstream.upstream.metrics.retries[RetryReason::Refused as usize].inc();
+                Ok(Attempted::Again)
+            }
+            Err(cause) => {
+                if race {
+                    self.lost_race(member, plan);
+                }
+                Err(Failure { cause, sent: seen.sent.get(), reused: seen.reused.get() })
+            }
+        }
+    }
+
+    fn lost_race(&self, member: &LocalMember, plan: &Plan<'_>) {
+        let node = &member.local.node;
+        node.metrics.pool(PoolEvent::StaleRace);
+        if !plan.wish.safe_to_repeat {
+            node.distrust_reuse_until(clock::now_ns() + DISTRUST_NS);
+        }
+    }
+
+    /// What a node's conduct means for its future. `None`: nothing.
+    fn judge(
+        &self,
+        member: &LocalMember,
+        upstream: &LocalUpstream,
+        healthy: Option<bool>,
+        failed: Option<&Cause>,
+        took_ns: u64,
+    ) {
+        let (node, thread, now) = (&member.local.node, self.client.thread, clock::now_ns());
+        match healthy {
+            None => return,
+            Some(true) => return node.record_success(),
+            Some(false) => {}
+        }
+        // Failures count as slow, so that fast errors attract nobody.
+        let median = upstream.upstream.shared.median_latency_ns.load(Relaxed);
+        let penalty = ewma::failure_sample(took_ns, median);
+        node.observe_latency(thread.index, penalty, median, now);
+        let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
+        let settings = &upstream.upstream.settings.outlier_detection;
+        let in_a_row = node.record_failure(settings.consecutive_failures, now);
+        if settings.enabled && in_a_row && member.local.may_signal(now) {
+            thread.signal(Signal::Failing(node.clone(), kind));
+        }
+        if kind == FailureKind::Connect {
+            // A node that cannot be reached has lost what is in the pool as well.
+            member.local.clear();
+            thread.signal(Signal::ProbeNow(node.clone()));
+        }
+    }
+
+    fn end_probation(&self, member: &LocalMember, verdict: Option<bool>) {
+        let node = &member.local.node;
+        match verdict {
+            Some(ok) => self.client.thread.signal(Signal::Probation(node.clone(), ok)),
+            None => node.return_probation(),
+        }
+    }
+
+    /// Connects, sends, awaits the head, and passes the answer on unless it proves a refusal.
+    async fn try_node(
+        &mut self,
+        node: usize,
+        plan: &Plan<'_>,
+        (upload, unread): (&mut Upload, &mut Unread),
+        in_flight: &mut InFlight<'_>,
+        seen: &Seen,
+    ) -> Result<Tried, Cause> {
+        let member = &plan.upstream.nodes[node];
+        let connection = self.connection(member, plan).await?;
+        seen.reused.set(connection.reused);
+        let stall = plan.upstream.upstream.settings.body_idle_timeout;
+        let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
+        send(connection.socket(), &sending, &self.deadlines.down, stall)
+            .await
+            .map_err(|_| Cause::ConnectionTerminated)?;
+        let sent_ns = clock::now_ns();
+        member.local.node.sent(self.client.thread.index, sent_ns);
+        let flags = Flags::of(upload);
+        let reply = self
+            .reply((node, plan), connection.socket(), (upload, unread), in_flight, (seen, &flags))
+            .await?;
+        let (next, healthy) = match reply {
+            Reply::Refused => return Ok(Tried::Refused),
+            Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, true),
+            Reply::Passed { next, keep, healthy } => {
+                if let Some(hint) = keep {
+                    let limits = PoolLimits::of(&plan.upstream.upstream.settings);
+                    connection.give_back(hint, limits);
+                }
+                (next, healthy)
+            }
+        };
+        member.local.node.metrics.response.observe((clock::now_ns() - sent_ns) as f64 / 1e9);
+        Ok(Tried::Answered { next, healthy })
+    }
+
+    /// Awaits the head and passes the answer on, while the rest of the body goes up or the client is
+    /// watched.
+    async fn reply(
+        &mut self,
+        (node, plan): (usize, &Plan<'_>),
+        socket: &Socket,
+        (upload, unread): (&mut Upload, &mut Unread),
+        in_flight: &mut InFlight<'_>,
+        (seen, flags): (&Seen, &Flags),
+    ) -> Result<Reply, Cause> {
+        let member = &plan.upstream.nodes[node];
+        let sent_ns = clock::now_ns();
+        let (client, up) = (self.client, &self.deadlines.up);
+        let stall = plan.upstream.upstream.settings.body_idle_timeout;
+        let mut beside = pin!(async {
+            match upload.pump(client, unread, (socket, stall), up, (&seen.sent, flags)).await {
+                Err(cause) => cause,
+                Ok(()) => client.watch(unread).await,
+            }
+        });
+        let awaiting = Awaiting {
+            client,
+            node: &member.local.node,
+            socket,
+            settings: &plan.upstream.upstream.settings,
+            to_head: self.head.method() == b"HEAD",
+            expects_continue: self.head.expect_continue,
+            interim: self.head.version_11,
+            until_ns: plan.until_ns,
+        };
+        let head = await_head(&awaiting, in_flight, &self.deadlines.down, beside.as_mut()).await;
+        in_flight.set_lingering(false);
+        let mut head = head?;
+        self.head_received(member, plan, &head, sent_ns);
+        let refused = attempt::refusal(&awaiting, &mut head, &self.deadlines.down).await.is_some();
+        if refused {
+            self.ask_for_probe(member);
+            if !flags.streamed.get() && self.another_may_take_it(node, plan) {
+                return Ok(Reply::Refused);
+            }
+        }
+        let healthy = refused || !matches!(head.status, 502..=504);
+        seen.healthy.set(Some(healthy));
+        if head.status == 101 {
+            return Ok(Reply::Upgraded(head));
+        }
+        let passed = self.pass_on(head, socket, (node, plan), flags, beside.as_mut()).await?;
+        Ok(Reply::Passed { next: passed.0, keep: passed.1, healthy })
+    }
+
+    async fn connection(
+        &mut self,
+        member: &LocalMember,
+        plan: &Plan<'_>,
+    ) -> Result<Connection, Cause> {
+        let now = clock::now_ns();
+        // A tunnel keeps its connection for itself: it may as well be a new one.
+        let reusable = !plan.race_lost && !self.head.websocket;
+        if reusable && let Some(kept) = member.local.take(plan.wish.safe_to_repeat, now) {
+            return Ok(kept);
+        }
+        let timeout = plan.upstream.upstream.settings.connect_timeout;
+        let down = &self.deadlines.down;
+        let opened = member.local.connect(&self.client.thread.dial, down, timeout).await?;
+        self.record.connect_ns = Some(clock::now_ns() - now);
+        Ok(opened)
+    }
+
+    fn head_received(
+        &mut self,
+        member: &LocalMember,
+        plan: &Plan<'_>,
+        head: &ResponseHead,
+        sent_ns: u64,
+    ) {
+        let (node, thread, now) = (&member.local.node, self.client.thread, clock::now_ns());
+        let took = now - sent_ns;
+        node.head_received(thread.index, now);
+        node.metrics.head.observe(took as f64 / 1e9);
+        node.metrics.head_received(head.status);
+        self.record.header_ns = Some(took);
+        if plan.feeds_latency && !head.event_stream {
+            let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
+            node.observe_latency(thread.index, took, median, now);
+        }
+        if let Some(id) = head.value(Known::XRequestId) {
+            self.record.upstream_request_id.clear();
+            self.record.upstream_request_id.extend_from_slice(id);
+        }
+    }
+
+    /// Whether a node is left that has not refused this exchange.
+    fn another_may_take_it(&self, node: usize, plan: &Plan<'_>) -> bool {
+        let now = clock::now_ns();
+        let nodes = plan.upstream.nodes.iter().enumerate();
+        now < plan.until_ns
+            && nodes.filter(|(index, _)| *index != node).any(|(index, member)| {
+                !plan.wish.tried.contains(&index)
+                    && member.local.node.eligible(plan.wish.safe_to_repeat)
+                    && !plan.upstream.is_passed_over(index, plan.wish.app, now)
+            })
+    }
+
+    fn ask_for_probe(&self, member: &LocalMember) {
+        if member.local.may_signal(clock::now_ns()) {
+            self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
+        }
+    }
+
+    /// Passes an answer on. Also says whether the node's connection may be kept, and by which hint.
+    async fn pass_on<S: Future<Output = Cause>>(
+        &mut self,
+        head: ResponseHead,
+        socket: &Socket,
+        (node, plan): (usize, &Plan<'_>),
+        flags: &Flags,
+        beside: Pin<&mut S>,
+    ) -> Result<(Next, Option<Option<Duration>>), Cause> {
+        let settings = &plan.upstream.upstream.settings;
+        let framing = match (head.framing, self.head.version_11) {
+            (Framing::Chunked | Framing::UntilClose, true) => Framing::Chunked,
+            (Framing::Chunked | Framing::UntilClose, false) => Framing::UntilClose,
+            (known, _) => known,
+        };
+        let keep_alive = self.keeps_alive() && framing != Framing::UntilClose && flags.done.get();
+        let cookie = self.set_cookie(plan.upstream, node, &plan.wish);
+        let id = self.record.id;
+        let responding = Responding {
+            client: self.client,
+            socket,
+            parts: ForClient {
+                framing,
+                version_11: self.head.version_11,
+                keep_alive,
+                request_id: id.as_str(),
+                set_cookie: cookie.as_deref(),
+            },
+            // An event stream says nothing for as long as nothing happens.
+            idle: if head.event_stream { Duration::ZERO } else { settings.body_idle_timeout },
+        };
+        let (node_keeps, hint, status) = (head.keep_alive, head.keep_alive_hint, head.status);
+        let mut progress = Progress::default();
+        let result = respond(&responding, head, &self.deadlines.down, beside, &mut progress).await;
+        self.begun = progress.begun;
+        self.record.bytes_out = progress.bytes;
+        self.record.status = status;
+        self.record.from_node = true;
+        result?;
+        let keep = (node_keeps && progress.clean && flags.done.get()).then_some(hint);
+        let next = match (keep_alive, flags.done.get()) {
+            (true, _) => Next::KeepAlive,
+            (false, true) => Next::Close,
+            (false, false) => Next::Linger,
+        };
+        Ok((next, keep))
+    }
+
+    /// The cookie that brings the client back to this node, unless it has one that does.
+    fn set_cookie(
+        &self,
+        upstream: &LocalUpstream,
+        node: usize,
+        wish: &super::Wish,
+    ) -> Option<String> {
+        let (sticky, signer) =
+            (upstream.upstream.settings.sticky.as_ref()?, upstream.signer.as_ref()?);
+        let key = upstream.nodes[node].sticky_key;
+        if wish.sticky == Some(key) {
+            return None;
+        }
+        let value = signer.sign(key, unix_s());
+        let max_age = sticky.max_life.as_secs();
+        let cookie = &sticky.cookie;
+        Some(format!("{cookie}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax"))
+    }
+
+    /// The node agreed to a WebSocket: tells the client, and joins the two.
+    async fn upgrade(
+        &mut self,
+        head: ResponseHead,
+        connection: Connection,
+        plan: &Plan<'_>,
+    ) -> Result<Next, Cause> {
+        if !self.head.websocket || !head.upgrade_websocket {
+            return Err(Cause::BadResponse("an upgrade that nobody asked for"));
+        }
+        let id = self.record.id;
+        let parts = ForClient {
+            framing: Framing::Empty,
+            version_11: true,
+            keep_alive: true,
+            request_id: id.as_str(),
+            set_cookie: None,
+        };
+        let mut out = self.client.thread.buffers.small();
+        headers::write_response(&mut out, &head, &parts);
+        self.begun = true;
+        self.client.write([&out, &[], &[]], &self.deadlines.down).await?;
+        self.client.thread.buffers.give_back(out);
+        self.record.status = 101;
+        self.record.from_node = true;
+        let from_node = head.bytes[head.length_of_head..].to_vec();
+        head.recycle(&self.client.thread.buffers);
+        let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
+        let local = connection.local().clone();
+        let node = connection.into_socket();
+        Ok(Next::Tunnel(Box::new(move |client, from_client| Tunnel {
+            client,
+            node,
+            local,
+            idle,
+            from_client,
+            from_node,
+        })))
+    }
+}
+
+/// A request that was lost because the node closed a kept connection at the moment of its reuse.
+fn is_race(tried: &Result<Tried, Cause>, seen: &Seen) -> bool {
+    let terminated = matches!(tried, Err(Cause::ConnectionTerminated));
+    terminated && seen.reused.get()
+}
+
+fn attempt_result(cause: &Cause) -> AttemptResult {
+    match cause {
+        Cause::ConnectFailed(_) | Cause::ConnectRefused | Cause::ConnectTimeout => {
+            AttemptResult::Connect
+        }
+        Cause::ConnectionTerminated | Cause::ResponseIncomplete => AttemptResult::Reset,
+        Cause::ResponseTimeout | Cause::ResponseBodyTimeout | Cause::Deadline => {
+            AttemptResult::Timeout
+        }
+        Cause::BadResponse(_) | Cause::ResponseHeadTooLarge => AttemptResult::Invalid,
+        _ => AttemptResult::Cancelled,
+    }
+}
+
+/// Whether a failed attempt speaks against its node: not when the client or we are the cause, nor when a
+/// kept connection was closed at the moment of its reuse, which is nobody's fault.
+fn node_verdict(cause: &Cause, race: bool) -> Option<bool> {
+    let against = cause.side() == crate::error::Side::Node && !race;
+    against.then_some(false)
+}
+
+fn failure_kind(cause: &Cause) -> FailureKind {
+    match attempt_result(cause) {
+        AttemptResult::Connect => FailureKind::Connect,
+        AttemptResult::Timeout => FailureKind::Timeout,
+        _ => FailureKind::Reset,
+    }
+}

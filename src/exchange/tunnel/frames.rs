@@ -1,0 +1,144 @@
+//! Where WebSocket frames begin and end (RFC 6455, 5.2): headers are read, payloads only counted.
+
+/// The endpoint goes away (RFC 6455, 7.4.1).
+pub const GOING_AWAY: u16 = 1001;
+/// The service restarts; clients may come back (IANA's registry of close codes).
+pub const SERVICE_RESTART: u16 = 1012;
+
+/// Bytes of the longest header: two, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
+
+/// Follows one direction of a tunnel.
+#[derive(Debug, Default)]
+pub struct FrameTracker {
+    header: [u8; MAX_HEADER],
+    have: u8,
+    payload: u64,
+    broken: bool,
+}
+
+impl FrameTracker {
+    /// Takes the bytes that pass.
+    pub fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.broken {
+            if self.payload > 0 {
+                let part = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+                self.payload -= part as u64;
+                bytes = &bytes[part..];
+                continue;
+            }
+            self.header[usize::from(self.have)] = bytes[0];
+            self.have += 1;
+            bytes = &bytes[1..];
+            if let Some(payload) = self.complete() {
+                self.have = 0;
+                self.payload = payload;
+            }
+        }
+    }
+
+    /// Nothing of a frame has passed since the last one ended.
+    pub fn at_boundary(&self) -> bool {
+        self.have == 0 && self.payload == 0 && !self.broken
+    }
+
+    /// What passed so far can be frames.
+    pub fn is_websocket(&self) -> bool {
+        !self.broken
+    }
+
+    /// The payload's length, once the header is complete.
+    fn complete(&mut self) -> Option<u64> {
+        let have = usize::from(self.have);
+        if have < 2 {
+            // Opcodes 3 to 7 and 11 to 15 are reserved: whatever this is, it is no WebSocket.
+            self.broken = matches!(self.header[0] & 0x0f, 3..=7 | 11..=15);
+            return None;
+        }
+        let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
+        let extended = match self.header[1] & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        if have < 2 + extended + mask {
+            return None;
+        }
+        let length = &self.header[2..2 + extended];
+        Some(match extended {
+            0 => u64::from(self.header[1] & 0x7f),
+            _ => length.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+        })
+    }
+}
+
+/// A Close frame as a server sends it.
+pub fn close(code: u16) -> [u8; 4] {
+    let [high, low] = code.to_be_bytes();
+    [0x88, 2, high, low]
+}
+
+/// A Close frame as a client must send it: masked.
+pub fn masked_close(code: u16, mask: u32) -> [u8; 8] {
+    let ([high, low], [a, b, c, d]) = (code.to_be_bytes(), mask.to_be_bytes());
+    [0x88, 0x82, a, b, c, d, high ^ a, low ^ b]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(length: usize, masked: bool) -> Vec<u8> {
+        let mask = if masked { 0x80 } else { 0 };
+        let mut frame = vec![0x81];
+        match length {
+            0..126 => frame.push(mask | length as u8),
+            126..65536 => {
+                frame.push(mask | 126);
+                frame.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+            _ => {
+                frame.push(mask | 127);
+                frame.extend_from_slice(&(length as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(if masked { &[1, 2, 3, 4] } else { &[] });
+        frame.resize(frame.len() + length, b'x');
+        frame
+    }
+
+    #[test]
+    fn finds_boundaries_however_the_bytes_arrive() {
+        for length in [0, 1, 125, 126, 65535, 65536, 70000] {
+            for masked in [false, true] {
+                let bytes = frame(length, masked);
+                for piece in [1, 7, bytes.len()] {
+                    let mut tracker = FrameTracker::default();
+                    for part in bytes.chunks(piece) {
+                        tracker.pass(part);
+                    }
+                    assert!(tracker.at_boundary(), "{length} {masked} {piece}");
+                    tracker.pass(&bytes[..1]);
+                    assert!(!tracker.at_boundary());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_websocket_has_no_boundary() {
+        let mut tracker = FrameTracker::default();
+        tracker.pass(b"GET / HTTP/1.1\r\n");
+        assert!(!tracker.is_websocket() && !tracker.at_boundary());
+    }
+
+    #[test]
+    fn close_frames() {
+        let mut tracker = FrameTracker::default();
+        tracker.pass(&close(GOING_AWAY));
+        tracker.pass(&masked_close(SERVICE_RESTART, 0xdead_beef));
+        assert!(tracker.at_boundary());
+        let masked = masked_close(1001, 0x0102_0304);
+        assert_eq!([masked[6] ^ 1, masked[7] ^ 2], 1001u16.to_be_bytes());
+    }
+}

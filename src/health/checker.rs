@@ -1,0 +1,227 @@
+//! From the verdicts of one node's probes to its health.
+
+use std::time::Duration;
+
+use super::{HealthState, Verdict};
+use crate::nocobase::{Refusal, RefusalKind};
+
+/// Between probes while a state is about to change: three time-outs or refusals are soon seen.
+const FAST: Duration = Duration::from_millis(500);
+/// Between probes of a node that is out: it is wanted back, but it has other things to do.
+const OUT: Duration = Duration::from_secs(1);
+/// Probes are spread by this share in both directions, so that those of many balancers drift apart.
+const JITTER: f64 = 0.1;
+/// For so long an unchecked node never gets traffic, whatever the need.
+const UNCHECKED_GRACE: Duration = Duration::from_secs(5);
+
+/// What else is known when a verdict is recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// The node sent a head to real traffic within the last 2 s.
+    pub answered_traffic_recently: bool,
+    /// No other node of its tier is eligible.
+    pub last_eligible: bool,
+    /// One more node may be out without exceeding `max_ejected`.
+    pub may_take_out: bool,
+}
+
+/// A node's health changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Before.
+    pub from: HealthState,
+    /// After.
+    pub to: HealthState,
+    /// Why, for the log line and `status`.
+    pub cause: String,
+}
+
+/// The health of one node. Times are since any fixed moment.
+///
+/// A statement needs no vote, a silence does: `maintaining` takes a node out after one probe, anything
+/// else that is bad after `fall` in a row. A time-out moreover takes out nobody who answers real traffic,
+/// nor the last eligible node, nor more nodes than `max_ejected`: slow is not dead.
+///
+/// The first good probe admits a node of which nothing is known, so that a start is quick. After any bad
+/// verdict it takes `rise` in a row, also after `starting` and `maintaining`: NocoBase restarts in place
+/// at the end of its start command, and with PM2 each probe meets one of several workers, so a single
+/// `ok` may come before, or beside, the next refusal. At the fast interval that costs half a second.
+#[derive(Clone, Debug)]
+pub struct Checker {
+    rise: u32,
+    fall: u32,
+    interval: Duration,
+    state: HealthState,
+    since: Duration,
+    good: u32,
+    bad: u32,
+    /// Bad ones in a row of which none was a time-out.
+    hard: u32,
+    last: Option<Verdict>,
+    last_bad: Option<Verdict>,
+}
+
+impl Checker {
+    /// A node of which nothing is known, at `now`. `interval` is that of a node that is up.
+    #[must_use]
+    pub fn new(rise: u32, fall: u32, interval: Duration, now: Duration) -> Self {
+        Self {
+            rise: rise.max(1),
+            fall: fall.max(1),
+            interval,
+            state: HealthState::Unchecked,
+            since: now,
+            good: 0,
+            bad: 0,
+            hard: 0,
+            last: None,
+            last_bad: None,
+        }
+    }
+
+    /// Takes a reloaded file's thresholds; the state and the rows stay.
+    pub fn reconfigure(&mut self, rise: u32, fall: u32, interval: Duration) {
+        (self.rise, self.fall, self.interval) = (rise.max(1), fall.max(1), interval);
+    }
+
+    /// Counts a verdict, and tells if it changed the node's health.
+    pub fn record(
+        &mut self,
+        verdict: Verdict,
+        circumstances: &Circumstances,
+        now: Duration,
+    ) -> Option<Change> {
+        self.count(&verdict);
+        let to = self.judge(&verdict, circumstances);
+        let cause = self.cause(&verdict);
+        if verdict != Verdict::Good {
+            self.last_bad = Some(verdict.clone());
+        }
+        self.last = Some(verdict);
+        if to == self.state {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.state, to);
+        self.since = now;
+        Some(Change { from, to, cause })
+    }
+
+    /// Until the next probe should begin; `jitter` is 0 to 1 at random.
+    #[must_use]
+    pub fn next_in(&self, jitter: f64) -> Duration {
+        let up = self.state == HealthState::Up;
+        let open_row = if up { self.bad > 0 } else { self.good > 0 };
+        let interval = match self.state {
+            HealthState::Unchecked => FAST,
+            _ if open_row => FAST,
+            HealthState::Up => self.interval,
+            HealthState::Starting | HealthState::Maintaining | HealthState::Down => OUT,
+        };
+        // An operator who asks for more frequent probes gets them in every state.
+        interval.min(self.interval).mul_f64(1.0 - JITTER + 2.0 * JITTER * jitter.clamp(0.0, 1.0))
+    }
+
+    /// The node's health.
+    #[must_use]
+    pub fn state(&self) -> HealthState {
+        self.state
+    }
+
+    /// Since when it has been so.
+    #[must_use]
+    pub fn since(&self) -> Duration {
+        self.since
+    }
+
+    /// What the last probe found.
+    #[must_use]
+    pub fn last_verdict(&self) -> Option<&Verdict> {
+        self.last.as_ref()
+    }
+
+    /// What NocoBase said of itself, while that is the last that was held against it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.last_bad {
+            Some(Verdict::NotServing(refusal)) if self.state != HealthState::Up => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Whether time-outs took it out: such nodes count towards `max_ejected`, so the caller adds them
+    /// to the ejected ones when it fills in [`Circumstances::may_take_out`].
+    #[must_use]
+    pub fn is_out_by_timeout(&self) -> bool {
+        self.state == HealthState::Down && self.last_bad == Some(Verdict::Timeout)
+    }
+
+    /// Whether, as far as probes know, a request may go to this node when none is eligible: one that
+    /// is merely slow, or whose health path is wrong, may work; one that refuses or says that it does
+    /// not serve cannot. A node that is up can still be ejected, and may then be asked.
+    #[must_use]
+    pub fn may_fail_open(&self, now: Duration) -> bool {
+        let soft =
+            matches!(self.last_bad, None | Some(Verdict::Timeout | Verdict::WrongBody { .. }));
+        match self.state {
+            HealthState::Up => self.bad == 0 || soft,
+            HealthState::Down => soft,
+            HealthState::Unchecked => soft && now.saturating_sub(self.since) >= UNCHECKED_GRACE,
+            HealthState::Starting | HealthState::Maintaining => false,
+        }
+    }
+
+    fn count(&mut self, verdict: &Verdict) {
+        let good = *verdict == Verdict::Good;
+        // A statement takes effect by itself; a row begins after it.
+        let bad = !good && !matches!(verdict, Verdict::NotServing(_));
+        let hard = bad && *verdict != Verdict::Timeout;
+        self.good = if good { self.good.saturating_add(1) } else { 0 };
+        self.bad = if bad { self.bad.saturating_add(1) } else { 0 };
+        self.hard = if hard { self.hard.saturating_add(1) } else { 0 };
+    }
+
+    fn judge(&self, verdict: &Verdict, circumstances: &Circumstances) -> HealthState {
+        match verdict {
+            Verdict::Good => self.after_good(),
+            Verdict::NotServing(refusal) => match refusal.kind {
+                RefusalKind::Starting => HealthState::Starting,
+                RefusalKind::Maintaining => HealthState::Maintaining,
+                RefusalKind::Down => HealthState::Down,
+            },
+            Verdict::Timeout => self.after_timeout(circumstances),
+            _ if self.hard >= self.fall => HealthState::Down,
+            // Time-outs among them: the row counts, but as softly as its softest part.
+            _ => self.after_timeout(circumstances),
+        }
+    }
+
+    fn after_good(&self) -> HealthState {
+        let first = self.state == HealthState::Unchecked && self.last.is_none();
+        if first || self.good >= self.rise { HealthState::Up } else { self.state }
+    }
+
+    fn after_timeout(&self, circumstances: &Circumstances) -> HealthState {
+        let spared = circumstances.answered_traffic_recently
+            || circumstances.last_eligible
+            || !circumstances.may_take_out;
+        match self.state {
+            HealthState::Up if self.bad >= self.fall && !spared => HealthState::Down,
+            HealthState::Unchecked if self.bad >= self.fall => HealthState::Down,
+            // A node that said it was busy and now says nothing is believed: it stays what it said,
+            // which also keeps fail open away from it.
+            state => state,
+        }
+    }
+
+    fn cause(&self, verdict: &Verdict) -> String {
+        let row = if *verdict == Verdict::Good { self.good } else { self.bad };
+        match verdict {
+            Verdict::Good => format!("good probes in a row: {row}"),
+            Verdict::NotServing(_) => verdict.to_string(),
+            _ => format!("bad probes in a row: {row}; the last: {verdict}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const T0: Duration = Duration::from_secs(1_000);
+const INTERVAL: Duration = Duration::from_secs(2);
+const FREE: Circumstances =
+    Circumstances { answered_traffic_recently: false, last_eligible: false, may_take_out: true };
+
+fn checker() -> Checker {
+    Checker::new(2, 3, INTERVAL, T0)
+}
+
+fn refused() -> Verdict {
+    Verdict::Refused { detail: "connection refused".into() }
+}
+
+fn says(kind: RefusalKind, code: &str) -> Verdict {
+    let refusal = Refusal { code: code.into(), message: "text".into(), command: None, kind };
+    Verdict::NotServing(refusal)
+}
+
+fn maintaining() -> Verdict {
+    says(RefusalKind::Maintaining, "APP_COMMANDING")
+}
+
+/// Records the letters: g good, t time-out, r refused, m maintaining, s starting, x stopped,
+/// w wrong body, e status 500, b garbage.
+fn feed(checker: &mut Checker, letters: &str, circumstances: &Circumstances) {
+    for letter in letters.chars() {
+        let verdict = match letter {
+            'g' => Verdict::Good,
+            't' => Verdict::Timeout,
+            'r' => refused(),
+            'm' => maintaining(),
+            's' => says(RefusalKind::Starting, "APP_STARTING"),
+            'x' => says(RefusalKind::Down, "APP_STOPPED"),
+            'w' => Verdict::WrongBody { html: true },
+            'e' => Verdict::Status(500),
+            'b' => Verdict::Garbage { detail: "no status line".into() },
+            other => panic!("{other}"),
+        };
+        checker.record(verdict, circumstances, T0);
+    }
+}
+
+#[test]
+fn verdicts_lead_to_states() {
+    use HealthState::*;
+    let cases = [
+        ("", Unchecked, "nothing is known"),
+        ("g", Up, "the first good probe admits"),
+        ("r", Unchecked, "one refusal is no row"),
+        ("rg", Unchecked, "after a bad verdict one good is not enough"),
+        ("rgg", Up, "but rise are"),
+        ("rrr", Down, "fall refusals"),
+        ("ttt", Down, "nobody loses by it"),
+        ("grr", Up, "short of fall"),
+        ("grrgrr", Up, "not in a row"),
+        ("grrr", Down, "fall in a row"),
+        ("gttt", Down, "time-outs too, when nothing speaks against it"),
+        ("geee", Down, "wrong statuses"),
+        ("gwww", Down, "wrong bodies"),
+        ("gbbb", Down, "garbage"),
+        ("grew", Down, "a mixed row"),
+        ("grrrg", Down, "one good is not rise"),
+        ("grrrgg", Up, "two are"),
+        ("grrrgrg", Down, "not in a row"),
+        ("gm", Maintaining, "a statement needs no vote"),
+        ("gs", Starting, "a statement needs no vote"),
+        ("gx", Down, "a statement needs no vote"),
+        ("m", Maintaining, "at the first probe, too"),
+        ("gmg", Maintaining, "one good may be another worker's"),
+        ("gmgg", Up, "rise brings it back"),
+        ("sm", Maintaining, "from statement to statement"),
+        ("gmsx", Down, "the last statement holds"),
+        ("mrr", Maintaining, "short of fall"),
+        ("mrrr", Down, "the process is gone"),
+        ("mtttttt", Maintaining, "a busy node that says nothing is still busy"),
+    ];
+    for (letters, expected, why) in cases {
+        let mut checker = checker();
+        feed(&mut checker, letters, &FREE);
+        assert_eq!(checker.state(), expected, "{letters}: {why}");
+    }
+}
+
+#[test]
+fn slow_is_not_dead() {
+    let spared = [
+        Circumstances { answered_traffic_recently: true, ..FREE },
+        Circumstances { last_eligible: true, ..FREE },
+        Circumstances { may_take_out: false, ..FREE },
+    ];
+    for circumstances in spared {
+        for (letters, expected) in [
+            ("gtttttttt", HealthState::Up),
+            ("gttr", HealthState::Up),
+            ("gttrr", HealthState::Up),
+            ("gttrrr", HealthState::Down),
+            ("grrr", HealthState::Down),
+            ("geee", HealthState::Down),
+            ("gm", HealthState::Maintaining),
+        ] {
+            let mut checker = checker();
+            feed(&mut checker, letters, &circumstances);
+            assert_eq!(checker.state(), expected, "{letters} {circumstances:?}");
+        }
+    }
+    let mut checker = checker();
+    feed(&mut checker, "gtttt", &Circumstances { answered_traffic_recently: true, ..FREE });
+    feed(&mut checker, "t", &FREE);
+    assert_eq!(checker.state(), HealthState::Down, "the row was kept");
+}
+
+#[test]
+fn a_change_tells_its_cause() {
+    let mut checker = checker();
+    let change = checker.record(Verdict::Good, &FREE, T0).unwrap();
+    assert_eq!((change.from, change.to), (HealthState::Unchecked, HealthState::Up));
+    let later = T0 + INTERVAL;
+    let change = checker.record(maintaining(), &FREE, later).unwrap();
+    assert_eq!((change.from, change.to), (HealthState::Up, HealthState::Maintaining));
+    assert_eq!(change.cause, "APP_COMMANDING: text");
+    assert_eq!(checker.since(), later);
+    assert_eq!(checker.record(maintaining(), &FREE, later), None);
+    feed(&mut checker, "rr", &FREE);
+    let change = checker.record(refused(), &FREE, later).unwrap();
+    assert_eq!(change.cause, "bad probes in a row: 3; the last: no connection: connection refused");
+}
+
+#[test]
+fn what_nocobase_said_is_kept_until_it_is_up() {
+    let mut checker = checker();
+    feed(&mut checker, "gm", &FREE);
+    assert_eq!(checker.refusal().unwrap().code, "APP_COMMANDING");
+    feed(&mut checker, "g", &FREE);
+    assert_eq!(checker.refusal().unwrap().code, "APP_COMMANDING");
+    assert_eq!(checker.last_verdict(), Some(&Verdict::Good));
+    feed(&mut checker, "g", &FREE);
+    assert_eq!(checker.refusal(), None);
+    feed(&mut checker, "r", &FREE);
+    assert_eq!(checker.refusal(), None);
+}
+
+#[test]
+fn probes_are_faster_while_a_state_is_changing() {
+    let cases = [
+        ("", 500),
+        ("g", 2_000),
+        ("gt", 500),
+        ("gtg", 2_000),
+        ("grrr", 1_000),
+        ("grrrg", 500),
+        ("gm", 1_000),
+        ("gs", 1_000),
+        ("gmg", 500),
+        ("gmgg", 2_000),
+    ];
+    for (letters, expected) in cases {
+        let mut checker = checker();
+        feed(&mut checker, letters, &FREE);
+        assert_eq!(checker.next_in(0.5), Duration::from_millis(expected), "{letters}");
+    }
+    assert_eq!(Checker::new(2, 3, Duration::from_millis(100), T0).next_in(0.5).as_millis(), 100);
+    let mut slow = Checker::new(2, 3, Duration::from_secs(60), T0);
+    feed(&mut slow, "g", &FREE);
+    assert_eq!(slow.next_in(0.0).as_secs(), 54);
+    assert_eq!(slow.next_in(1.0).as_secs(), 66);
+}
+
+#[test]
+fn fail_open_is_for_the_merely_silent() {
+    let cases = [
+        ("", false, "unchecked"),
+        ("t", false, "unchecked"),
+        ("ttt", true, "time-outs"),
+        ("gttt", true, "time-outs"),
+        ("gwww", true, "a wrong health path"),
+        ("g", true, "it can only be ejected"),
+        ("gr", false, "refused"),
+        ("grrr", false, "refused"),
+        ("grrrg", false, "still held against it"),
+        ("grrrt", true, "the last verdict counts"),
+        ("geee", false, "a wrong status"),
+        ("gm", false, "maintaining"),
+        ("gmttt", false, "maintaining, silently"),
+        ("gs", false, "starting"),
+        ("gx", false, "stopped"),
+    ];
+    for (letters, expected, why) in cases {
+        let mut checker = checker();
+        feed(&mut checker, letters, &FREE);
+        assert_eq!(checker.may_fail_open(T0), expected, "{letters}: {why}");
+    }
+    assert!(!checker().may_fail_open(T0 + Duration::from_millis(4_999)));
+    assert!(checker().may_fail_open(T0 + Duration::from_secs(5)));
+    let mut checker = checker();
+    feed(&mut checker, "r", &FREE);
+    assert!(!checker.may_fail_open(T0 + Duration::from_secs(60)), "refused, never seen good");
+}
+
+#[test]
+fn time_outs_that_took_a_node_out_are_told_apart() {
+    for (letters, expected) in [("gttt", true), ("grrr", false), ("gtt", false), ("gtttgg", false)]
+    {
+        let mut checker = checker();
+        feed(&mut checker, letters, &FREE);
+        assert_eq!(checker.is_out_by_timeout(), expected, "{letters}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_the_state() {
+    let mut checker = checker();
+    feed(&mut checker, "gr", &FREE);
+    checker.reconfigure(1, 2, Duration::from_secs(1));
+    feed(&mut checker, "r", &FREE);
+    assert_eq!(checker.state(), HealthState::Down);
+    feed(&mut checker, "g", &FREE);
+    assert_eq!(checker.state(), HealthState::Up);
+}
+
+proptest! {
+    /// Whatever the verdicts: in only by a good probe, out only by a bad one, and never by a
+    /// time-out while spared.
+    #[test]
+    fn changes_have_the_right_cause(
+        letters in "[gtrmsxweb]{1,40}", answered: bool, last: bool, may: bool,
+    ) {
+        let circumstances = Circumstances {
+            answered_traffic_recently: answered, last_eligible: last, may_take_out: may,
+        };
+        let spared = answered || last || !may;
+        let mut checker = checker();
+        for letter in letters.chars() {
+            let before = checker.state();
+            feed(&mut checker, &letter.to_string(), &circumstances);
+            let after = checker.state();
+            if before != HealthState::Up && after == HealthState::Up {
+                prop_assert_eq!(letter, 'g');
+            }
+            if before == HealthState::Up && after != HealthState::Up {
+                prop_assert_ne!(letter, 'g');
+                prop_assert!(letter != 't' || !spared);
+            }
+            prop_assert!(checker.next_in(1.0) <= INTERVAL.mul_f64(1.1));
+            prop_assert!(checker.next_in(0.0) >= FAST.mul_f64(0.9));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+// An open-loop load: requests leave at a fixed rate whether or not earlier ones were answered.
+//
+//   node load.js --port N --rate N --seconds S --out FILE [--posts SHARE] [--patience MS]
+//
+// Every second request or so is a POST; each has an id of its own in its query and in `X-Drill-Id`.
+// One JSON line per request goes to FILE: when it left, how it ended, whether a head had arrived,
+// and whether the answer was the one to this request.
+'use strict';
+
+const fs = require('node:fs');
+const http = require('node:http');
+const { clock, options, pause } = require('../rig/rig.js');
+
+const given = options(
+  { port: 0, rate: 500, seconds: 60, out: '', posts: 0.5, patience: 30_000 },
+  'node load.js --port N --rate N --seconds S --out FILE [--posts SHARE] [--patience MS]',
+);
+const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 512 });
+const body = JSON.stringify({ title: 'drill', text: 'y'.repeat(600) });
+const out = fs.openSync(given.out, 'w');
+
+/** Sends one request and resolves to its record, whatever happens to it. */
+function one(number) {
+  const isPost = Math.floor((number + 1) * given.posts) > Math.floor(number * given.posts);
+  const record = { id: `${isPost ? 'p' : 'g'}${number}`, method: isPost ? 'POST' : 'GET', start: clock() };
+  return new Promise((resolve) => {
+    const end = (result) => { if (record.end === undefined) resolve(Object.assign(record, result, { end: clock() })); };
+    const request = http.request({
+      agent, host: '127.0.0.1', port: given.port, method: record.method,
+      path: `/api/posts:${isPost ? 'create' : 'list'}?id=${record.id}`,
+      headers: { 'X-Drill-Id': record.id, ...(isPost ? { 'Content-Type': 'application/json', 'Content-Length': body.length } : {}) },
+    });
+    const late = setTimeout(() => request.destroy(new Error('patience')), given.patience);
+    const fail = (error) => { clearTimeout(late); end({ error: error.code || error.message, reused: request.reusedSocket }); };
+    request.on('error', fail);
+    request.on('response', (answer) => {
+      record.status = answer.statusCode;
+      const parts = [];
+      answer.on('data', (part) => parts.push(part));
+      answer.on('error', fail);
+      answer.on('end', () => { clearTimeout(late); end(judge(record, Buffer.concat(parts).toString())); });
+    });
+    request.end(isPost ? body : undefined);
+  });
+}
+
+/** A 200 must carry this request's id, whole. */
+function judge(record, text) {
+  if (record.status !== 200) return { text: text.slice(0, 200) };
+  try {
+    const { id } = JSON.parse(text).data;
+    return id === record.id ? {} : { error: 'answer of another request', other: id };
+  } catch {
+    return { error: 'answer is not whole' };
+  }
+}
+
+async function main() {
+  const total = Math.round(given.rate * given.seconds);
+  const begin = clock();
+  const open = new Set();
+  let latest = 0;
+  console.log(`begin ${begin}`);
+  for (let number = 0; number < total;) {
+    const due = Math.min(total, Math.floor((clock() - begin) * given.rate / 1000) + 1);
+    latest = Math.max(latest, clock() - begin - number * 1000 / given.rate);
+    for (; number < due; number++) {
+      const promise = one(number).then((record) => {
+        open.delete(promise);
+        fs.writeSync(out, `${JSON.stringify(record)}\n`);
+      });
+      open.add(promise);
+    }
+    await pause(1);
+  }
+  await Promise.all(open);
+  console.log(`latest ${latest.toFixed(1)}`);
+  agent.destroy();
+}
+
+main();
