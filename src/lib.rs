@@ -35,5 +35,10 @@ pub mod exchange;
 pub mod connection;
 pub mod listener;
 
+// layer 8: load, swap, probe, discover, drain, show
+pub mod admin;
+pub mod control;
+
 // layer 9: assembly
 pub mod demo;
+pub mod server;

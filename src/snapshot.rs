@@ -161,24 +161,23 @@ fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, Stri
     resolved.get(address).cloned().unwrap_or_else(|| Err("not resolved yet".into()))
 }
 
-/// A name with several addresses is as many nodes; the first keeps the name, so that the usual name with
-/// one address is called as it was written.
+/// A name with several addresses is as many nodes, each called by name and address; the usual name with
+/// one address is called as it was written, so that a container that comes back elsewhere is still `app1`.
 fn expand(
     settings: &config::Upstream,
     node: &config::Node,
     addresses: &[SocketAddr],
     registry: &mut Registry,
 ) -> Vec<Member> {
-    let label = |nth: usize, address: &SocketAddr| match nth {
-        0 => node.name.clone(),
+    let label = |address: &SocketAddr| match addresses.len() {
+        1 => node.name.clone(),
         _ => format!("{}#{}", node.name, address.ip()),
     };
     addresses
         .iter()
-        .enumerate()
-        .map(|(nth, address)| {
+        .map(|address| {
             let key = key(settings, node, Some(*address));
-            member(node, registry.node(key, label(nth, address)))
+            member(node, registry.node(key, label(address)))
         })
         .collect()
 }

@@ -1,0 +1,151 @@
+//! Which path answers what.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+
+use http::header::ALLOW;
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::page;
+use super::reply::{self, Reply};
+use super::scrape;
+use crate::control::Handle;
+use crate::control::status::ReloadResult;
+
+/// Bodies of changes are small.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Which server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Surface {
+    /// Everything.
+    Admin,
+    /// What an orchestrator and a scraper need, and nothing that changes or tells addresses.
+    Probes,
+}
+
+impl Surface {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Surface::Admin => "admin",
+            Surface::Probes => "probes",
+        }
+    }
+}
+
+enum Route {
+    Livez,
+    Readyz,
+    Metrics,
+    Status,
+    Reload,
+    Page,
+}
+
+impl Route {
+    fn of(path: &str, surface: Surface) -> Option<Route> {
+        let admin = surface == Surface::Admin;
+        match path {
+            "/livez" => Some(Route::Livez),
+            "/readyz" => Some(Route::Readyz),
+            "/metrics" => Some(Route::Metrics),
+            "/api/v1/status" if admin => Some(Route::Status),
+            "/api/v1/reload" if admin => Some(Route::Reload),
+            "/" if admin => Some(Route::Page),
+            _ => None,
+        }
+    }
+
+    fn allows(&self, method: &Method) -> bool {
+        match self {
+            Route::Reload => method == Method::POST,
+            _ => method == Method::GET || method == Method::HEAD,
+        }
+    }
+
+    fn allowed(&self) -> &'static str {
+        match self {
+            Route::Reload => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) async fn serve(
+    handle: Handle,
+    surface: Surface,
+    request: Request<Incoming>,
+) -> Result<Reply, Infallible> {
+    let Some(route) = Route::of(request.uri().path(), surface) else {
+        return Ok(reply::error(StatusCode::NOT_FOUND, "nothing is here"));
+    };
+    if !route.allows(request.method()) {
+        let mut refusal = reply::error(StatusCode::METHOD_NOT_ALLOWED, "not with this method");
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allowed()));
+        return Ok(refusal);
+    }
+    // Read whole, so that the connection can be used again.
+    if Limited::new(request.into_body(), MAX_BODY).collect().await.is_err() {
+        return Ok(reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+    }
+    Ok(answer(route, &handle).await)
+}
+
+async fn answer(route: Route, handle: &Handle) -> Reply {
+    match route {
+        // The loop that answers this is the one that probes and reloads.
+        Route::Livez => reply::text(StatusCode::OK, "ok"),
+        Route::Readyz => readyz(handle),
+        Route::Metrics => metrics(handle),
+        Route::Status => status(handle).await,
+        Route::Reload => reload(handle).await,
+        Route::Page => page::render(handle),
+    }
+}
+
+fn readyz(handle: &Handle) -> Reply {
+    let (status, mut body) = match handle.not_ready() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    };
+    for upstream in &handle.snapshot().upstreams {
+        let eligible =
+            upstream.nodes.iter().filter(|member| member.node.shown().is_eligible()).count();
+        // Writing to a String cannot fail.
+        let (name, all) = (&upstream.settings.name, upstream.nodes.len());
+        let _ = writeln!(body, "{name}: {eligible} of {all} nodes up");
+    }
+    reply::text(status, body)
+}
+
+fn metrics(handle: &Handle) -> Reply {
+    match scrape::render(handle) {
+        Ok(text) => reply::with_type(StatusCode::OK, scrape::CONTENT_TYPE, text),
+        Err(error) => reply::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+async fn status(handle: &Handle) -> Reply {
+    match handle.status().await {
+        Some(status) => reply::json(StatusCode::OK, &status),
+        None => ended(),
+    }
+}
+
+/// 200 with what came of it; 422 when the file is not used, with the reason in the same shape.
+async fn reload(handle: &Handle) -> Reply {
+    match handle.reload().await {
+        Some(outcome) if outcome.result == ReloadResult::Invalid => {
+            reply::json(StatusCode::UNPROCESSABLE_ENTITY, &outcome)
+        }
+        Some(outcome) => reply::json(StatusCode::OK, &outcome),
+        None => ended(),
+    }
+}
+
+fn ended() -> Reply {
+    reply::error(StatusCode::SERVICE_UNAVAILABLE, "the process is ending")
+}

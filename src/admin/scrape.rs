@@ -1,0 +1,85 @@
+//! `/metrics`: gauges that live in nodes' cells are read when they are asked for.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus::TextEncoder;
+
+use super::process::Process;
+use crate::clock;
+use crate::control::{Handle, SHOWN};
+use crate::snapshot::{Snapshot, Upstream};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Node;
+
+/// Of the text format.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics as text.
+pub(super) fn render(handle: &Handle) -> prometheus::Result<String> {
+    refresh(handle);
+    let mut text = TextEncoder::new().encode_to_string(&handle.metrics().registry.gather())?;
+    Process::read().render(&mut text);
+    Ok(text)
+}
+
+/// Sets every gauge anew, so that what is gone leaves no series behind. Only this thread writes them.
+fn refresh(handle: &Handle) {
+    let metrics = handle.metrics();
+    for gauge in [&metrics.ewma, &metrics.weight, &metrics.keepalive_hint, &metrics.budget] {
+        gauge.reset();
+    }
+    for gauge in [
+        &metrics.node_state,
+        &metrics.nodes,
+        &metrics.inflight,
+        &metrics.pool_connections,
+        &metrics.ws_open,
+        &metrics.connections_open,
+    ] {
+        gauge.reset();
+    }
+    let snapshot = handle.snapshot();
+    refresh_listeners(metrics, &snapshot);
+    for node in handle.leaving() {
+        refresh_node(metrics, &node, 0);
+    }
+    for upstream in &snapshot.upstreams {
+        refresh_upstream(metrics, upstream);
+    }
+}
+
+fn refresh_listeners(metrics: &Metrics, snapshot: &Snapshot) {
+    for listener in &snapshot.listeners {
+        let open = i64::try_from(listener.open.load(Relaxed)).unwrap_or(i64::MAX);
+        let labels = [listener.settings.name.as_str(), "h1"];
+        metrics.connections_open.with_label_values(&labels).set(open);
+    }
+}
+
+fn refresh_upstream(metrics: &Metrics, upstream: &Upstream) {
+    let name = upstream.settings.name.as_str();
+    for state in SHOWN {
+        let count = upstream.nodes.iter().filter(|m| m.node.shown() == state).count();
+        let gauge = metrics.nodes.with_label_values(&[name, state.as_str()]);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let remaining = upstream.shared.budget.remaining(clock::now_ns() / 1_000_000_000);
+    metrics.budget.with_label_values(&[name]).set(remaining);
+    for member in &upstream.nodes {
+        refresh_node(metrics, &member.node, member.weight);
+    }
+}
+
+fn refresh_node(metrics: &Metrics, node: &Node, weight: u32) {
+    let labels = [node.key.upstream.as_str(), node.label.as_str()];
+    metrics.node_state.with_label_values(&labels).set(i64::from(node.shown().metric()));
+    metrics.inflight.with_label_values(&labels).set(i64::from(node.in_flight()));
+    metrics.ws_open.with_label_values(&labels).set(i64::from(node.tunnels()));
+    metrics.ewma.with_label_values(&labels).set(node.latency_ns() as f64 / 1e9);
+    metrics.weight.with_label_values(&labels).set(f64::from(weight));
+    metrics.keepalive_hint.with_label_values(&labels).set(node.keepalive_hint() as f64);
+    for (state, count) in ["idle", "active"].into_iter().zip(<[u32; 2]>::from(node.connections())) {
+        let gauge = metrics.pool_connections.with_label_values(&[labels[0], labels[1], state]);
+        gauge.set(i64::from(count));
+    }
+}

@@ -1,0 +1,227 @@
+//! One probe: ask a node for its health over a kept connection, or a new one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::config::HealthCheck;
+use crate::config::Preset;
+use crate::health::{Verdict, classify};
+use crate::nocobase;
+
+/// One byte more than the longest refusal is enough to see that a body is none.
+const MAX_BODY: usize = nocobase::MAX_REFUSAL + 1;
+/// More header fields than that do not come from a health check.
+const MAX_HEAD: usize = 16 * 1024;
+
+const AGENT: &str = concat!("cobalance/", env!("CARGO_PKG_VERSION"), " health-check");
+
+/// Whom to ask, and what.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// The node.
+    pub address: SocketAddr,
+    /// The question.
+    pub check: Arc<HealthCheck>,
+    /// How to read the answer.
+    pub preset: Preset,
+}
+
+/// A connection that answered well and was not closed.
+#[derive(Debug)]
+pub(super) struct Kept(SendRequest<Empty<Bytes>>);
+
+/// What a probe found.
+#[derive(Debug)]
+pub(super) struct Finding {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// From the begin of the probe to its verdict.
+    pub took: Duration,
+    /// For the next one. Only after a good answer: an old process that is ending still answers on
+    /// connections it has, while its successor listens on the port.
+    pub kept: Option<Kept>,
+}
+
+/// Asks once; the time-out covers connecting and the whole answer.
+pub(super) async fn probe(target: &Target, kept: Option<Kept>) -> Finding {
+    let begun = Instant::now();
+    let asked = tokio::time::timeout(target.check.timeout, ask(target, kept)).await;
+    let (verdict, kept) = asked.unwrap_or((Verdict::Timeout, None));
+    let kept = kept.filter(|_| verdict == Verdict::Good);
+    Finding { verdict, took: begun.elapsed(), kept }
+}
+
+/// A kept connection that turns out to be closed says nothing of the node: then a new one is asked.
+async fn ask(target: &Target, kept: Option<Kept>) -> (Verdict, Option<Kept>) {
+    if let Some(kept) = kept
+        && let Ok(found) = exchange(target, kept).await
+    {
+        return found;
+    }
+    let fresh = match connect(target.address).await {
+        Ok(fresh) => fresh,
+        Err(error) => return (unreachable(&error), None),
+    };
+    exchange(target, fresh).await.unwrap_or_else(|verdict| (verdict, None))
+}
+
+async fn connect(address: SocketAddr) -> io::Result<Kept> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    // It ends when the sender is dropped; its error is seen by whoever asks through it.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Kept(sender))
+}
+
+/// Asks over one connection.
+async fn exchange(target: &Target, kept: Kept) -> Result<(Verdict, Option<Kept>), Verdict> {
+    let Kept(mut sender) = kept;
+    sender.ready().await.map_err(|error| broken(&error))?;
+    let request =
+        request(target).map_err(|error| Verdict::Garbage { detail: error.to_string() })?;
+    let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let (head, body) = answer.into_parts();
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let (text, whole) = read(body).await.map_err(|error| broken(&error))?;
+    let verdict = classify(head.status.as_u16(), kind, &text, &target.check, target.preset);
+    Ok((verdict, whole.then_some(Kept(sender))))
+}
+
+fn request(target: &Target) -> http::Result<http::Request<Empty<Bytes>>> {
+    let host = target.check.host.clone().unwrap_or_else(|| target.address.to_string());
+    http::Request::get(&target.check.path)
+        .header(HOST, host)
+        .header(USER_AGENT, AGENT)
+        .body(Empty::new())
+}
+
+/// The body up to the bound, and whether that was all of it.
+async fn read(mut body: hyper::body::Incoming) -> hyper::Result<(BytesMut, bool)> {
+    let mut text = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            let room = MAX_BODY - text.len();
+            text.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        if text.len() == MAX_BODY {
+            return Ok((text, false));
+        }
+    }
+    Ok((text, true))
+}
+
+/// What an error of a connection says of the node.
+fn broken(error: &hyper::Error) -> Verdict {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let detail = cause.unwrap_or_else(|| error.to_string());
+    match error.is_parse() || error.is_parse_too_large() {
+        true => Verdict::Garbage { detail },
+        false => Verdict::Refused { detail },
+    }
+}
+
+fn unreachable(error: &io::Error) -> Verdict {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Verdict::Timeout,
+        _ => Verdict::Refused { detail: error.to_string() },
+    }
+}
+
+/// The label of a verdict, from a closed list.
+pub(super) fn label(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Good => "good",
+        Verdict::Timeout => "timeout",
+        Verdict::Refused { .. } => "refused",
+        Verdict::Status(_) => "status",
+        Verdict::WrongBody { .. } => "body",
+        Verdict::NotServing(_) => "not_serving",
+        Verdict::Garbage { .. } => "garbage",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::support::{Behaviour, Origin};
+
+    fn target(origin: &Origin) -> Target {
+        let mut check = HealthCheck::of(Preset::NocoBase, "/api/");
+        // Longer than any test machine's pause; the one test of a time-out shortens it.
+        check.timeout = Duration::from_secs(20);
+        Target { address: origin.address(), check: Arc::new(check), preset: Preset::NocoBase }
+    }
+
+    #[tokio::test]
+    async fn each_answer_has_its_verdict() {
+        let origin = Origin::start(Behaviour::Ok).await;
+        let target = target(&origin);
+        let html = Behaviour::Answer(200, "text/html", "<!doctype html>");
+        let cases = [
+            (Behaviour::Ok, "good"),
+            (Behaviour::commanding(), "not_serving"),
+            (Behaviour::Answer(200, "text/plain", "no"), "body"),
+            (html, "body"),
+            (Behaviour::Answer(500, "text/plain", "x"), "status"),
+            (Behaviour::Raw("SSH-2.0-x\r\n\r\n"), "garbage"),
+            (Behaviour::Raw(""), "refused"),
+        ];
+        for (behaviour, expected) in cases {
+            origin.behave(behaviour.clone());
+            let found = probe(&target, None).await;
+            assert_eq!(label(&found.verdict), expected, "{behaviour:?}: {:?}", found.verdict);
+            assert_eq!(found.kept.is_some(), expected == "good", "{behaviour:?}");
+        }
+        let head = origin.last_head();
+        assert!(head.starts_with("GET /api/__health_check HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains(&format!("host: {}\r\n", target.address)), "{head}");
+        assert!(head.contains("user-agent: cobalance/"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_good_connection_is_kept_and_a_closed_one_replaced() {
+        let origin = Origin::start(Behaviour::Ok).await;
+        let target = target(&origin);
+        let first = probe(&target, None).await;
+        let second = probe(&target, first.kept).await;
+        assert_eq!((&second.verdict, origin.connections()), (&Verdict::Good, 1));
+        origin.close_all().await;
+        let third = probe(&target, second.kept).await;
+        assert_eq!((&third.verdict, origin.connections()), (&Verdict::Good, 2));
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_refused_and_silence_a_timeout() {
+        let origin = Origin::start(Behaviour::Silent).await;
+        let mut target = target(&origin);
+        target.check =
+            Arc::new(HealthCheck { timeout: Duration::from_millis(50), ..(*target.check).clone() });
+        assert_eq!(probe(&target, None).await.verdict, Verdict::Timeout);
+        target.check =
+            Arc::new(HealthCheck { timeout: Duration::from_secs(20), ..(*target.check).clone() });
+        origin.stop().await;
+        assert!(matches!(probe(&target, None).await.verdict, Verdict::Refused { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_read_to_the_bound() {
+        let origin = Origin::start(Behaviour::Endless).await;
+        let found = probe(&target(&origin), None).await;
+        assert_eq!(found.verdict, Verdict::WrongBody { html: false });
+        assert!(found.kept.is_none());
+    }
+}

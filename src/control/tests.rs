@@ -1,0 +1,3 @@
+//! Control as a whole, with real origins and data threads that only obey.
+
+pub(crate) mod support;

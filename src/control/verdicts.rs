@@ -1,0 +1,228 @@
+//! What follows from a probe, from live traffic, and from time, for the nodes' states.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::probe::{self, Finding};
+use super::roster::{Roster, Watched, now};
+use crate::clock;
+use crate::config::Role;
+use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
+use crate::health::{
+    Circumstances, HealthState, OperatorState, OutlierState, Shown, Verdict, may_fail_open,
+};
+use crate::snapshot::{Snapshot, Upstream};
+use crate::upstream::{Node, NodeKey};
+
+/// A head to real traffic within this time says more than a probe that timed out.
+const RECENT: Duration = Duration::from_secs(2);
+
+/// Why states change, as labels; with the labels of verdicts this is the whole list.
+const CAUSES: [&str; 11] = [
+    "good",
+    "timeout",
+    "refused",
+    "status",
+    "body",
+    "not_serving",
+    "garbage",
+    "ejection",
+    "probation",
+    "config",
+    "unresolved",
+];
+
+impl Roster {
+    /// Applies what a probe found. Returns the verdict for those who warn about it.
+    pub(super) fn apply(&mut self, key: &NodeKey, finding: Finding, most: f64) -> Option<Verdict> {
+        let circumstances = self.circumstances(key, most)?;
+        let watched = self.nodes.get_mut(key)?;
+        let verdict = finding.verdict.clone();
+        let label = probe::label(&verdict);
+        let names = [key.upstream.as_str(), &watched.node.label];
+        self.metrics.checks.with_label_values(&[names[0], names[1], label]).inc();
+        let took = finding.took.as_secs_f64();
+        self.metrics.check_duration.with_label_values(&names).set(took);
+        watched.receive(finding);
+        let change = watched
+            .checker
+            .as_mut()
+            .and_then(|checker| checker.record(verdict.clone(), &circumstances, now()));
+        watched.plan();
+        if let Some(change) = &change {
+            watched.node.set_health(change.to);
+        }
+        if verdict == Verdict::Good {
+            watched.node.good_probe(clock::now_ns());
+            let label = watched.node.label.clone();
+            self.good_probe(key, &label);
+        }
+        let cause = change.map_or_else(|| verdict.to_string(), |change| change.cause);
+        self.note(key, label, &cause);
+        Some(verdict)
+    }
+
+    fn good_probe(&mut self, key: &NodeKey, label: &str) {
+        let ended =
+            self.ejectors.get_mut(&key.upstream).is_some_and(|e| e.good_probe(label, now()));
+        if ended && let Some(watched) = self.nodes.get(key) {
+            watched.node.set_outlier(OutlierState::In);
+        }
+    }
+
+    /// What else counts for a verdict; none for a node that is no longer watched.
+    fn circumstances(&self, key: &NodeKey, most: f64) -> Option<Circumstances> {
+        let watched = self.nodes.get(key)?;
+        let head = Duration::from_nanos(watched.node.last_traffic_head_ns());
+        let tier: Vec<&Watched> = self.tier(&key.upstream, watched.backup).collect();
+        let others = tier.iter().filter(|other| other.node.key != *key);
+        let out = tier.iter().filter(|other| other.is_softly_out()).count();
+        Some(Circumstances {
+            answered_traffic_recently: !head.is_zero() && now().saturating_sub(head) < RECENT,
+            last_eligible: watched.role == Role::Serve
+                && !others.clone().any(|other| other.shown.is_eligible()),
+            may_take_out: out < most_ejected(tier.len(), most),
+        })
+    }
+
+    /// A node has failed too often in a row.
+    pub(super) fn failing(&mut self, node: &Node, kind: FailureKind) {
+        let key = &node.key;
+        let Some(watched) = self.nodes.get(key) else { return };
+        let tier = self.tier_counts(&key.upstream, watched.backup);
+        let Some(ejector) = self.ejectors.get_mut(&key.upstream) else { return };
+        match ejector.consider(&node.label, kind, &tier, now(), fastrand::f64()) {
+            Decision::Eject { until, count } => {
+                let time = until.saturating_sub(now()).as_secs_f64();
+                let what = kind.as_str();
+                let cause =
+                    format!("failures in a row ({what}); out for {time:.1} s, number {count}");
+                self.ejected(key, &cause, kind);
+            }
+            Decision::Keep { reason: KeepReason::AlreadyOut | KeepReason::Off } => {}
+            Decision::Keep { reason } => {
+                let (upstream, reason, kind) = (&key.upstream, reason.as_str(), kind.as_str());
+                tracing::debug!(target: "cobalance::health", upstream, node = node.label, kind, reason,
+                    "a failing node is kept");
+            }
+        }
+    }
+
+    fn ejected(&mut self, key: &NodeKey, cause: &str, kind: FailureKind) {
+        if let Some(watched) = self.nodes.get_mut(key) {
+            watched.ejected_for = kind;
+            watched.node.set_outlier(OutlierState::Ejected);
+        }
+        self.note(key, "ejection", cause);
+    }
+
+    /// The one request of a node on probation has ended.
+    pub(super) fn probation_ended(&mut self, node: &Node, good: bool) {
+        let Some(watched) = self.nodes.get(&node.key) else { return };
+        let result = if good { Ok(()) } else { Err(watched.ejected_for) };
+        let Some(ejector) = self.ejectors.get_mut(&node.key.upstream) else { return };
+        let jitter = fastrand::f64();
+        let Some(state) = ejector.probation_result(&node.label, result, now(), jitter) else {
+            return;
+        };
+        watched.node.set_outlier(state);
+        let cause = if good { "a real request went well" } else { "a real request failed again" };
+        self.note(&node.key, "probation", cause);
+    }
+
+    /// Everything that time alone changes: ends of ejections, who may fail open, merged latencies.
+    pub(super) fn tick(&mut self, snapshot: &Snapshot) {
+        for upstream in &snapshot.upstreams {
+            self.pass_time(upstream);
+            self.allow_fail_open(upstream);
+            merge_latencies(upstream);
+        }
+    }
+
+    fn pass_time(&mut self, upstream: &Upstream) {
+        let Some(ejector) = self.ejectors.get_mut(&upstream.settings.name) else { return };
+        let passed =
+            |node: &Arc<Node>| ejector.tick(&node.label, now()).map(|state| (node.clone(), state));
+        let changed: Vec<_> = upstream.nodes.iter().map(|m| &m.node).filter_map(passed).collect();
+        for (node, state) in changed {
+            node.set_outlier(state);
+            self.note(&node.key, "probation", "nothing spoke against it on probation");
+        }
+    }
+
+    fn allow_fail_open(&self, upstream: &Upstream) {
+        for member in &upstream.nodes {
+            let Some(watched) = self.nodes.get(&member.node.key) else { continue };
+            let checked = watched.checker.as_ref().is_none_or(|c| c.may_fail_open(now()));
+            let allowed = watched.serves(false) && may_fail_open(watched.node.operator(), checked);
+            watched.node.set_fail_open(allowed && watched.node.address().is_some());
+        }
+    }
+
+    fn tier(&self, upstream: &str, backup: bool) -> impl Iterator<Item = &Watched> {
+        self.nodes
+            .values()
+            .filter(move |other| other.node.key.upstream == upstream && other.serves(backup))
+    }
+
+    fn tier_counts(&self, upstream: &str, backup: bool) -> Tier {
+        let mut tier = Tier { eligible: 0, configured: 0, ejected: 0 };
+        for other in self.tier(upstream, backup) {
+            tier.configured += 1;
+            tier.eligible += usize::from(other.shown.is_eligible());
+            tier.ejected += usize::from(other.is_softly_out());
+        }
+        tier
+    }
+
+    /// Forgets the series of a node that is gone, unless another one bears its name.
+    pub(super) fn forget_series(&self, node: &Node) {
+        let (upstream, label) = (node.key.upstream.as_str(), node.label.as_str());
+        let borne = |w: &Watched| w.node.key.upstream == upstream && w.node.label == label;
+        if self.nodes.values().any(borne) {
+            return;
+        }
+        self.metrics.remove_node(upstream, label);
+        for cause in CAUSES {
+            let _ = self.metrics.checks.remove_label_values(&[upstream, label, cause]);
+            for to in SHOWN {
+                let labels = [upstream, label, to.as_str(), cause];
+                let _ = self.metrics.state_changes.remove_label_values(&labels);
+            }
+        }
+    }
+}
+
+/// All states, for what is counted by state.
+pub(crate) const SHOWN: [Shown; 8] = [
+    Shown::Down,
+    Shown::Unchecked,
+    Shown::Starting,
+    Shown::Maintaining,
+    Shown::Ejected,
+    Shown::Draining,
+    Shown::Disabled,
+    Shown::Up,
+];
+
+impl Watched {
+    /// Out by silence or by live traffic, which `max_ejected` bounds; a statement of the node does not
+    /// count.
+    fn is_softly_out(&self) -> bool {
+        let silent = self.node.health() == HealthState::Down
+            && self.checker.as_ref().and_then(|c| c.last_verdict()) == Some(&Verdict::Timeout);
+        let ejected = self.node.outlier() != OutlierState::In;
+        self.node.operator() == OperatorState::Ready && (silent || ejected)
+    }
+}
+
+/// Merges the threads' averages and publishes the median that stands in for unknown ones.
+fn merge_latencies(upstream: &Upstream) {
+    let now_ns = clock::now_ns();
+    let merged = upstream.nodes.iter().map(|member| member.node.merge_latency(now_ns));
+    let mut known: Vec<u64> = merged.filter(|latency| *latency != 0).collect();
+    known.sort_unstable();
+    let median = known.get(known.len() / 2).copied().unwrap_or(0);
+    upstream.shared.median_latency_ns.store(median, Relaxed);
+}
