@@ -11,7 +11,8 @@ use cobalance::upstream::Signal;
 use support::origin::Origin;
 use support::{Answer, Proxy, config, until};
 
-const REFUSAL: &str = r#"{"error":{"status":503,"maintaining":true,"message":"m","code":"APP_COMMANDING"}}"#;
+const REFUSAL: &str =
+    r#"{"error":{"status":503,"maintaining":true,"message":"m","code":"APP_COMMANDING"}}"#;
 
 /// An address that nobody listens on.
 fn dead() -> SocketAddr {
@@ -44,7 +45,8 @@ fn retries(proxy: &Proxy, reason: RetryReason) -> u64 {
 #[test]
 fn what_was_not_sent_goes_elsewhere_whatever_its_method() {
     let origin = Origin::ok("ok");
-    let proxy = Proxy::start(config(&[dead(), origin.address, dead()], "", "balance = \"round_robin\""));
+    let proxy =
+        Proxy::start(config(&[dead(), origin.address, dead()], "", "balance = \"round_robin\""));
     for n in 0..12 {
         let method = ["GET", "POST", "DELETE"][n % 3];
         assert_eq!(ask(&proxy, method, "/api/x:create", "body").status, 200);
@@ -84,10 +86,14 @@ fn what_was_sent_is_repeated_only_if_that_is_safe() {
         (0..6).map(|_| ask(&proxy, "POST", "/api/posts:create", "once").status).collect();
     let created = |origin: &Origin| origin.seen().iter().filter(|s| s.body == b"once").count();
     assert_eq!(created(&bad) + created(&good), 6, "none was run twice");
-    assert_eq!(outcomes.iter().filter(|status| **status == 200).count(), good.seen().len() - before);
+    assert_eq!(
+        outcomes.iter().filter(|status| **status == 200).count(),
+        good.seen().len() - before
+    );
     assert!(outcomes.contains(&502), "{outcomes:?}");
     // A GET that calls a writing action is as unsafe as a POST.
-    let statuses: Vec<u16> = (0..4).map(|_| ask(&proxy, "GET", "/api/posts:destroy", "").status).collect();
+    let statuses: Vec<u16> =
+        (0..4).map(|_| ask(&proxy, "GET", "/api/posts:destroy", "").status).collect();
     assert!(statuses.contains(&502), "{statuses:?}");
 }
 
@@ -104,7 +110,10 @@ fn a_proven_refusal_is_replayed_elsewhere_whatever_the_method() {
     assert!(good.seen().iter().all(|seen| seen.body == b"body"));
     assert!(!refusing.seen().is_empty());
     assert_eq!(retries(&proxy, RetryReason::Refused) as usize, refusing.seen().len());
-    assert!(matches!(proxy.signals.try_recv(), Ok(Signal::ProbeNow(_))), "control is asked to look");
+    assert!(
+        matches!(proxy.signals.try_recv(), Ok(Signal::ProbeNow(_))),
+        "control is asked to look"
+    );
     assert!(proxy.node(0).eligible(true), "a refusal alone changes no state");
 }
 
@@ -112,13 +121,21 @@ fn a_proven_refusal_is_replayed_elsewhere_whatever_the_method() {
 fn an_answer_of_the_application_is_never_replayed() {
     let plural = json(503, r#"{"errors":[{"message":"m","code":"APP_COMMANDING"}]}"#);
     let both = json(503, r#"{"error":{"maintaining":true,"code":"APP_COMMANDING"},"errors":[]}"#);
-    let large = json(503, &format!("{{\"error\":{{\"maintaining\":true,\"code\":\"X\",\"m\":\"{}\"}}}}", "x".repeat(5000)));
+    let large = json(
+        503,
+        &format!(
+            "{{\"error\":{{\"maintaining\":true,\"code\":\"X\",\"m\":\"{}\"}}}}",
+            "x".repeat(5000)
+        ),
+    );
     let ok_status = json(200, REFUSAL);
     for answer in [plural, both, large, ok_status] {
         let first = Origin::answering(answer.clone());
         let second = Origin::ok("no");
-        let proxy = Proxy::start(config(&[first.address, second.address], "", "balance = \"round_robin\""));
-        let bodies: Vec<String> = (0..2).map(|_| ask(&proxy, "POST", "/api/a:b", "x").text()).collect();
+        let proxy =
+            Proxy::start(config(&[first.address, second.address], "", "balance = \"round_robin\""));
+        let bodies: Vec<String> =
+            (0..2).map(|_| ask(&proxy, "POST", "/api/a:b", "x").text()).collect();
         assert!(answer.ends_with(&bodies[0]) || answer.ends_with(&bodies[1]));
         assert_eq!(first.seen().len() + second.seen().len(), 2, "each ran once: {answer}");
     }
@@ -135,14 +152,19 @@ fn when_all_refuse_the_client_gets_the_refusal() {
 
 #[test]
 fn strangers_who_name_apps_change_no_nodes_state() {
-    let missing = r#"{"error":{"status":404,"maintaining":true,"message":"no","code":"APP_NOT_FOUND"}}"#;
+    let missing =
+        r#"{"error":{"status":404,"maintaining":true,"message":"no","code":"APP_NOT_FOUND"}}"#;
     let answer = json(404, missing);
     let nodes: Vec<Origin> = (0..3).map(|_| Origin::answering(answer.clone())).collect();
     let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
     let proxy = Proxy::start(config(&addresses, "", ""));
     let mut stream = proxy.connect();
     for n in 0..300 {
-        write!(stream, "GET /api/x:list?__appName=q{n} HTTP/1.1\r\nHost: h{n}\r\nX-App: a{n}\r\n\r\n").unwrap();
+        write!(
+            stream,
+            "GET /api/x:list?__appName=q{n} HTTP/1.1\r\nHost: h{n}\r\nX-App: a{n}\r\n\r\n"
+        )
+        .unwrap();
         assert_eq!(Answer::read(&mut stream).unwrap().status, 404);
     }
     assert!((0..3).all(|n| proxy.node(n).eligible(false)));
@@ -159,8 +181,10 @@ fn a_lost_race_repeats_a_get_and_never_a_post() {
     let proxy = Proxy::start(config(&[origin.address], "", "retries = 0"));
     let (mut lost, mut stream) = (0, proxy.connect());
     for n in 0..150 {
-        let (method, path) = if n % 2 == 0 { ("GET", "/api/a:list") } else { ("POST", "/api/a:create") };
-        write!(stream, "{method} {path}?n={n} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let (method, path) =
+            if n % 2 == 0 { ("GET", "/api/a:list") } else { ("POST", "/api/a:create") };
+        write!(stream, "{method} {path}?n={n} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
+            .unwrap();
         let status = Answer::read(&mut stream).unwrap().status;
         match (method, status) {
             (_, 200) => {}
@@ -180,7 +204,8 @@ fn a_large_body_is_streamed_and_not_repeated() {
     let (bad, good) = (closes_after_reading(), Origin::ok("ok"));
     let proxy = Proxy::start(config(&[bad.address, good.address], "", "balance = \"round_robin\""));
     let body = "x".repeat(300_000);
-    let statuses: Vec<u16> = (0..2).map(|_| ask(&proxy, "POST", "/api/a:list", &body).status).collect();
+    let statuses: Vec<u16> =
+        (0..2).map(|_| ask(&proxy, "POST", "/api/a:list", &body).status).collect();
     assert!(statuses.contains(&200) && statuses.contains(&502), "{statuses:?}");
 }
 
@@ -263,7 +288,10 @@ fn a_sticky_client_comes_back_to_its_node_and_the_app_sees_no_cookie() {
     let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
     let sticky = "balance = \"round_robin\"\nsticky = { secret = \"0123456789abcdef\" }";
     // Two replicas with the same secret.
-    let replicas = [Proxy::start(config(&addresses, "", sticky)), Proxy::start(config(&addresses, "", sticky))];
+    let replicas = [
+        Proxy::start(config(&addresses, "", sticky)),
+        Proxy::start(config(&addresses, "", sticky)),
+    ];
     let first = replicas[0].get("/");
     let cookie = first.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     for n in 0..9 {

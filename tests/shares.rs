@@ -33,7 +33,8 @@ struct Rig {
 fn rig(balance: &str, weights: [u32; 3]) -> Rig {
     let counts: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
     let origins: Vec<Origin> = counts.iter().map(|count| origin(count.clone())).collect();
-    let node = |n: usize| format!("{{ address = \"{}\", weight = {} }}", origins[n].address, weights[n]);
+    let node =
+        |n: usize| format!("{{ address = \"{}\", weight = {} }}", origins[n].address, weights[n]);
     let text = format!(
         "[server]\nthreads = 1\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
          [upstream.u]\nbalance = \"{balance}\"\nhash_key = \"header:x-key\"\nnodes = [{}, {}, {}]\n",
@@ -110,7 +111,8 @@ fn a_url_that_never_answers_moves_no_share() {
             stream
         })
         .collect();
-    let hanging = |n: usize| rig.origins[n].seen().iter().filter(|s| s.head.contains("/hang")).count();
+    let hanging =
+        |n: usize| rig.origins[n].seen().iter().filter(|s| s.head.contains("/hang")).count();
     until("all of them hang", || (0..3).map(hanging).sum::<usize>() == 20);
     // Only two of three nodes keep theirs.
     let shares = rig.shares(8, 1000);
