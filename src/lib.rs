@@ -40,5 +40,6 @@ pub mod admin;
 pub mod control;
 
 // layer 9: assembly
+pub mod cli;
 pub mod demo;
 pub mod server;

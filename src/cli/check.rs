@@ -1,64 +1,50 @@
 //! `cobalance check`: everything that is wrong with a file, before a process has to say so.
 
-use std::io::IsTerminal;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::config::{self, diagnostic};
+use crate::config::{render, summary, to_json};
+use crate::control;
 
 /// How findings are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Shown {
-    /// With the line and a caret, for people.
+pub(super) enum Shown {
+    /// With the line and a caret
     Human,
-    /// A JSON array, for editors and scripts.
+    /// As a JSON array
     Json,
 }
 
 /// What a check found.
-pub struct Report {
+pub(super) struct Report {
     /// All of it, ready to print.
-    pub text: String,
+    pub(super) text: String,
     /// Whether the file can be used (and, if warnings are denied, has none).
-    pub good: bool,
+    pub(super) good: bool,
 }
 
 /// Reads a file and judges it.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn check(file: &Path, shown: Shown, deny_warnings: bool) -> Result<Report> {
-    let source = read(file)?;
-    let (found, usable) = match config::load(&source, &|name| std::env::var(name).ok()) {
+pub(super) fn check(file: &Path, shown: Shown, deny_warnings: bool, color: bool) -> Result<Report> {
+    let name = file.display();
+    let read = control::read(file).with_context(|| format!("{name} cannot be read"))?;
+    let (found, usable) = match read.found {
         Ok((_, warnings)) => (warnings, true),
         Err(found) => (found, false),
     };
     let text = match shown {
-        Shown::Json => diagnostic::to_json(&found, &source) + "\n",
+        Shown::Json => to_json(&found, &read.source),
+        Shown::Human if found.is_empty() => format!("{name}: no findings"),
         Shown::Human => {
-            let color = std::io::stdout().is_terminal();
-            diagnostic::render(&found, &source, color) + &summary(&source.name, &found) + "\n"
+            let all = render(&found, &read.source, color);
+            format!("{all}{name}: {}", summary(&found))
         }
     };
-    Ok(Report { text, good: usable && !(deny_warnings && !found.is_empty()) })
-}
-
-/// A file as the configuration's loader wants it.
-///
-/// # Errors
-/// If it cannot be read, or is no text.
-pub fn read(file: &Path) -> Result<diagnostic::Source> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file).with_context(|| format!("{name} cannot be read"))?;
-    Ok(diagnostic::Source { name, text })
-}
-
-fn summary(name: &str, found: &[diagnostic::Diagnostic]) -> String {
-    match found.is_empty() {
-        true => format!("{name}: no findings"),
-        false => format!("{name}: {}", diagnostic::summary(found)),
-    }
+    let denied = deny_warnings && !found.is_empty();
+    Ok(Report { text, good: usable && !denied })
 }
 
 #[cfg(test)]
@@ -72,14 +58,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("cobalance.toml");
         std::fs::write(&file, text).unwrap();
-        check(&file, shown, deny).unwrap()
+        check(&file, shown, deny, false).unwrap()
     }
 
     #[test]
     fn a_good_file_passes() {
         let report = check_text(GOOD, Shown::Human, true);
         assert!(report.good, "{}", report.text);
-        assert!(report.text.ends_with("cobalance.toml: no findings\n"), "{}", report.text);
+        assert!(report.text.ends_with("cobalance.toml: no findings"), "{}", report.text);
     }
 
     #[test]
@@ -96,7 +82,16 @@ mod tests {
     }
 
     #[test]
+    fn warnings_are_denied_on_demand() {
+        let warned = format!("{GOOD}max_requests_per_connection = 1\n");
+        let report = check_text(&warned, Shown::Json, false);
+        let found: serde_json::Value = serde_json::from_str(&report.text).unwrap();
+        let warnings = found.as_array().unwrap().len();
+        assert_eq!(check_text(&warned, Shown::Human, true).good, report.good && warnings == 0);
+    }
+
+    #[test]
     fn a_missing_file_is_no_finding() {
-        assert!(check(Path::new("/nonexistent.toml"), Shown::Human, false).is_err());
+        assert!(check(Path::new("/nonexistent.toml"), Shown::Human, false, false).is_err());
     }
 }

@@ -16,38 +16,34 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Ten thousand nodes fit: no answer of ours is larger.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 /// Holds the bearer token, when it is not in a file.
-pub const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
+pub(super) const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
 
 /// Where an admin listener is, and what it wants to see.
-pub struct Client {
-    address: String,
+pub(super) struct Client {
+    /// `host:port`
+    pub(super) address: String,
     token: Option<String>,
 }
 
 /// An answer.
-pub struct Answer {
+pub(super) struct Answer {
     /// Its status.
-    pub status: u16,
+    pub(super) status: u16,
     /// Its body, which is text.
-    pub body: String,
+    pub(super) body: String,
 }
 
 impl Client {
     /// A client of `host:port`.
-    pub fn new(address: impl Into<String>, token: Option<String>) -> Client {
+    pub(super) fn new(address: impl Into<String>, token: Option<String>) -> Client {
         Client { address: address.into(), token }
-    }
-
-    /// Who is asked.
-    pub fn address(&self) -> &str {
-        &self.address
     }
 
     /// Asks for a resource.
     ///
     /// # Errors
     /// If nothing answers in time, or not in HTTP.
-    pub fn get(&self, path: &str) -> Result<Answer> {
+    pub(super) fn get(&self, path: &str) -> Result<Answer> {
         self.send(Method::GET, path)
     }
 
@@ -55,7 +51,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub fn post(&self, path: &str) -> Result<Answer> {
+    pub(super) fn post(&self, path: &str) -> Result<Answer> {
         self.send(Method::POST, path)
     }
 
@@ -110,7 +106,7 @@ fn resolve(address: &str) -> Result<Vec<SocketAddr>> {
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn token(file: Option<&Path>) -> Result<Option<String>> {
+pub(super) fn token(file: Option<&Path>) -> Result<Option<String>> {
     let text = match file {
         Some(file) => Some(
             std::fs::read_to_string(file)

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status};
 
 /// Renders a status as it is at `now`.
-pub fn render(status: &Status, now: SystemTime) -> String {
+pub(super) fn render(status: &Status, now: SystemTime) -> String {
     let mut out = head(status);
     out.push_str(&config(&status.config, now));
     out.push('\n');
@@ -46,7 +46,8 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
         since(config.loaded_at, now)
     );
     if let Some(reload) = &config.last_reload {
-        let _ = write!(out, "last reload {} ago: {}", since(reload.at, now), reload.result.as_str());
+        let _ =
+            write!(out, "last reload {} ago: {}", since(reload.at, now), reload.result.as_str());
         if reload.result == ReloadResult::Invalid {
             let _ = write!(out, "; generation {} stays", config.generation);
         }
@@ -59,7 +60,15 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
 }
 
 const HEADER: [&str; 10] = [
-    "UPSTREAM", "NODE", "ADDRESS", "STATE", "FOR", "WEIGHT", "IN FLIGHT", "TUNNELS", "LATENCY",
+    "UPSTREAM",
+    "NODE",
+    "ADDRESS",
+    "STATE",
+    "FOR",
+    "WEIGHT",
+    "IN FLIGHT",
+    "TUNNELS",
+    "LATENCY",
     "CAUSE",
 ];
 /// Columns of numbers are aligned to the right.
@@ -82,9 +91,10 @@ fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
             cause(node),
         ]
     };
-    let nodes = status.upstreams.iter().flat_map(|upstream| {
-        upstream.nodes.iter().map(move |node| of(&upstream.name, node))
-    });
+    let nodes = status
+        .upstreams
+        .iter()
+        .flat_map(|upstream| upstream.nodes.iter().map(move |node| of(&upstream.name, node)));
     nodes.collect()
 }
 

@@ -52,7 +52,7 @@ impl Pace {
 }
 
 /// How often each `POST /api/posts:create` ran, by its title, on all nodes that share the journal. What
-/// it holds is the proof that nothing ran twice; only for loads that end.
+/// it holds is the proof that nothing ran twice; who reads it takes out what has been judged.
 pub type Journal = Arc<Mutex<HashMap<String, u32>>>;
 
 /// A stand-in. Dropping it ends it at once.
@@ -83,8 +83,8 @@ impl StandIn {
         let address = reserved.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let (orders, inbox) = mpsc::unbounded_channel();
         let (phases, phase) = watch::channel(Phase::Off);
-        let site = Arc::new(answer::Site { name: name.to_owned(), journal: journal.clone() });
-        let shared = serve::Shared { address, site, phases };
+        let site = answer::Site { name: name.into(), journal: journal.clone(), posts: 0.into() };
+        let shared = serve::Shared { address, site: Arc::new(site), phases };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new()
             .name(format!("stand-in {name}"))

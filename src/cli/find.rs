@@ -1,0 +1,118 @@
+//! Where the configuration is, and where a running process listens.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::client::{self, Client};
+use crate::config::{Config, defaults};
+use crate::control;
+
+/// The file when nobody names another.
+const FILE: &str = "config/cobalance.toml";
+
+/// Where a running process is.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(super) struct Where {
+    /// Its admin listener [default: $COBALANCE_ADMIN, then the configuration's]
+    #[arg(long, value_name = "ADDR")]
+    pub(super) admin: Option<String>,
+    /// Holds its token [default: $COBALANCE_ADMIN_TOKEN, then the configuration's file]
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+/// The configuration's file: as asked for, else by the environment, else the usual one.
+pub(super) fn file(asked: Option<&Path>) -> PathBuf {
+    let named = || std::env::var_os("COBALANCE_CONFIG").filter(|name| !name.is_empty());
+    asked.map(Path::to_owned).or_else(|| named().map(PathBuf::from)).unwrap_or_else(|| FILE.into())
+}
+
+/// A client of the admin listener.
+///
+/// # Errors
+/// If a token's file cannot be read, or the configuration has no admin listener.
+pub(super) fn admin(at: &Where) -> Result<Client> {
+    let config = config();
+    if let Some(client) = named(at, config.as_ref())? {
+        return Ok(client);
+    }
+    if config.as_ref().is_some_and(|config| !config.admin.enabled) {
+        bail!("the configuration has `enabled = false` in `[admin]`");
+    }
+    let bind = config.as_ref().map_or(defaults::ADMIN_BIND, |config| config.admin.bind);
+    Ok(Client::new(reachable(bind).to_string(), token(at, config.as_ref())?))
+}
+
+/// A client of a listener that knows `/livez`: the admin listener, else the probes'.
+///
+/// # Errors
+/// As [`admin`].
+pub(super) fn alive(at: &Where) -> Result<Client> {
+    let config = config();
+    let probes = config.as_ref().filter(|config| !config.admin.enabled);
+    match probes.and_then(|config| config.probes.as_ref()) {
+        Some(probes) if at.admin.is_none() => {
+            Ok(Client::new(reachable(probes.bind).to_string(), None))
+        }
+        _ => admin(at),
+    }
+}
+
+fn named(at: &Where, config: Option<&Config>) -> Result<Option<Client>> {
+    let environment = || std::env::var("COBALANCE_ADMIN").ok().filter(|text| !text.is_empty());
+    let Some(address) = at.admin.clone().or_else(environment) else { return Ok(None) };
+    Ok(Some(Client::new(address, token(at, config)?)))
+}
+
+/// The configuration that the running process probably has. One that cannot be read is no obstacle: the
+/// process may run with another.
+fn config() -> Option<Config> {
+    let (config, _) = control::read(&file(None)).ok()?.found.ok()?;
+    Some(config)
+}
+
+fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
+    if let Some(token) = client::token(at.token_file.as_deref())? {
+        return Ok(Some(token));
+    }
+    let configured = config.and_then(|config| config.admin.token_file.as_deref());
+    configured.map_or(Ok(None), |file| client::token(Some(file)))
+}
+
+/// An address to connect to, for one that was bound: any interface is also loopback.
+fn reachable(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_bound_to_any_is_reached_by_loopback() {
+        let cases = [
+            ("0.0.0.0:9901", "127.0.0.1:9901"),
+            ("[::]:9901", "[::1]:9901"),
+            ("10.0.0.1:1", "10.0.0.1:1"),
+        ];
+        for (bound, expected) in cases {
+            assert_eq!(reachable(bound.parse().unwrap()).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_comes_first() {
+        let at = Where { admin: Some("example:1".into()), token_file: None };
+        assert_eq!(admin(&at).unwrap().address, "example:1");
+        assert_eq!(file(Some(Path::new("a.toml"))), Path::new("a.toml"));
+        let missing = Where { token_file: Some("/nonexistent/token".into()), ..at };
+        assert!(admin(&missing).is_err());
+    }
+}

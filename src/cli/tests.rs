@@ -1,0 +1,61 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    let words = std::iter::once("cobalance").chain(line.split_whitespace());
+    Cli::try_parse_from(words).map(|cli| cli.command)
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn what_is_good_is_taken() {
+    let lines = [
+        "run",
+        "run --config a.toml",
+        "run --listen 127.0.0.1:80 --node a:1 --node b:2 --admin 127.0.0.1:0",
+        "demo",
+        "demo --seconds 5 --listen 127.0.0.1:0",
+        "check",
+        "check a.toml --format json --deny-warnings",
+        "status --admin 127.0.0.1:9901 --json",
+        "reload --token-file t",
+        "health",
+        "health --probes 127.0.0.1:9900",
+    ];
+    for line in lines {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn what_is_wrong_is_refused() {
+    let lines = [
+        "",
+        "serve",
+        "run --listen 127.0.0.1:80",
+        "run --node a:1",
+        "run --admin 127.0.0.1:1",
+        "run --config a.toml --listen 127.0.0.1:80 --node a:1",
+        "run --listen example.com --node a:1",
+        "check a.toml --format xml",
+        "health --probes a:1 --admin b:2",
+    ];
+    for line in lines {
+        assert!(parse(line).is_err_and(|error| error.use_stderr()), "{line}");
+    }
+}
+
+#[test]
+fn an_answer_of_failure_says_why() {
+    let body = "{\"error\":{\"message\":\"a token is needed\"}}".to_owned();
+    let failure = good(Answer { status: 401, body }).err().unwrap();
+    assert_eq!(failure.code, 1);
+    assert!(failure.message.contains("401: a token is needed"), "{}", failure.message);
+    assert!(failure.message.contains("--token-file"), "{}", failure.message);
+    assert!(good(Answer { status: 200, body: String::new() }).is_ok());
+}
