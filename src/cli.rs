@@ -40,6 +40,8 @@ enum Command {
     Demo(Demo),
     Check(Check),
     Status(StatusArgs),
+    /// Put a changed file in use now, and say what came of it
+    #[command(long_about = None)]
     Reload(Where),
     Health(Health),
 }
