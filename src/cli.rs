@@ -114,7 +114,7 @@ struct StatusArgs {
 struct Health {
     #[command(flatten)]
     at: Where,
-    /// Ask its [probes] listener instead of the admin listener
+    /// Ask the listener of its probes instead of the admin listener
     #[arg(long, value_name = "ADDR", conflicts_with = "admin")]
     probes: Option<String>,
 }
