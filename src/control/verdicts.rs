@@ -50,6 +50,8 @@ impl Roster {
             .as_mut()
             .and_then(|checker| checker.record(verdict.clone(), &circumstances, now()));
         watched.plan();
+        // Before its health, so that no thread sees a node that refuses as one that may be tried.
+        watched.allow_fail_open();
         if let Some(change) = &change {
             watched.node.set_health(change.to);
         }
@@ -135,9 +137,10 @@ impl Roster {
     pub(super) fn tick(&mut self, snapshot: &Snapshot) {
         for upstream in &snapshot.upstreams {
             self.pass_time(upstream);
-            self.allow_fail_open(upstream);
             merge_latencies(upstream);
         }
+        // Also by time: an unchecked node may be asked after its first seconds.
+        self.nodes.values().for_each(Watched::allow_fail_open);
     }
 
     fn pass_time(&mut self, upstream: &Upstream) {
@@ -148,15 +151,6 @@ impl Roster {
         for (node, state) in changed {
             node.set_outlier(state);
             self.note(&node.key, "probation", "nothing spoke against it on probation");
-        }
-    }
-
-    fn allow_fail_open(&self, upstream: &Upstream) {
-        for member in &upstream.nodes {
-            let Some(watched) = self.nodes.get(&member.node.key) else { continue };
-            let checked = watched.checker.as_ref().is_none_or(|c| c.may_fail_open(now()));
-            let allowed = watched.serves(false) && may_fail_open(watched.node.operator(), checked);
-            watched.node.set_fail_open(allowed && watched.node.address().is_some());
         }
     }
 
@@ -207,6 +201,13 @@ pub(crate) const SHOWN: [Shown; 8] = [
 ];
 
 impl Watched {
+    /// Only primary nodes that serve; which of them, their probes tell.
+    fn allow_fail_open(&self) {
+        let checked = self.checker.as_ref().is_none_or(|c| c.may_fail_open(now()));
+        let allowed = self.serves(false) && may_fail_open(self.node.operator(), checked);
+        self.node.set_fail_open(allowed && self.node.address().is_some());
+    }
+
     /// Out by silence or by live traffic, which `max_ejected` bounds; a statement of the node does not
     /// count.
     fn is_softly_out(&self) -> bool {

@@ -11,7 +11,7 @@ use super::client::Unread;
 use super::pick::InFlight;
 use super::record::Attempt;
 use super::respond::{Progress, Responding, respond};
-use super::tunnel::Tunnel;
+use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Upload};
 use super::view::{LocalMember, LocalUpstream};
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
@@ -399,6 +399,7 @@ impl Exchange<'_> {
         let mut out = self.client.thread.buffers.small();
         headers::write_response(&mut out, &head, &parts);
         self.begun = true;
+        let counted = Counted::new(connection.local().clone());
         self.client.write([&out, &[], &[]], &self.deadlines.down).await?;
         self.client.thread.buffers.give_back(out);
         self.record.status = 101;
@@ -406,12 +407,11 @@ impl Exchange<'_> {
         let from_node = head.bytes[head.length_of_head..].to_vec();
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
-        let local = connection.local().clone();
         let node = connection.into_socket();
         Ok(Next::Tunnel(Box::new(move |client, from_client| Tunnel {
             client,
             node,
-            local,
+            counted,
             idle,
             from_client,
             from_node,

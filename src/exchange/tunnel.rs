@@ -36,7 +36,7 @@ pub struct Tunnels {
 
 /// What a tunnel can be told from outside of its task.
 struct Handle {
-    node: Rc<LocalNode>,
+    counted: Counted,
     close_code: Cell<u16>,
     deadline: Deadline,
 }
@@ -52,7 +52,7 @@ impl Tunnels {
     ) {
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
-            if handle.close_code.get() == 0 && choose(&handle.node) {
+            if handle.close_code.get() == 0 && choose(&handle.counted.0) {
                 handle.close_code.set(code);
                 handle.deadline.set_at(clock::now_ns() + rng.u64(0..window));
                 handle.deadline.wake();
@@ -79,6 +79,24 @@ impl Tunnels {
     }
 }
 
+/// Counts a tunnel at its node while it lives. From before the client learns of it, so that a burst of
+/// handshakes spreads evenly.
+pub struct Counted(Rc<LocalNode>);
+
+impl Counted {
+    /// From now on.
+    pub fn new(local: Rc<LocalNode>) -> Counted {
+        Counters::add(&local.cell().tunnels, 1);
+        Counted(local)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        Counters::add(&self.0.cell().tunnels, -1);
+    }
+}
+
 /// A tunnel before its task begins.
 pub struct Tunnel {
     /// The stream to the client.
@@ -86,7 +104,7 @@ pub struct Tunnel {
     /// The stream to the node.
     pub node: Socket,
     /// The node.
-    pub local: Rc<LocalNode>,
+    pub counted: Counted,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
     /// What the client sent behind its handshake.
@@ -118,7 +136,7 @@ struct Running {
 /// Starts the tunnel's own small task.
 pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
     let handle = Rc::new(Handle {
-        node: tunnel.local,
+        counted: tunnel.counted,
         close_code: Cell::new(0),
         deadline: thread.wheel.deadline(),
     });
@@ -138,9 +156,8 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
 
 async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running) {
     let begun = clock::now_ns();
-    let metrics = &handle.node.node.metrics;
+    let metrics = &handle.counted.0.node.metrics;
     metrics.ws_opened.inc();
-    Counters::add(&handle.node.cell().tunnels, 1);
     match handle.close_code.get() {
         0 => handle.deadline.set(running.idle),
         _ => handle.deadline.set_at(begun),
@@ -152,7 +169,6 @@ async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running) {
             by = ClosedBy::Error;
         }
     }
-    Counters::add(&handle.node.cell().tunnels, -1);
     metrics.ws_closed[by as usize].inc();
     metrics.ws_bytes[0].inc_by(running.up.bytes);
     metrics.ws_bytes[1].inc_by(running.down.bytes);

@@ -12,11 +12,18 @@ use prometheus::{
 
 use crate::error::Cause;
 
+use families::{ClientFamilies, NODE, NodeFamilies, Register};
+
 mod families;
 mod labels;
 
-use families::{Families, NODE, Register};
 pub use labels::*;
+
+/// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
+const BUCKETS: [f64; 17] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+    300.0, 600.0,
+];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -66,7 +73,8 @@ pub struct Metrics {
     pub discovery: IntCounterVec,
     /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
     pub misconfigurations: IntGaugeVec,
-    families: Families,
+    clients: ClientFamilies,
+    node_families: NodeFamilies,
 }
 
 impl Metrics {
@@ -76,7 +84,6 @@ impl Metrics {
         let r = Register(&registry);
         let info = r.int_gauges("build_info", "Always 1.", &["version"]);
         info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let families = Families::new(&r);
         let success = r.gauges(
             "config_last_reload_success_timestamp_seconds",
             "When a configuration was last put in use.",
@@ -111,14 +118,15 @@ impl Metrics {
             connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
-            families,
+            clients: ClientFamilies::new(&r),
+            node_families: NodeFamilies::new(&r),
             registry,
         })
     }
 
     /// Handles of a listener.
     pub fn listener(&self, listener: &str) -> ListenerMetrics {
-        let f = &self.families;
+        let f = &self.clients;
         ListenerMetrics {
             connections: f.connections.with_label_values(&[listener, "h1"]),
             rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
@@ -128,7 +136,7 @@ impl Metrics {
 
     /// Handles of a route on a listener.
     pub fn route(self: &Arc<Self>, listener: &str, route: &str) -> RouteMetrics {
-        let f = &self.families;
+        let f = &self.clients;
         RouteMetrics {
             metrics: self.clone(),
             listener: listener.into(),
@@ -142,61 +150,58 @@ impl Metrics {
 
     /// Handles of an upstream.
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
-        let f = &self.families;
+        let f = &self.node_families;
         UpstreamMetrics {
-            retries: RETRY_REASONS
-                .map(|reason| f.node.retries.with_label_values(&[upstream, reason])),
+            retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),
         }
     }
 
     /// Handles of a node.
     pub fn node(&self, upstream: &str, node: &str) -> NodeMetrics {
-        let f = &self.families;
+        let f = &self.node_families;
         let l = [upstream, node];
         NodeMetrics {
             requests: CLASSES
-                .map(|class| f.node.upstream_requests.with_label_values(&[upstream, node, class])),
-            attempts: AttemptResult::ALL.map(|result| {
-                f.node.attempts.with_label_values(&[upstream, node, result.as_str()])
-            }),
-            connect: f.node.connect.with_label_values(&l),
-            head: f.node.head.with_label_values(&l),
-            response: f.node.response.with_label_values(&l),
+                .map(|class| f.upstream_requests.with_label_values(&[upstream, node, class])),
+            attempts: AttemptResult::ALL
+                .map(|result| f.attempts.with_label_values(&[upstream, node, result.as_str()])),
+            connect: f.connect.with_label_values(&l),
+            head: f.head.with_label_values(&l),
+            response: f.response.with_label_values(&l),
             pool_events: POOL_EVENTS
-                .map(|event| f.node.pool_events.with_label_values(&[upstream, node, event])),
-            ws_opened: f.tunnel.ws_opened.with_label_values(&l),
-            ws_closed: CLOSED_BY
-                .map(|by| f.tunnel.ws_closed.with_label_values(&[upstream, node, by])),
+                .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
+            ws_opened: f.ws_opened.with_label_values(&l),
+            ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
             ws_bytes: ["up", "down"]
-                .map(|way| f.tunnel.ws_bytes.with_label_values(&[upstream, node, way])),
-            ws_duration: f.tunnel.ws_duration.with_label_values(&l),
+                .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
+            ws_duration: f.ws_duration.with_label_values(&l),
         }
     }
 
     /// Forgets the series of a node that is gone.
     pub fn remove_node(&self, upstream: &str, node: &str) {
-        let f = &self.families;
+        let f = &self.node_families;
         let l = [upstream, node];
         for class in CLASSES {
-            let _ = f.node.upstream_requests.remove_label_values(&[upstream, node, class]);
+            let _ = f.upstream_requests.remove_label_values(&[upstream, node, class]);
         }
         for result in AttemptResult::ALL {
-            let _ = f.node.attempts.remove_label_values(&[upstream, node, result.as_str()]);
+            let _ = f.attempts.remove_label_values(&[upstream, node, result.as_str()]);
         }
         for event in POOL_EVENTS {
-            let _ = f.node.pool_events.remove_label_values(&[upstream, node, event]);
+            let _ = f.pool_events.remove_label_values(&[upstream, node, event]);
         }
         for by in CLOSED_BY {
-            let _ = f.tunnel.ws_closed.remove_label_values(&[upstream, node, by]);
+            let _ = f.ws_closed.remove_label_values(&[upstream, node, by]);
         }
         for way in ["up", "down"] {
-            let _ = f.tunnel.ws_bytes.remove_label_values(&[upstream, node, way]);
+            let _ = f.ws_bytes.remove_label_values(&[upstream, node, way]);
         }
         for state in ["idle", "active"] {
             let _ = self.pool_connections.remove_label_values(&[upstream, node, state]);
         }
-        for family in [&f.node.connect, &f.node.head, &f.node.response, &f.tunnel.ws_duration] {
+        for family in [&f.connect, &f.head, &f.response, &f.ws_duration] {
             let _ = family.remove_label_values(&l);
         }
         for family in [&self.check_duration, &self.ewma, &self.weight, &self.keepalive_hint] {
@@ -205,7 +210,7 @@ impl Metrics {
         for family in [&self.node_state, &self.inflight, &self.ws_open] {
             let _ = family.remove_label_values(&l);
         }
-        let _ = f.tunnel.ws_opened.remove_label_values(&l);
+        let _ = f.ws_opened.remove_label_values(&l);
     }
 }
 
@@ -246,7 +251,7 @@ impl RouteMetrics {
         codes[code]
             .get_or_init(|| {
                 let source = if source == Source::Proxy { "proxy" } else { "upstream" };
-                self.metrics.families.requests.with_label_values(&[
+                self.metrics.clients.requests.with_label_values(&[
                     &self.listener,
                     &self.route,
                     METHODS[method],
@@ -259,7 +264,7 @@ impl RouteMetrics {
 
     /// Counts a cause of ours. Not on the way of a request that goes well, so the look-up is no matter.
     pub fn error(&self, cause: &Cause) {
-        self.metrics.families.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
+        self.metrics.clients.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
     }
 }
 

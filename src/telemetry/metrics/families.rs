@@ -1,45 +1,10 @@
-//! Families whose handles are resolved per listener, route or node.
+//! Families whose handles are resolved per listener, route or node, and how all families are registered.
 
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-/// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
-const BUCKETS: [f64; 17] = [
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    300.0, 600.0,
-];
-
-/// Families whose handles are resolved per listener, route or node.
-pub(super) struct Families {
-    pub(super) connections: IntCounterVec,
-    pub(super) rejected: IntCounterVec,
-    pub(super) requests: IntCounterVec,
-    pub(super) duration: HistogramVec,
-    pub(super) requests_in_flight: IntGaugeVec,
-    pub(super) request_bytes: IntCounterVec,
-    pub(super) response_bytes: IntCounterVec,
-    pub(super) errors: IntCounterVec,
-    pub(super) node: NodeFamilies,
-    pub(super) tunnel: TunnelFamilies,
-}
-
-pub(super) struct NodeFamilies {
-    pub(super) upstream_requests: IntCounterVec,
-    pub(super) attempts: IntCounterVec,
-    pub(super) retries: IntCounterVec,
-    pub(super) connect: HistogramVec,
-    pub(super) head: HistogramVec,
-    pub(super) response: HistogramVec,
-    pub(super) pool_events: IntCounterVec,
-}
-
-pub(super) struct TunnelFamilies {
-    pub(super) ws_opened: IntCounterVec,
-    pub(super) ws_closed: IntCounterVec,
-    pub(super) ws_bytes: IntCounterVec,
-    pub(super) ws_duration: HistogramVec,
-}
+use super::BUCKETS;
 
 /// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
 pub(super) struct Register<'a>(pub(super) &'a Registry);
@@ -71,7 +36,7 @@ impl Register<'_> {
         self.add(GaugeVec::new(Self::opts(name, help), labels).expect("valid name"))
     }
 
-    pub(super) fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
         let opts = HistogramOpts::from(Self::opts(name, help)).buckets(BUCKETS.to_vec());
         self.add(HistogramVec::new(opts, labels).expect("valid name"))
     }
@@ -79,10 +44,22 @@ impl Register<'_> {
 
 pub(super) const NODE: [&str; 2] = ["upstream", "node"];
 
-impl Families {
-    pub(super) fn new(r: &Register<'_>) -> Families {
+/// What is counted of clients.
+pub(super) struct ClientFamilies {
+    pub(super) connections: IntCounterVec,
+    pub(super) rejected: IntCounterVec,
+    pub(super) requests: IntCounterVec,
+    pub(super) duration: HistogramVec,
+    pub(super) requests_in_flight: IntGaugeVec,
+    pub(super) request_bytes: IntCounterVec,
+    pub(super) response_bytes: IntCounterVec,
+    pub(super) errors: IntCounterVec,
+}
+
+impl ClientFamilies {
+    pub(super) fn new(r: &Register<'_>) -> ClientFamilies {
         let lr = ["listener", "route"];
-        Families {
+        ClientFamilies {
             connections: r.counters(
                 "connections_total",
                 "Connections accepted.",
@@ -115,14 +92,27 @@ impl Families {
                 "Exchanges that ended by a cause of ours.",
                 &["route", "reason"],
             ),
-            node: NodeFamilies::new(r),
-            tunnel: TunnelFamilies::new(r),
         }
     }
 }
 
+/// What is counted of nodes.
+pub(super) struct NodeFamilies {
+    pub(super) upstream_requests: IntCounterVec,
+    pub(super) attempts: IntCounterVec,
+    pub(super) retries: IntCounterVec,
+    pub(super) connect: HistogramVec,
+    pub(super) head: HistogramVec,
+    pub(super) response: HistogramVec,
+    pub(super) pool_events: IntCounterVec,
+    pub(super) ws_opened: IntCounterVec,
+    pub(super) ws_closed: IntCounterVec,
+    pub(super) ws_bytes: IntCounterVec,
+    pub(super) ws_duration: HistogramVec,
+}
+
 impl NodeFamilies {
-    fn new(r: &Register<'_>) -> NodeFamilies {
+    pub(super) fn new(r: &Register<'_>) -> NodeFamilies {
         NodeFamilies {
             upstream_requests: r.counters(
                 "upstream_requests_total",
@@ -159,13 +149,6 @@ impl NodeFamilies {
                 "What happened in the pools.",
                 &["upstream", "node", "event"],
             ),
-        }
-    }
-}
-
-impl TunnelFamilies {
-    fn new(r: &Register<'_>) -> TunnelFamilies {
-        TunnelFamilies {
             ws_opened: r.counters("ws_opened_total", "Tunnels opened.", &NODE),
             ws_closed: r.counters(
                 "ws_closed_total",

@@ -1,0 +1,157 @@
+//! WebSocket tunnels: joined, counted, idle without a buffer, and closed with a Close frame.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use cobalance::telemetry::metrics::ClosedBy;
+use support::origin::{Origin, read_head};
+use support::{Answer, Proxy, config, until};
+
+const HANDSHAKE: &str = "GET /ws?__appName=x HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
+    Upgrade: websocket\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n\r\n";
+
+/// Answers the handshake with `first` behind it, then echoes.
+fn echo(first: &'static [u8]) -> Origin {
+    Origin::scripted(move |mut line| {
+        line.request();
+        line.send(SWITCH.as_bytes());
+        line.send(first);
+        let mut buffer = [0; 65536];
+        while let Ok(n @ 1..) = line.stream.read(&mut buffer) {
+            line.send(&buffer[..n]);
+        }
+    })
+}
+
+fn open(proxy: &Proxy) -> TcpStream {
+    let mut stream = proxy.connect();
+    stream.write_all(HANDSHAKE.as_bytes()).unwrap();
+    let head = read_head(&mut stream).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.contains("Upgrade: websocket\r\n") && head.contains("Sec-WebSocket-Accept"));
+    stream
+}
+
+fn exchange(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).unwrap();
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).unwrap();
+    assert!(back == bytes);
+}
+
+#[test]
+fn bytes_pass_both_ways_with_what_came_early() {
+    let origin = echo(b"\x81\x02hi");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut stream = open(&proxy);
+    let mut early = [0; 4];
+    stream.read_exact(&mut early).unwrap();
+    assert_eq!(&early, b"\x81\x02hi");
+    exchange(&mut stream, b"\x81\x85\x01\x02\x03\x04abcde");
+    let node = proxy.node(0);
+    assert_eq!((node.tunnels(), node.in_flight()), (1, 0));
+    let head = &origin.seen()[0].head;
+    assert!(head.starts_with("GET /ws?__appName=x HTTP/1.1\r\n"));
+    assert!(head.contains("Connection: Upgrade\r\nUpgrade: websocket\r\n"), "{head}");
+    drop(stream);
+    until("the tunnel is closed", || node.tunnels() == 0);
+    assert_eq!(node.metrics.ws_closed[ClosedBy::Client as usize].get(), 1);
+}
+
+#[test]
+fn four_megabytes_pass_with_back_pressure() {
+    let origin = echo(b"");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut stream = open(&proxy);
+    let mut writer = stream.try_clone().unwrap();
+    let data: Vec<u8> = (0..4 << 20).map(|n: u32| n as u8).collect();
+    let sent = data.clone();
+    let write = std::thread::spawn(move || writer.write_all(&sent).unwrap());
+    let mut back = vec![0; data.len()];
+    stream.read_exact(&mut back).unwrap();
+    write.join().unwrap();
+    assert!(back == data);
+}
+
+#[test]
+fn a_silent_tunnel_is_closed_and_a_speaking_one_is_not() {
+    let origin = echo(b"");
+    let proxy = Proxy::start(config(&[origin.address], "", "tunnel_idle_timeout = \"400ms\""));
+    let (mut silent, mut speaking) = (open(&proxy), open(&proxy));
+    let metrics = &proxy.node(0).metrics;
+    until("the silent one was closed", || {
+        exchange(&mut speaking, b"\x81\x80\x01\x02\x03\x04");
+        metrics.ws_closed[ClosedBy::Idle as usize].get() == 1
+    });
+    exchange(&mut speaking, b"\x81\x80\x01\x02\x03\x04");
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, [0x88, 2, 3, 0xe9], "a Close frame with code 1001");
+}
+
+#[test]
+fn draining_closes_tunnels_at_frame_boundaries_and_ends() {
+    // A frame that is never finished: its tunnel is closed by the window's end all the same.
+    let origin = echo(b"");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut tunnels: Vec<TcpStream> = (0..20).map(|_| open(&proxy)).collect();
+    let idle = proxy.connect();
+    until("all are counted", || proxy.node(0).tunnels() == 20);
+    let readers: Vec<_> = tunnels
+        .drain(..)
+        .map(|mut stream| {
+            std::thread::spawn(move || {
+                let mut rest = Vec::new();
+                stream.read_to_end(&mut rest).unwrap();
+                rest
+            })
+        })
+        .collect();
+    proxy.drain(Duration::from_millis(200));
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), [0x88, 2, 3, 0xe9]);
+    }
+    assert_eq!(proxy.node(0).tunnels(), 0);
+    drop(idle);
+    assert!(TcpStream::connect(proxy.address).is_err(), "the listener is closed");
+}
+
+#[test]
+fn tunnels_spread_by_fewest_tunnels() {
+    let origins = [echo(b""), echo(b""), echo(b"")];
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let proxy = Proxy::start(config(&addresses, "", ""));
+    let _tunnels: Vec<TcpStream> = (0..30).map(|_| open(&proxy)).collect();
+    let counts: Vec<u32> = (0..3).map(|n| proxy.node(n).tunnels()).collect();
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+#[test]
+fn other_upgrades_are_no_tunnels() {
+    let origin = Origin::ok("plain");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let answer = proxy.raw(
+        b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\r\n",
+    );
+    assert!(answer.ends_with("plain"), "{answer}");
+    assert!(!origin.seen()[0].head.to_lowercase().contains("upgrade"));
+    let unasked = Origin::answering(SWITCH);
+    let proxy = Proxy::start(config(&[unasked.address], "", ""));
+    assert_eq!(proxy.get("/").status, 502);
+}
+
+#[test]
+fn a_node_that_declines_answers_in_its_own_words() {
+    let origin = Origin::answering("HTTP/1.1 403 No\r\nContent-Length: 4\r\n\r\nnope");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut stream = proxy.connect();
+    stream.write_all(HANDSHAKE.as_bytes()).unwrap();
+    let answer = Answer::read(&mut stream).unwrap();
+    assert_eq!((answer.status, answer.text().as_str()), (403, "nope"));
+}
