@@ -216,3 +216,31 @@ fn read_line(stream: &mut impl Read) -> Option<String> {
     }
     String::from_utf8(line).ok()
 }
+
+/// Answers as a NocoBase node that is up: `ok` to its health check, a WebSocket at `/ws` that says what it
+/// hears, and `body` to everything else.
+pub fn node(body: &'static str) -> Origin {
+    Origin::scripted(move |mut line| {
+        while let Some(seen) = line.request() {
+            let path = seen.head.split(' ').nth(1).unwrap_or_default();
+            if path == "/ws" {
+                return echo(line);
+            }
+            let body = if path.ends_with("/__health_check") { "ok" } else { body };
+            let length = body.len();
+            line.send(
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes(),
+            );
+        }
+    })
+}
+
+fn echo(mut line: Line) {
+    line.send(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+    // An open tunnel may say nothing for as long as it likes.
+    line.stream.set_read_timeout(None).unwrap();
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = line.stream.read(&mut buffer) {
+        line.send(&buffer[..n]);
+    }
+}
