@@ -40,6 +40,8 @@ enum Command {
     Demo(Demo),
     Check(Check),
     Status(StatusArgs),
+    /// Put a changed file in use now, and say what came of it
+    #[command(long_about = None)]
     Reload(Where),
     Health(Health),
 }
@@ -112,7 +114,7 @@ struct StatusArgs {
 struct Health {
     #[command(flatten)]
     at: Where,
-    /// Ask its [probes] listener instead of the admin listener
+    /// Ask the listener of its probes instead of the admin listener
     #[arg(long, value_name = "ADDR", conflicts_with = "admin")]
     probes: Option<String>,
 }

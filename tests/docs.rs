@@ -66,3 +66,34 @@ fn every_metric_is_listed() {
         assert!(documented.contains(&row), "docs/operating.md must list `cobalance_{name}`");
     }
 }
+
+#[test]
+fn every_symbol_of_the_tour_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut code = String::new();
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => code.push_str(&fs::read_to_string(path).unwrap()),
+            }
+        }
+    }
+    let tour = read("docs/life-of-a-request.md");
+    let quoted = tour.split('`').skip(1).step_by(2);
+    let symbols: Vec<&str> =
+        quoted.filter(|text| !text.contains(' ') && *text != "symbol").collect();
+    assert!(symbols.len() > 20, "{symbols:?}");
+    for symbol in symbols {
+        let name = symbol.rsplit("::").next().unwrap();
+        let kinds = ["fn ", "struct ", "enum ", "mod ", "trait ", "pub "];
+        let defined = kinds.iter().any(|kind| {
+            let defined = format!("{kind}{name}");
+            let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            code.match_indices(&defined).any(|(at, _)| ends(&code[at + defined.len()..]))
+        });
+        assert!(defined, "docs/life-of-a-request.md names `{symbol}`, which is not in src/");
+    }
+}

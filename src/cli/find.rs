@@ -12,7 +12,7 @@ use crate::control;
 /// The file when nobody names another.
 const FILE: &str = "config/cobalance.toml";
 
-/// Where a running process is.
+// Where a running process is. No doc comment: it would be shown as what a command does.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Where {
     /// Its admin listener [default: $COBALANCE_ADMIN, then the configuration's]
