@@ -8,8 +8,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use support::until;
 
@@ -38,7 +39,7 @@ impl Program {
         let said: Arc<Mutex<Vec<String>>> = Arc::default();
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
+            lines.map_while(Result::ok).for_each(|line| kept.lock().push(line));
         });
         let program = Program { child, said, file, dir };
         program.until_said("to=\"up\"");
@@ -46,7 +47,7 @@ impl Program {
     }
 
     fn until_said(&self, text: &str) -> String {
-        let find = || self.said.lock().unwrap().iter().find(|line| line.contains(text)).cloned();
+        let find = || self.said.lock().iter().find(|line| line.contains(text)).cloned();
         until(text, || find().is_some());
         find().unwrap()
     }
