@@ -78,7 +78,8 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
     let mut reloads = handle.reloads();
     let mut admin = Server::new(Surface::Admin);
     let mut probes = Server::new(Surface::Probes);
-    probes.follow(&handle, probes_wanted(&config)).await?;
+    let refused = |error: io::Error| io::Error::new(error.kind(), probes_refused(&error));
+    probes.follow(&handle, probes_wanted(&config)).await.map_err(refused)?;
     follow_admin(&mut admin, &handle, &config).await;
     *addresses.admin.write() = admin.address();
     *addresses.probes.write() = probes.address();
@@ -88,17 +89,16 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
             let config = handle.snapshot().config.clone();
             follow_admin(&mut admin, &handle, &config).await;
             let followed = probes.follow(&handle, probes_wanted(&config)).await;
-            handle.degraded(
-                "probes",
-                followed
-                    .err()
-                    .map(|error| format!("`[probes]` cannot be served as configured: {error}")),
-            );
+            handle.degraded("probes", followed.err().map(|error| probes_refused(&error)));
             *shared.admin.write() = admin.address();
             *shared.probes.write() = probes.address();
         }
     });
     Ok(addresses)
+}
+
+fn probes_refused(error: &io::Error) -> String {
+    format!("`[probes]` cannot be served as configured: {error}")
 }
 
 async fn follow_admin(admin: &mut Server, handle: &Handle, config: &Config) {

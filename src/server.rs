@@ -31,8 +31,6 @@ pub const EXIT_CUT: u8 = 130;
 
 /// How long the end waits for threads that were told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
-/// Descriptors that are no connections: sockets, logs, probes, admin.
-const OTHER_DESCRIPTORS: u64 = 256;
 
 /// What to serve.
 pub enum Options {
@@ -53,13 +51,28 @@ pub fn run(options: Options) -> u8 {
         },
     };
     raise_descriptor_limit(&config);
-    match start(config, source) {
-        Ok(running) => conduct(running),
+    match serve(config, source) {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error}");
             EXIT_FAILURE
         }
     }
+}
+
+/// From the start to the exit code. Signals are listened to first: a SIGHUP that comes while it starts
+/// must not end it.
+fn serve(config: Config, source: ConfigSource) -> Result<u8, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = runtime.block_on(async { Signals::new() })?;
+    let mut running = start(config, source)?;
+    let code = runtime.block_on(attend(&running.handle, signals));
+    let log = running.handle.snapshot().access_log.clone();
+    running.stop();
+    if log.is_some_and(|log| !log.flush_and_close()) {
+        tracing::warn!("the access log was not written to its end");
+    }
+    Ok(code)
 }
 
 /// The configuration of a file; what is wrong with it goes to stderr.
@@ -90,7 +103,7 @@ fn raise_descriptor_limit(config: &Config) {
     // None is no limit.
     let Some(limit) = (if raised.is_ok() { maximum } else { current }) else { return };
     let promised: usize = config.listeners.iter().map(|one| one.max_connections).sum();
-    let needed = 2 * promised as u64 + OTHER_DESCRIPTORS;
+    let needed = 2 * promised as u64;
     if limit < needed {
         tracing::warn!(
             limit,
@@ -193,24 +206,6 @@ impl Drop for Running {
     }
 }
 
-/// From the start to the exit code.
-fn conduct(mut running: Running) -> u8 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let code = match runtime {
-        Ok(runtime) => runtime.block_on(attend(&running.handle)),
-        Err(error) => {
-            tracing::error!(%error, "no runtime for signals");
-            EXIT_FAILURE
-        }
-    };
-    let log = running.handle.snapshot().access_log.clone();
-    running.stop();
-    if log.is_some_and(|log| !log.flush_and_close()) {
-        tracing::warn!("the access log was not written to its end");
-    }
-    code
-}
-
 /// The signals that are listened to.
 struct Signals {
     terminate: Signal,
@@ -239,14 +234,7 @@ impl Signals {
 }
 
 /// Does what signals say until one ends the process.
-async fn attend(handle: &Handle) -> u8 {
-    let mut signals = match Signals::new() {
-        Ok(signals) => signals,
-        Err(error) => {
-            tracing::error!(%error, "signals cannot be listened to");
-            return EXIT_FAILURE;
-        }
-    };
+async fn attend(handle: &Handle, mut signals: Signals) -> u8 {
     loop {
         tokio::select! {
             _ = signals.reload.recv() => {

@@ -193,6 +193,19 @@ async fn a_taken_admin_address_is_a_warning_until_it_is_repaired() {
 }
 
 #[tokio::test]
+async fn a_taken_probes_address_keeps_it_from_starting_and_later_is_a_warning() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let probes = format!("{ANY_PORT}[probes]\nbind = \"{}\"\n", taken.local_addr().unwrap());
+    let rig = Rig::start(ANY_PORT).await;
+    rig.rewrite(&probes);
+    assert_eq!(rig.handle.reload().await.unwrap().error, None);
+    let told = || async { rig.degraded().await.pop() };
+    assert!(until("a warning", told).await.starts_with("`[probes]` cannot be served"));
+    let again = rig.handle.spawn(super::start(rig.handle.clone())).await.unwrap();
+    assert!(again.unwrap_err().to_string().starts_with("`[probes]` cannot be served"));
+}
+
+#[tokio::test]
 async fn a_reload_moves_the_admin_server() {
     let rig = Rig::start(ANY_PORT).await;
     let old = rig.admin();

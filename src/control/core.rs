@@ -14,7 +14,7 @@ use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
 use super::roster::Roster;
 use super::sockets::{Bound, Sockets, bind_all, of_thread};
-use super::status::Status;
+use super::status::{ReloadResult, Status};
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
 use crate::config::{Config, Preset, defaults};
@@ -122,6 +122,10 @@ impl Core {
         let parts = core.threads(threads, &snapshot, &signal_sender)?;
         core.announce();
         core.installed(&snapshot);
+        // A rate of what has never been counted would be none, not zero.
+        for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
+            core.inner.metrics.config_reloads.with_label_values(&[result.as_str()]);
+        }
         Ok((core, Handle { inner }, parts))
     }
 

@@ -112,8 +112,8 @@ impl Core {
             Seen::Changed(_) => self.reload(None),
             Seen::Gone(error) => {
                 let generation = self.inner.snapshot.load().generation;
-                tracing::error!(target: "cobalance::config", generation, error,
-                    "the configuration cannot be read; the one in use stays");
+                tracing::error!(target: "cobalance::config",
+                    "the configuration cannot be read ({error}); generation {generation} stays in use");
             }
         }
     }
@@ -228,8 +228,8 @@ impl Core {
 
     fn refuse(&mut self, error: String) {
         let generation = self.inner.snapshot.load().generation;
-        tracing::error!(target: "cobalance::config", generation,
-            "the configuration is refused; the one in use stays\n{error}");
+        tracing::error!(target: "cobalance::config",
+            "the configuration is refused; generation {generation} stays in use\n{}", error.trim_end());
         let outcome = self.outcome(ReloadResult::Invalid, Some(error));
         self.reload_ended(outcome);
     }
