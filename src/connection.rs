@@ -15,7 +15,7 @@ use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
 use crate::exchange::{Deadlines, Next, exchange, tunnel};
 use crate::http1::buffers::SMALL;
-use crate::http1::io::{HeadRead, read_head, write_all};
+use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
@@ -67,10 +67,11 @@ impl Connection {
     /// Waits for a request and reads its head. `None`: the connection is over.
     async fn next_head(&mut self, unread: &mut Unread) -> Option<Begun> {
         let mut bytes = unread.take();
+        strip_empty_line(&mut bytes);
         if bytes.is_empty() {
-            self.thread.buffers.give_back(std::mem::take(&mut bytes));
-            self.await_first_byte().await?;
-            bytes = self.thread.buffers.small();
+            self.thread.buffers.give_back(bytes);
+            bytes = self.first_bytes().await?;
+            strip_empty_line(&mut bytes);
         }
         self.renew_listener();
         let at_ns = clock::now_ns();
@@ -79,8 +80,9 @@ impl Connection {
         let mut scanner = Scanner::default();
         let down = &self.deadlines.down;
         down.set(settings.request_head_timeout);
-        strip_empty_line(&mut bytes);
-        let read = down.guard(read_head(&self.socket, &mut bytes, limits, &mut scanner)).await;
+        let read = down
+            .guard(read_head(&self.socket, &mut bytes, &self.thread.buffers, limits, &mut scanner))
+            .await;
         down.clear();
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
@@ -96,8 +98,8 @@ impl Connection {
         None
     }
 
-    /// Waits without holding a buffer.
-    async fn await_first_byte(&self) -> Option<()> {
+    /// Waits for the first bytes of a request, without holding a buffer.
+    async fn first_bytes(&self) -> Option<Vec<u8>> {
         let down = &self.deadlines.down;
         let timeout = match self.served {
             0 => self.listener.settings.request_head_timeout,
@@ -108,10 +110,13 @@ impl Connection {
         if self.thread.draining.get() {
             down.set_at(0);
         }
-        let ready = down.guard(poll_fn(|cx| self.socket.poll_read_ready(cx))).await;
+        let mut bytes = Vec::new();
+        let buffers = &self.thread.buffers;
+        let first = poll_fn(|cx| poll_fill(&self.socket, cx, &mut bytes, buffers, false));
+        let read = down.guard(first).await;
         down.set_idle(false);
         down.clear();
-        ready.ok()?.ok()
+        matches!(read, Ok(Ok(1..))).then_some(bytes)
     }
 
     /// A reload may have changed the listener's settings; a connection follows from request to request.

@@ -127,7 +127,8 @@ struct Listening {
 
 /// One accept loop.
 struct Accepting {
-    socket: Rc<tokio::net::TcpListener>,
+    /// The same socket once more, to be asked at the end without the runtime's opinion of its readiness.
+    socket: TcpListener,
     task: AbortHandle,
 }
 
@@ -144,8 +145,8 @@ impl Listening {
             }
         }
         for (name, socket) in sockets {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => self.accept_on(name, Rc::new(socket)),
+            match self.accept_on(&name, socket) {
+                Ok(()) => {}
                 Err(error) => {
                     tracing::error!(%error, listener = name, "a listener could not start")
                 }
@@ -153,21 +154,25 @@ impl Listening {
         }
     }
 
-    fn accept_on(&mut self, name: String, socket: Rc<tokio::net::TcpListener>) {
-        let task = spawn_local(accept(self.thread.clone(), name.clone(), socket.clone()));
+    fn accept_on(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
+        let accepted = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+        let task = spawn_local(accept(self.thread.clone(), name.to_owned(), accepted));
         let accepting = Accepting { socket, task: task.abort_handle() };
-        if let Some(old) = self.accepting.insert(name.clone(), accepting) {
-            self.close(&name, old);
+        if let Some(old) = self.accepting.insert(name.to_owned(), accepting) {
+            self.close(name, old);
         }
+        Ok(())
     }
 
     /// Serves what the accept queue still holds, then closes.
     fn close(&self, name: &str, accepting: Accepting) {
         accepting.task.abort();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        while let std::task::Poll::Ready(Ok((stream, peer))) = accepting.socket.poll_accept(&mut cx)
-        {
-            begin(&self.thread, name, stream, peer);
+        while let Ok((stream, peer)) = accepting.socket.accept() {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            match stream {
+                Ok(stream) => begin(&self.thread, name, stream, peer),
+                Err(error) => tracing::warn!(%error, listener = name, "a connection was lost"),
+            }
         }
     }
 
@@ -222,7 +227,7 @@ impl Listening {
 }
 
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
-async fn accept(thread: Rc<Thread>, name: String, socket: Rc<tokio::net::TcpListener>) {
+async fn accept(thread: Rc<Thread>, name: String, socket: tokio::net::TcpListener) {
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => begin(&thread, &name, stream, peer),

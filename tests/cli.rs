@@ -1,6 +1,6 @@
 //! The program itself: its commands, what they print, and their exit codes.
 
-#![allow(clippy::unwrap_used)] // a helper of a test may end it
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a helper of a test may end it
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

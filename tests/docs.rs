@@ -1,5 +1,5 @@
 //! What docs/operating.md promises to explain, it explains.
-#![allow(clippy::unwrap_used)] // a helper of a test may end it
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a helper of a test may end it
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! What is repeated at another node, and what never is.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,5 +1,5 @@
 //! The way of a request: what passes, in which form, and what ends it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

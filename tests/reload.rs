@@ -1,5 +1,5 @@
 //! A reload under load with a thousand open tunnels: no tunnel closes, no request fails.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
@@ -72,7 +72,9 @@ fn tunnel(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
-        .write_all(b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .write_all(
+            b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
         .unwrap();
     assert!(read_head(&mut stream).unwrap().starts_with("HTTP/1.1 101"));
     stream
@@ -90,7 +92,11 @@ fn a_thousand_tunnels_and_a_load_do_not_notice_reloads() {
                 let mut stream = TcpStream::connect(address).unwrap();
                 while !stop.load(Ordering::SeqCst) {
                     let n = answered.load(Ordering::SeqCst);
-                    write!(stream, "POST /api/a:create?n={n} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx").unwrap();
+                    write!(
+                        stream,
+                        "POST /api/a:create?n={n} HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\nx"
+                    )
+                    .unwrap();
                     let answer = Answer::read(&mut stream).expect("an answer");
                     assert_eq!((answer.status, answer.text().as_str()), (200, "answer"));
                     answered.fetch_add(1, Ordering::SeqCst);
@@ -114,7 +120,10 @@ fn a_thousand_tunnels_and_a_load_do_not_notice_reloads() {
     }
     let snapshot = rig.running.handle().snapshot();
     let open: u32 = snapshot.upstreams[0].nodes.iter().map(|m| m.node.tunnels()).sum();
-    println!("{} requests answered, {open} tunnels open after 10 reloads", answered.load(Ordering::SeqCst));
+    println!(
+        "{} requests answered, {open} tunnels open after 10 reloads",
+        answered.load(Ordering::SeqCst)
+    );
     assert_eq!(open as usize, TUNNELS);
 }
 
@@ -139,7 +148,9 @@ fn a_removed_node_gets_nothing_new_and_a_listener_goes_with_its_queue_served() {
     let old = rig.address();
     rig.reload(&other);
     assert_eq!(ask().field("connection"), Some("close"));
-    until("the old listener is closed", || TcpStream::connect_timeout(&old, Duration::from_secs(1)).is_err());
+    until("the old listener is closed", || {
+        TcpStream::connect_timeout(&old, Duration::from_secs(1)).is_err()
+    });
     let moved = rig.running.address("other").unwrap();
     let mut stream = TcpStream::connect(moved).unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();

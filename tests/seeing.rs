@@ -1,10 +1,10 @@
 //! What an operator sees: metrics that promtool accepts and whose label sets stay small.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
@@ -40,24 +40,32 @@ fn series(metrics: &str) -> BTreeSet<&str> {
 /// Sends requests with random paths, methods and hosts, pipelined in batches.
 fn noise(address: SocketAddr, count: usize, seed: u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let mut stream = TcpStream::connect(address).unwrap();
+    let connect = || BufReader::new(TcpStream::connect(address).unwrap());
+    let mut stream = connect();
     for _ in 0..count / 100 {
         let batch: String = (0..100)
             .map(|_| {
                 let method: String = (0..rng.usize(1..9)).map(|_| rng.uppercase()).collect();
-                let method = if rng.u8(0..4) == 0 && method != "CONNECT" { method } else { "GET".into() };
+                let method =
+                    if rng.u8(0..4) == 0 && method != "CONNECT" { method } else { "GET".into() };
                 let method = if method == "HEAD" { "GET".into() } else { method };
-                format!("{method} /{}/{} HTTP/1.1\r\nHost: h{}.test\r\nX-App: a{}\r\n\r\n", rng.u64(..), rng.u64(..), rng.u64(..), rng.u64(..))
+                format!(
+                    "{method} /{}/{} HTTP/1.1\r\nHost: h{}.test\r\nX-App: a{}\r\n\r\n",
+                    rng.u64(..),
+                    rng.u64(..),
+                    rng.u64(..),
+                    rng.u64(..)
+                )
             })
             .collect();
-        stream.write_all(batch.as_bytes()).unwrap();
+        stream.get_mut().write_all(batch.as_bytes()).unwrap();
         for n in 0..100 {
             let answer = Answer::read(&mut stream).expect("an answer");
             assert_eq!(answer.status, 200, "{}", answer.text());
             if answer.field("connection") == Some("close") {
                 // The rest of the batch was not read: that is what the bound on requests means.
                 assert!(n == 99, "closed within a batch");
-                stream = TcpStream::connect(address).unwrap();
+                stream = connect();
             }
         }
     }
@@ -73,7 +81,11 @@ fn label_sets_stay_the_same_after_a_hundred_thousand_random_requests() {
     noise(public, 100_000, 2);
     let after = scrape(admin);
     let new: Vec<&str> = series(&after).difference(&series(&before)).copied().collect();
-    println!("{} series before, {} after 100,000 requests", series(&before).len(), series(&after).len());
+    println!(
+        "{} series before, {} after 100,000 requests",
+        series(&before).len(),
+        series(&after).len()
+    );
     assert!(new.is_empty(), "{new:#?}");
 }
 

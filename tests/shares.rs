@@ -1,5 +1,5 @@
 //! Shares follow weights, and a URL that never answers moves none.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

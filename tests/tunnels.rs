@@ -1,5 +1,5 @@
 //! WebSocket tunnels: joined, counted, idle without a buffer, and closed with a Close frame.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -141,13 +141,8 @@ async fn read_one<S: Future<Output = Cause>>(
 ) -> Result<Result<usize, Cause>, Ended> {
     let mut scanner = Scanner::default();
     poll_fn(|cx| {
-        // Before anything came no buffer is held: a slow action would hold one for minutes.
-        if bytes.capacity() == 0 && awaiting.socket.poll_read_ready(cx).is_ready() {
-            *bytes = awaiting.client.thread.buffers.small();
-        }
-        if bytes.capacity() > 0
-            && let Poll::Ready(read) = poll_head(awaiting.socket, cx, bytes, LIMITS, &mut scanner)
-        {
+        let lent = (&mut *bytes, &awaiting.client.thread.buffers);
+        if let Poll::Ready(read) = poll_head(awaiting.socket, cx, lent, LIMITS, &mut scanner) {
             return Poll::Ready(Ok(outcome(read)));
         }
         if let Poll::Ready(cause) = beside.as_mut().poll(cx) {

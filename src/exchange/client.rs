@@ -5,13 +5,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::thread::Thread;
 use crate::error::Cause;
 use crate::http1::buffers::SMALL;
 use crate::http1::deadline::Deadline;
-use crate::http1::io::{Failure, Slices, write_all};
+use crate::http1::io::{Failure, Slices, poll_fill, write_all};
 use crate::net::Socket;
 use crate::snapshot::Listener;
 
@@ -75,12 +75,7 @@ impl Unread {
         cx: &mut Context<'_>,
         large: bool,
     ) -> Poll<io::Result<usize>> {
-        ready!(socket.poll_read_ready(cx))?;
-        if self.bytes.capacity() == 0 {
-            self.bytes = if large { thread.buffers.large() } else { thread.buffers.small() };
-        }
-        let room = self.bytes.capacity() - self.bytes.len();
-        socket.poll_read(cx, &mut self.bytes, room.max(1024))
+        poll_fill(socket, cx, &mut self.bytes, &thread.buffers, large)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::Poll;
 
 use super::client::Client;
 use crate::error::Cause;
@@ -11,6 +11,7 @@ use crate::http1::body::{Body, Framing};
 use crate::http1::buffers::SMALL;
 use crate::http1::chunked;
 use crate::http1::deadline::Deadline;
+use crate::http1::io::poll_fill;
 use crate::http1::response::ResponseHead;
 use crate::net::Socket;
 
@@ -187,14 +188,7 @@ impl Through {
         deadline.set(responding.idle);
         let (input, socket) = (&mut self.input, responding.socket);
         let large = self.body.expects() > SMALL as u64;
-        let read = poll_fn(|cx| {
-            ready!(socket.poll_read_ready(cx))?;
-            if input.capacity() == 0 {
-                *input = if large { buffers.large() } else { buffers.small() };
-            }
-            let room = input.capacity();
-            socket.poll_read(cx, input, room)
-        });
+        let read = poll_fn(|cx| poll_fill(socket, cx, input, buffers, large));
         let read = deadline.guard(read).await;
         deadline.clear();
         self.out = buffers.small();

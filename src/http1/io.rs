@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::buffers::Buffers;
 use super::deadline::Deadline;
 use super::scan::Scanner;
 use super::{HeadLimits, Violation};
@@ -104,6 +105,32 @@ impl Rest<'_> {
     }
 }
 
+/// Reads what comes next into `buffer`, which is borrowed from `buffers` only while there is something in
+/// it: readiness is a hint, and a wait may be long. 0 is the end of the stream.
+pub fn poll_fill(
+    socket: &Socket,
+    cx: &mut Context<'_>,
+    buffer: &mut Vec<u8>,
+    buffers: &Buffers,
+    large: bool,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_read_ready(cx))?;
+        if buffer.capacity() == 0 {
+            *buffer = if large { buffers.large() } else { buffers.small() };
+        }
+        let room = buffer.capacity() - buffer.len();
+        match socket.try_read(buffer, room.max(1024)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if buffer.is_empty() {
+                    buffers.give_back(std::mem::take(buffer));
+                }
+            }
+            other => return Poll::Ready(other),
+        }
+    }
+}
+
 /// What reading a head came to.
 #[derive(Debug)]
 pub enum HeadRead {
@@ -120,17 +147,18 @@ pub enum HeadRead {
 pub async fn read_head(
     socket: &Socket,
     buffer: &mut Vec<u8>,
+    buffers: &Buffers,
     limits: HeadLimits,
     scanner: &mut Scanner,
 ) -> io::Result<Result<HeadRead, Violation>> {
-    poll_fn(|cx| poll_head(socket, cx, buffer, limits, scanner)).await
+    poll_fn(|cx| poll_head(socket, cx, (buffer, buffers), limits, scanner)).await
 }
 
 /// [`read_head`], as a poll.
 pub fn poll_head(
     socket: &Socket,
     cx: &mut Context<'_>,
-    buffer: &mut Vec<u8>,
+    (buffer, buffers): (&mut Vec<u8>, &Buffers),
     limits: HeadLimits,
     scanner: &mut Scanner,
 ) -> Poll<io::Result<Result<HeadRead, Violation>>> {
@@ -140,8 +168,7 @@ pub fn poll_head(
             Ok(Some(length)) => return Poll::Ready(Ok(Ok(HeadRead::Head(length)))),
             Ok(None) => {}
         }
-        let room = buffer.capacity().saturating_sub(buffer.len()).max(1024);
-        if ready!(socket.poll_read(cx, buffer, room))? == 0 {
+        if ready!(poll_fill(socket, cx, buffer, buffers, false))? == 0 {
             return Poll::Ready(Ok(Ok(HeadRead::Ended(buffer.len()))));
         }
     }

@@ -1,6 +1,6 @@
 //! Origins: servers behind a node's address that do as a test says, byte by byte.
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -31,6 +31,7 @@ pub struct Origin {
 pub struct Line {
     pub stream: TcpStream,
     pub number: usize,
+    input: BufReader<TcpStream>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -57,7 +58,8 @@ impl Origin {
                 let number = connections.fetch_add(1, Ordering::SeqCst);
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 stream.set_nodelay(true).unwrap();
-                let line = Line { stream, number, seen: seen.clone() };
+                let input = BufReader::new(stream.try_clone().unwrap());
+                let line = Line { stream, number, input, seen: seen.clone() };
                 let script = script.clone();
                 std::thread::spawn(move || script(line));
             }
@@ -115,11 +117,11 @@ impl Drop for Origin {
 impl Line {
     /// Reads one request and remembers it; `None` when the peer closed.
     pub fn request(&mut self) -> Option<Seen> {
-        let head = read_head(&mut self.stream)?;
+        let head = read_head(&mut self.input)?;
         if field(&head, "expect").is_some() {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        let (body, trailers) = read_body(&mut self.stream, &head, false)?;
+        let (body, trailers) = read_body(&mut self.input, &head, false)?;
         let seen = Seen { head, body, trailers, connection: self.number };
         self.seen.lock().push(seen.clone());
         Some(seen)
