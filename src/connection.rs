@@ -1,10 +1,11 @@
 //! One client connection: requests one after the other, until it closes or becomes a tunnel.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::ready;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::clock;
@@ -14,7 +15,6 @@ use crate::exchange::client::{Client, Unread};
 use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
 use crate::exchange::{Deadlines, Next, exchange, tunnel};
-use crate::http1::buffers::SMALL;
 use crate::http1::io::{HeadRead, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
@@ -67,21 +67,29 @@ impl Connection {
     /// Waits for a request and reads its head. `None`: the connection is over.
     async fn next_head(&mut self, unread: &mut Unread) -> Option<Begun> {
         let mut bytes = unread.take();
-        if bytes.is_empty() {
-            self.thread.buffers.give_back(std::mem::take(&mut bytes));
-            self.await_first_byte().await?;
-            bytes = self.thread.buffers.small();
-        }
+        // What a careless client sends behind a request is not yet the beginning of another.
+        let mut skipped = strip_empty_line(&mut bytes);
+        self.await_first_byte(&mut bytes).await?;
         self.renew_listener();
-        let at_ns = clock::now_ns();
+        let mut at_ns = clock::now_ns();
         let settings = &self.listener.settings;
         let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
-        let mut scanner = Scanner::default();
         let down = &self.deadlines.down;
-        down.set(settings.request_head_timeout);
-        strip_empty_line(&mut bytes);
-        let read = down.guard(read_head(&self.socket, &mut bytes, limits, &mut scanner)).await;
-        down.clear();
+        let read = loop {
+            down.set(settings.request_head_timeout);
+            let mut scanner = Scanner::default();
+            let read = read_head(&self.socket, &mut bytes, limits, &mut scanner);
+            let read = down.guard(read).await;
+            down.clear();
+            // A head of nothing but its end is an empty line that had not come, or not whole, before.
+            let empty = matches!(read, Ok(Ok(Ok(HeadRead::Head(2)))));
+            if !empty || std::mem::replace(&mut skipped, true) {
+                break read;
+            }
+            bytes.drain(..2);
+            self.await_first_byte(&mut bytes).await?;
+            at_ns = clock::now_ns();
+        };
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
                 Ok(head) => return Some(Begun { head, at_ns }),
@@ -96,8 +104,13 @@ impl Connection {
         None
     }
 
-    /// Waits without holding a buffer.
-    async fn await_first_byte(&self) -> Option<()> {
+    /// Waits without holding a buffer, unless something is there already. `None`: it never came.
+    async fn await_first_byte(&self, bytes: &mut Vec<u8>) -> Option<()> {
+        if !bytes.is_empty() {
+            return Some(());
+        }
+        let buffers = &self.thread.buffers;
+        buffers.give_back(std::mem::take(bytes));
         let down = &self.deadlines.down;
         let timeout = match self.served {
             0 => self.listener.settings.request_head_timeout,
@@ -108,10 +121,30 @@ impl Connection {
         if self.thread.draining.get() {
             down.set_at(0);
         }
-        let ready = down.guard(poll_fn(|cx| self.socket.poll_read_ready(cx))).await;
+        let first = poll_fn(|cx| self.poll_first(cx, bytes));
+        let first = down.guard(first).await;
         down.set_idle(false);
         down.clear();
-        ready.ok()?.ok()
+        first.ok()?.ok().filter(|read| *read > 0).map(drop)
+    }
+
+    /// Reads what came first. A new socket counts as readable until a read has shown that it is not, so
+    /// readiness alone is no sign of a request.
+    fn poll_first(&self, cx: &mut Context<'_>, bytes: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut buffer = self.thread.buffers.small();
+            let room = buffer.capacity();
+            let read = self.socket.try_read(&mut buffer, room);
+            if matches!(read, Ok(1..)) {
+                *bytes = buffer;
+                return Poll::Ready(read);
+            }
+            self.thread.buffers.give_back(buffer);
+            if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return Poll::Ready(read);
+            }
+        }
     }
 
     /// A reload may have changed the listener's settings; a connection follows from request to request.
@@ -191,16 +224,16 @@ impl Connection {
         self.socket.shutdown_write();
         let down = &self.deadlines.down;
         down.set(LINGER_TIME);
+        let mut left = LINGER_BYTES;
         let drained = poll_fn(|cx| {
             let mut scratch = self.thread.scratch.borrow_mut();
-            let mut left = LINGER_BYTES;
             while left > 0 {
                 match ready!(self.socket.poll_read_slice(cx, &mut scratch)) {
                     Ok(n @ 1..) => left = left.saturating_sub(n),
                     _ => break,
                 }
             }
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         });
         // Whatever came of it, the connection ends now.
         let _ = down.guard(drained).await;
@@ -220,10 +253,13 @@ impl Connection {
 }
 
 /// An empty line before a request is passed over (RFC 9112, 2.2): one, as a careless client sends it.
-fn strip_empty_line(bytes: &mut Vec<u8>) {
-    if bytes.starts_with(b"\r\n") && bytes.len() <= SMALL {
+/// Whether there was one.
+fn strip_empty_line(bytes: &mut Vec<u8>) -> bool {
+    let found = bytes.starts_with(b"\r\n");
+    if found {
         bytes.drain(..2);
     }
+    found
 }
 
 fn request_cause(violation: Violation) -> Cause {
