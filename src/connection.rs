@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::ready;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use crate::clock;
@@ -14,12 +14,11 @@ use crate::exchange::client::{Client, Unread};
 use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
 use crate::exchange::{Deadlines, Next, exchange, tunnel};
-use crate::http1::buffers::SMALL;
 use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
-use crate::net::Socket;
+use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
 
 /// After an answer to a request that was not read whole, this much more is read and thrown away, so that
@@ -27,6 +26,8 @@ use crate::snapshot::Listener;
 const LINGER_BYTES: usize = 1024 * 1024;
 /// And for no longer than this.
 const LINGER_TIME: Duration = Duration::from_secs(2);
+/// While draining, a connection that has not sent anything yet has this long to do so.
+const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// Serves one connection to its end.
 pub async fn serve(thread: Rc<Thread>, listener: Arc<Listener>, socket: Socket, peer: SocketAddr) {
@@ -67,23 +68,29 @@ impl Connection {
     /// Waits for a request and reads its head. `None`: the connection is over.
     async fn next_head(&mut self, unread: &mut Unread) -> Option<Begun> {
         let mut bytes = unread.take();
-        strip_empty_line(&mut bytes);
-        if bytes.is_empty() {
-            self.thread.buffers.give_back(bytes);
-            bytes = self.first_bytes().await?;
-            strip_empty_line(&mut bytes);
-        }
+        // What a careless client sends behind a request is not yet the beginning of another.
+        let mut skipped = strip_empty_line(&mut bytes);
+        self.await_first_bytes(&mut bytes).await?;
         self.renew_listener();
-        let at_ns = clock::now_ns();
+        let mut at_ns = clock::now_ns();
         let settings = &self.listener.settings;
         let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
-        let mut scanner = Scanner::default();
-        let down = &self.deadlines.down;
-        down.set(settings.request_head_timeout);
-        let read = down
-            .guard(read_head(&self.socket, &mut bytes, &self.thread.buffers, limits, &mut scanner))
-            .await;
-        down.clear();
+        let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
+        let read = loop {
+            down.set(settings.request_head_timeout);
+            let mut scanner = Scanner::default();
+            let read = read_head(&self.socket, &mut bytes, buffers, limits, &mut scanner);
+            let read = down.guard(read).await;
+            down.clear();
+            // A head of nothing but its end is an empty line that had not come, or not whole, before.
+            let empty = matches!(read, Ok(Ok(Ok(HeadRead::Head(2)))));
+            if !empty || std::mem::replace(&mut skipped, true) {
+                break read;
+            }
+            bytes.drain(..2);
+            self.await_first_bytes(&mut bytes).await?;
+            at_ns = clock::now_ns();
+        };
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
                 Ok(head) => return Some(Begun { head, at_ns }),
@@ -98,25 +105,32 @@ impl Connection {
         None
     }
 
-    /// Waits for the first bytes of a request, without holding a buffer.
-    async fn first_bytes(&self) -> Option<Vec<u8>> {
-        let down = &self.deadlines.down;
-        let timeout = match self.served {
-            0 => self.listener.settings.request_head_timeout,
-            _ => self.listener.settings.keep_alive_timeout,
-        };
-        down.set(timeout);
-        down.set_idle(true);
-        if self.thread.draining.get() {
-            down.set_at(0);
+    /// Waits without holding a buffer, unless something is there already. `None`: it never came.
+    async fn await_first_bytes(&self, bytes: &mut Vec<u8>) -> Option<()> {
+        if !bytes.is_empty() {
+            return Some(());
         }
-        let mut bytes = Vec::new();
-        let buffers = &self.thread.buffers;
-        let first = poll_fn(|cx| poll_fill(&self.socket, cx, &mut bytes, buffers, false));
-        let read = down.guard(first).await;
+        let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
+        buffers.give_back(std::mem::take(bytes));
+        // Between two requests a drain ends the wait at once; a first request is on its way, as somebody
+        // has just connected to send it.
+        let between = self.served > 0;
+        down.set(match (self.thread.draining.get(), between) {
+            (true, true) => Duration::from_nanos(1),
+            (true, false) => FIRST_WHILE_DRAINING,
+            (false, true) => self.listener.settings.keep_alive_timeout,
+            (false, false) => self.listener.settings.request_head_timeout,
+        });
+        down.set_idle(between);
+        let first =
+            down.guard(poll_fn(|cx| poll_fill(&self.socket, cx, bytes, buffers, false))).await;
         down.set_idle(false);
         down.clear();
-        matches!(read, Ok(Ok(1..))).then_some(bytes)
+        match first {
+            Ok(read) => read.ok().filter(|read| *read > 0).map(drop),
+            // What came at the last moment, before the runtime could tell, is still served.
+            Err(_) => (self.socket.peek_idle() == Idle::Dirty).then_some(()),
+        }
     }
 
     /// A reload may have changed the listener's settings; a connection follows from request to request.
@@ -196,16 +210,16 @@ impl Connection {
         self.socket.shutdown_write();
         let down = &self.deadlines.down;
         down.set(LINGER_TIME);
+        let mut left = LINGER_BYTES;
         let drained = poll_fn(|cx| {
             let mut scratch = self.thread.scratch.borrow_mut();
-            let mut left = LINGER_BYTES;
             while left > 0 {
                 match ready!(self.socket.poll_read_slice(cx, &mut scratch)) {
                     Ok(n @ 1..) => left = left.saturating_sub(n),
                     _ => break,
                 }
             }
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         });
         // Whatever came of it, the connection ends now.
         let _ = down.guard(drained).await;
@@ -225,10 +239,13 @@ impl Connection {
 }
 
 /// An empty line before a request is passed over (RFC 9112, 2.2): one, as a careless client sends it.
-fn strip_empty_line(bytes: &mut Vec<u8>) {
-    if bytes.starts_with(b"\r\n") && bytes.len() <= SMALL {
+/// Whether there was one.
+fn strip_empty_line(bytes: &mut Vec<u8>) -> bool {
+    let found = bytes.starts_with(b"\r\n");
+    if found {
         bytes.drain(..2);
     }
+    found
 }
 
 fn request_cause(violation: Violation) -> Cause {

@@ -342,7 +342,12 @@ impl<'a> Exchange<'a> {
         let told = !self.begun && !matches!(cause, Cause::ClientLeft | Cause::ClientStalled);
         let next = match told {
             true => self.answer(&cause).await,
-            false => Next::Cut,
+            false => {
+                if self.begun && !self.head.version_11 {
+                    self.client.socket.reset_on_drop();
+                }
+                Next::Cut
+            }
         };
         if let Cause::Internal(what) = cause {
             tracing::error!(request_id = self.record.id.as_str(), what, "internal error");

@@ -40,7 +40,13 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, parts: &ForNode<'_>)
     for field in &head.fields {
         write_request_field(out, head, field, parts);
     }
-    write_framing(out, head.framing);
+    match head.framing {
+        // No body, and said so: some servers ask a POST for its length (411) even then.
+        Framing::Empty if head.value(Known::ContentLength).is_some() => {
+            write_framing(out, Framing::Length(0));
+        }
+        framing => write_framing(out, framing),
+    }
     if head.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }

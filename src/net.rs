@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use tokio::net::{TcpStream, UnixStream};
@@ -121,6 +122,15 @@ impl Socket {
             Socket::Tcp(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
             Socket::Unix(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
         };
+    }
+
+    /// Dropping it resets the connection: where the end of the stream is the end of the answer, only a
+    /// reset says that the answer is not whole.
+    pub fn reset_on_drop(&self) {
+        if let Socket::Tcp(stream) = self {
+            // It fails only on a socket that is gone.
+            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+        }
     }
 
     /// Looks at an idle connection without waiting and without taking anything from it.

@@ -143,6 +143,9 @@ fn read_head(bytes: &[u8], fields: &mut Vec<Field>) -> Result<Draft, Violation> 
         fields.push(Field { name, value, known });
     }
     draft.claims.check()?;
+    if draft.claims.chunked && !draft.version_11 {
+        return Err(Violation::Malformed("transfer-encoding in HTTP/1.0"));
+    }
     Ok(draft)
 }
 
@@ -213,6 +216,7 @@ mod tests {
             "HTTP/1.1 99 Low\r\n\r\n",
             "HTTP/1.1 600 High\r\n\r\n",
             "HTTP/2.0 200 OK\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
         ] {
             assert!(parse(text, false).is_err(), "{text}");

@@ -1,0 +1,11 @@
+//! Bytes of a client, or of a node, through the whole path of an exchange; see `src/harness.rs`.
+#![no_main]
+
+#[path = "../src/harness.rs"]
+mod harness;
+
+libfuzzer_sys::fuzz_target!(|script: &[u8]| {
+    if let Err(finding) = harness::run(script) {
+        panic!("{finding}");
+    }
+});
