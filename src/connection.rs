@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::exchange::answer;
 use crate::exchange::client::{Client, Unread};
 use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
-use crate::exchange::{Deadlines, Next, exchange, tunnel};
+use crate::exchange::{Deadlines, Join, Next, exchange, tunnel};
 use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
@@ -29,10 +30,35 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// While draining, a connection that has not sent anything yet has this long to do so.
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
+/// A connection's place among those that its listener may have open; given back when it is dropped.
+pub struct Admitted(Arc<Listener>);
+
+impl Admitted {
+    /// A place, unless all are taken.
+    pub fn admit(listener: &Arc<Listener>) -> Option<Admitted> {
+        let admitted = Admitted(listener.clone());
+        if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
+            listener.metrics.rejected_limit.inc();
+            return None;
+        }
+        listener.metrics.connections.inc();
+        Some(admitted)
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Serves one connection to its end.
-pub async fn serve(thread: Rc<Thread>, listener: Arc<Listener>, socket: Socket, peer: SocketAddr) {
+pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer: SocketAddr) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
-    let mut connection = Connection { thread, listener, socket, peer, deadlines, served: 0 };
+    let _open = Open::new(&thread);
+    let listener = admitted.0.clone();
+    let mut connection =
+        Connection { thread, listener, admitted, socket, peer, deadlines, served: 0 };
     let mut unread = Unread::default();
     loop {
         let head = match connection.next_head(&mut unread).await {
@@ -41,17 +67,36 @@ pub async fn serve(thread: Rc<Thread>, listener: Arc<Listener>, socket: Socket, 
         };
         match connection.exchange(head, &mut unread).await {
             Next::KeepAlive => {}
+            // With more requests behind it, closing at once would reset the answer away.
+            Next::Close if !unread.get().is_empty() => return connection.linger().await,
             Next::Close => return connection.socket.shutdown_write(),
-            Next::Linger => return connection.linger(unread).await,
+            Next::Linger => return connection.linger().await,
             Next::Cut => return,
             Next::Tunnel(join) => return connection.into_tunnel(join, unread),
         }
     }
 }
 
+/// Counts the thread's connections, so that a drain knows when the last has ended.
+struct Open(Rc<Thread>);
+
+impl Open {
+    fn new(thread: &Rc<Thread>) -> Open {
+        thread.connections.set(thread.connections.get() + 1);
+        Open(thread.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
 struct Connection {
     thread: Rc<Thread>,
     listener: Arc<Listener>,
+    admitted: Admitted,
     socket: Socket,
     peer: SocketAddr,
     deadlines: Deadlines,
@@ -115,16 +160,16 @@ impl Connection {
         // Between two requests a drain ends the wait at once; a first request is on its way, as somebody
         // has just connected to send it.
         let between = self.served > 0;
+        let grace = if between { Duration::ZERO } else { FIRST_WHILE_DRAINING };
         down.set(match (self.thread.draining.get(), between) {
-            (true, true) => Duration::from_nanos(1),
-            (true, false) => FIRST_WHILE_DRAINING,
+            (true, _) => grace.max(Duration::from_nanos(1)),
             (false, true) => self.listener.settings.keep_alive_timeout,
             (false, false) => self.listener.settings.request_head_timeout,
         });
-        down.set_idle(between);
+        down.set_grace(Some(grace));
         let first =
             down.guard(poll_fn(|cx| poll_fill(&self.socket, cx, bytes, buffers, false))).await;
-        down.set_idle(false);
+        down.set_grace(None);
         down.clear();
         match first {
             Ok(read) => read.ok().filter(|read| *read > 0).map(drop),
@@ -201,12 +246,12 @@ impl Connection {
         let view = self.thread.view();
         record.finish(&self.thread, &view, &self.listener, None);
         if written.is_ok() {
-            self.linger(Unread::default()).await;
+            self.linger().await;
         }
     }
 
     /// Reads on a little and throws it away.
-    async fn linger(&self, _unread: Unread) {
+    async fn linger(&self) {
         self.socket.shutdown_write();
         let down = &self.deadlines.down;
         down.set(LINGER_TIME);
@@ -225,16 +270,12 @@ impl Connection {
         let _ = down.guard(drained).await;
     }
 
-    fn into_tunnel(
-        self,
-        join: Box<dyn FnOnce(Socket, Vec<u8>) -> tunnel::Tunnel>,
-        mut unread: Unread,
-    ) {
+    fn into_tunnel(self, join: Box<Join>, mut unread: Unread) {
         // The early bytes are few or none: a vector of their own, so that the buffer goes back.
         let early = unread.take();
         let exact = early.to_vec();
         self.thread.buffers.give_back(early);
-        tunnel::spawn(self.thread, join(self.socket, exact));
+        tunnel::spawn(self.thread, join(self.socket, Box::new(self.admitted), exact));
     }
 }
 

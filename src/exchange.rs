@@ -40,6 +40,9 @@ use tunnel::Tunnel;
 use upload::Upload;
 use view::{LocalUpstream, View};
 
+/// A wait for a node that may have outlasted the client's patience.
+const NOTICEABLE_NS: u64 = 100_000_000;
+
 /// What becomes of the client's connection.
 pub enum Next {
     /// The next request may follow.
@@ -52,8 +55,11 @@ pub enum Next {
     /// The answer cannot be completed: the client must not take it for whole.
     Cut,
     /// The sockets belong to each other now; the client's is to be put in.
-    Tunnel(Box<dyn FnOnce(crate::net::Socket, Vec<u8>) -> Tunnel>),
+    Tunnel(Box<Join>),
 }
+
+/// Makes a tunnel of the client's socket, the place that its connection has, and what was read early.
+pub type Join = dyn FnOnce(crate::net::Socket, Box<dyn std::any::Any>, Vec<u8>) -> Tunnel;
 
 /// The two deadlines of an exchange: of what comes from the client, and of everything else.
 pub struct Deadlines {
@@ -73,7 +79,7 @@ pub async fn exchange(
 ) -> Next {
     let view = client.thread.view();
     let mut record = Record::begin(client.thread, client.peer, begun_ns);
-    client.listener.metrics.in_flight.inc();
+    let counted = client.listener.metrics.count_in_flight();
     let next = {
         let mut exchange = Exchange {
             client,
@@ -89,7 +95,7 @@ pub async fn exchange(
             Err(cause) => exchange.fail(cause).await,
         }
     };
-    client.listener.metrics.in_flight.dec();
+    drop(counted);
     record.finish(client.thread, &view, &client.listener, Some(&head));
     head.recycle(&client.thread.buffers);
     next
@@ -146,7 +152,7 @@ impl<'a> Exchange<'a> {
             self.note_upload(&upload);
             read?;
         }
-        upstream.upstream.shared.budget.deposit(1, clock::now_ns() / 1_000_000_000);
+        upstream.count_request();
         let result = self.attempts(&mut plan, &mut upload, unread).await;
         self.note_upload(&upload);
         self.client.thread.buffers.give_back(plan.node_head);
@@ -240,6 +246,9 @@ impl<'a> Exchange<'a> {
             (None, Some(_)) => "X-Forwarded-For",
             (None, None) => return,
         };
+        if !self.client.thread.may_warn_of(forwarding.peer) {
+            return;
+        }
         let listener = self.client.listener.settings.name.clone();
         self.client.thread.signal(Signal::UntrustedForwarding {
             listener,
@@ -281,9 +290,21 @@ impl<'a> Exchange<'a> {
             if asked >= plan.until_ns {
                 return Err(last.unwrap_or(Cause::Deadline));
             }
-            let picked =
-                pick(self.client.thread, plan.upstream, &plan.wish, &self.deadlines.down).await;
-            self.record.queue_ns += clock::now_ns() - asked;
+            let picked = pick(
+                self.client.thread,
+                plan.upstream,
+                &plan.wish,
+                &self.deadlines.down,
+                plan.until_ns,
+            )
+            .await;
+            let waited = clock::now_ns() - asked;
+            self.record.queue_ns += waited;
+            // Nobody watched the client meanwhile.
+            if waited > NOTICEABLE_NS && self.client.socket.peek_idle() == crate::net::Idle::Closed
+            {
+                return Err(Cause::ClientLeft);
+            }
             let node = match picked {
                 Ok(node) => node,
                 // Whoever was asked before knows more of the reason than "nobody is left".
@@ -317,15 +338,18 @@ impl<'a> Exchange<'a> {
         if self.begun || !upload.is_replayable() || failure.cause.side() != Side::Node {
             return None;
         }
-        if failure.sent == 0 {
-            return Some(RetryReason::Unsent);
-        }
-        if !plan.wish.safe_to_repeat || failure.cause != Cause::ConnectionTerminated {
-            return None;
-        }
-        if failure.reused && !plan.race_lost {
+        let terminated = failure.cause == Cause::ConnectionTerminated;
+        let unsent = failure.sent == 0;
+        if terminated && failure.reused && !plan.race_lost && (unsent || plan.wish.safe_to_repeat) {
+            // The same node, on a new connection: it only closed an old one.
             plan.race_lost = true;
             return Some(RetryReason::StaleRace);
+        }
+        if unsent {
+            return Some(RetryReason::Unsent);
+        }
+        if !plan.wish.safe_to_repeat || !terminated {
+            return None;
         }
         let settings = &plan.upstream.upstream.settings;
         let budget = &plan.upstream.upstream.shared.budget;
@@ -343,7 +367,9 @@ impl<'a> Exchange<'a> {
         let next = match told {
             true => self.answer(&cause).await,
             false => {
-                if self.begun && !self.head.version_11 {
+                // Where the end of the stream is the end of the answer, and where the client takes nothing
+                // that the kernel still holds, only a reset ends it.
+                if cause == Cause::ClientStalled || self.begun && !self.head.version_11 {
                     self.client.socket.reset_on_drop();
                 }
                 Next::Cut

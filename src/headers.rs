@@ -74,7 +74,7 @@ fn write_request_field(out: &mut Vec<u8>, head: &RequestHead, field: &Field, par
 
 /// Whether `Connection` names the field. Fields that carry meaning end to end cannot be named away.
 fn is_named(head: &RequestHead, field: &Field) -> bool {
-    head.connection.names_fields
+    head.connection.named_fields > 0
         && named(&head.bytes, &head.fields, field.name.get(&head.bytes))
         && field.known == Known::Other
         && !field.name.get(&head.bytes).eq_ignore_ascii_case(b"authorization")
@@ -121,7 +121,7 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
     for field in &head.fields {
         let name = field.name.get(&head.bytes);
         let written_anew = matches!(field.known, Known::ContentLength | Known::XRequestId);
-        let named = head.connection.names_fields
+        let named = head.connection.named_fields > 0
             && field.known == Known::Other
             && named(&head.bytes, &head.fields, name);
         if !written_anew && !field.known.is_hop_by_hop() && !named {

@@ -5,27 +5,23 @@ use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
-use crate::connection;
+use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
-use crate::exchange::tunnel::frames;
+use crate::exchange::tunnel::{DRAIN_WINDOW, frames};
 use crate::http1::deadline::TICK;
 use crate::net::Socket;
-use crate::snapshot::{Listener, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Signals};
 
 /// After accept failed for want of descriptors: trying at once would spin, giving up would be worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Tunnels to a removed node are closed over this time, so that their clients come back in small groups:
-/// NocoBase's client returns after a fixed second.
-const DRAIN_WINDOW: Duration = Duration::from_secs(60);
 
 /// What control tells a data thread. Answered through `done`, so that control knows when all have followed.
 pub enum Command {
@@ -212,7 +208,7 @@ impl Listening {
         }
         let thread = self.thread.clone();
         thread.draining.set(true);
-        thread.wheel.expire_idle();
+        thread.wheel.end_waits();
         let mut rng = thread.rng.borrow_mut();
         thread.tunnels.close(frames::GOING_AWAY, tunnels_within, &mut rng, |_| true);
         drop(rng);
@@ -253,38 +249,9 @@ fn begin(thread: &Rc<Thread>, name: &str, stream: TcpStream, peer: std::net::Soc
     let Some(listener) = view.snapshot.listeners.iter().find(|l| l.settings.name == name) else {
         return;
     };
-    if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
-        listener.open.fetch_sub(1, Relaxed);
-        listener.metrics.rejected_limit.inc();
-        return;
-    }
-    listener.metrics.connections.inc();
+    let Some(admitted) = Admitted::admit(listener) else { return };
     // An answer is written in one piece; waiting for more only delays it.
     let _ = stream.set_nodelay(true);
-    let counted = Counted::new(thread.clone(), listener.clone());
-    let (thread, listener) = (thread.clone(), listener.clone());
-    spawn_local(async move {
-        let _counted = counted;
-        connection::serve(thread, listener, Socket::Tcp(stream), peer).await;
-    });
-}
-
-/// Counts a connection while it lives, a panic of its task included.
-struct Counted {
-    thread: Rc<Thread>,
-    listener: Arc<Listener>,
-}
-
-impl Counted {
-    fn new(thread: Rc<Thread>, listener: Arc<Listener>) -> Counted {
-        thread.connections.set(thread.connections.get() + 1);
-        Counted { thread, listener }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.thread.connections.set(self.thread.connections.get() - 1);
-        self.listener.open.fetch_sub(1, Relaxed);
-    }
+    let thread = thread.clone();
+    spawn_local(connection::serve(thread, admitted, Socket::Tcp(stream), peer));
 }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
@@ -50,10 +51,24 @@ impl Socket {
         use bytes::BufMut;
         buf.reserve(max);
         let mut limited = buf.limit(max);
-        match self {
+        let read = match self {
             Socket::Tcp(stream) => stream.try_read_buf(&mut limited),
             Socket::Unix(stream) => stream.try_read_buf(&mut limited),
+        };
+        self.note_short(read, max)
+    }
+
+    /// A read that came short has emptied the socket: the next one would only say so. The runtime is told
+    /// without asking the kernel; new bytes make the socket readable again.
+    fn note_short(&self, read: io::Result<usize>, asked: usize) -> io::Result<usize> {
+        if matches!(read, Ok(n) if n > 0 && n < asked) {
+            let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+            let _ = match self {
+                Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
+                Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
+            };
         }
+        read
     }
 
     /// Reads into a slice; 0 is the end of the stream.
@@ -68,7 +83,7 @@ impl Socket {
                 Socket::Tcp(stream) => stream.try_read(into),
                 Socket::Unix(stream) => stream.try_read(into),
             };
-            match read {
+            match self.note_short(read, into.len()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return Poll::Ready(other),
             }

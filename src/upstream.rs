@@ -16,7 +16,7 @@ pub mod node;
 pub mod pool;
 
 pub use node::Node;
-pub use pool::{Connection, Dial, LocalNode, PoolLimits};
+pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
 /// because the next failure will say the same.

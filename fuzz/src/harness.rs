@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cobalance::config::{self, Source};
-use cobalance::connection;
+use cobalance::connection::{self, Admitted};
 use cobalance::exchange::thread::Thread;
 use cobalance::health::HealthState;
 use cobalance::net::Socket;
@@ -229,8 +229,9 @@ impl Scene {
     fn connect(&self) -> Result<(UnixStream, tokio::task::JoinHandle<()>), String> {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
         let listener = self.thread.view().snapshot.listeners[0].clone();
+        let admitted = Admitted::admit(&listener).ok_or("no place for a connection")?;
         let peer = SocketAddr::from(([192, 0, 2, 1], 3));
-        let served = connection::serve(self.thread.clone(), listener, Socket::Unix(theirs), peer);
+        let served = connection::serve(self.thread.clone(), admitted, Socket::Unix(theirs), peer);
         Ok((ours, spawn_local(served)))
     }
 

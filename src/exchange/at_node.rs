@@ -6,13 +6,13 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::attempt::{self, Awaiting, Sending, await_head, send};
+use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
 use super::client::Unread;
-use super::pick::InFlight;
+use super::pick::{InFlight, is_full};
 use super::record::Attempt;
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
-use super::upload::{Flags, Upload};
+use super::upload::{Flags, Towards, Upload};
 use super::view::{LocalMember, LocalUpstream};
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
 use crate::balance::ewma;
@@ -25,7 +25,7 @@ use crate::http1::field::Known;
 use crate::http1::response::ResponseHead;
 use crate::net::Socket;
 use crate::telemetry::metrics::{AttemptResult, PoolEvent, RetryReason};
-use crate::upstream::{Connection, PoolLimits, Signal};
+use crate::upstream::{Connection, Note, PoolLimits, Signal};
 
 /// For this long after a request was lost on a kept connection, what is unsafe to repeat uses new ones.
 const DISTRUST_NS: u64 = 60_000_000_000;
@@ -35,8 +35,8 @@ enum Tried {
     /// An answer was passed on, to its end or into a tunnel.
     Answered {
         next: Next,
-        /// Not a gateway's error.
-        healthy: bool,
+        /// Not a gateway's error; `None` where that cannot be told.
+        healthy: Option<bool>,
     },
     /// The node provably did not run it, and another may.
     Refused,
@@ -50,7 +50,7 @@ enum Reply {
         next: Next,
         /// The connection may be kept, and by which hint.
         keep: Option<Option<Duration>>,
-        healthy: bool,
+        healthy: Option<bool>,
     },
 }
 
@@ -60,6 +60,8 @@ struct Seen {
     /// Bytes of the request that the kernel took.
     sent: Cell<u64>,
     reused: Cell<bool>,
+    /// When the attempt began to send.
+    sent_ns: Cell<u64>,
     /// The head came and looked healthy.
     healthy: Cell<Option<bool>>,
 }
@@ -84,8 +86,14 @@ impl Exchange<'_> {
         let race = is_race(&tried, &seen);
         let (result, verdict) = match &tried {
             Ok(Tried::Refused) => (AttemptResult::Maintaining, None),
-            Ok(Tried::Answered { healthy, .. }) => (AttemptResult::Ok, Some(*healthy)),
-            Err(cause) => (attempt_result(cause), node_verdict(cause, race).or(seen.healthy.get())),
+            Ok(Tried::Answered { healthy, .. }) => (AttemptResult::Ok, *healthy),
+            Err(cause) => {
+                // A URL that never answers says nothing about a node that answered others meanwhile.
+                let alive = *cause == Cause::ResponseTimeout
+                    && member.local.node.last_head_ns() > seen.sent_ns.get();
+                let verdict = node_verdict(cause, race || alive);
+                (attempt_result(cause), verdict.or(seen.healthy.get()))
+            }
         };
         member.local.node.metrics.attempt(result);
         self.record.attempts.push(Attempt {
@@ -146,13 +154,15 @@ impl Exchange<'_> {
         let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
         let settings = &upstream.upstream.settings.outlier_detection;
         let in_a_row = node.record_failure(settings.consecutive_failures, now);
-        if settings.enabled && in_a_row && member.local.may_signal(now) {
+        if settings.enabled && in_a_row && member.local.may_signal(Note::Failing, now) {
             thread.signal(Signal::Failing(node.clone(), kind));
         }
         if kind == FailureKind::Connect {
-            // A node that cannot be reached has lost what is in the pool as well.
-            member.local.clear();
-            thread.signal(Signal::ProbeNow(node.clone()));
+            // A node that refuses has lost what is in the pool as well; one that is slow to accept has not.
+            if failed != Some(&Cause::ConnectTimeout) {
+                member.local.clear();
+            }
+            self.ask_for_probe(member);
         }
     }
 
@@ -178,18 +188,16 @@ impl Exchange<'_> {
         seen.reused.set(connection.reused);
         let stall = plan.upstream.upstream.settings.body_idle_timeout;
         let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
-        send(connection.socket(), &sending, &self.deadlines.down, stall)
-            .await
-            .map_err(|_| Cause::ConnectionTerminated)?;
         let sent_ns = clock::now_ns();
-        member.local.node.sent(self.client.thread.index, sent_ns);
-        let flags = Flags::of(upload);
+        seen.sent_ns.set(sent_ns);
+        let whole = send(connection.socket(), &sending, &self.deadlines.down, stall).await?;
+        let flags = Flags::of(upload, whole);
         let reply = self
             .reply((node, plan), connection.socket(), (upload, unread), in_flight, (seen, &flags))
             .await?;
         let (next, healthy) = match reply {
             Reply::Refused => return Ok(Tried::Refused),
-            Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, true),
+            Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, Some(true)),
             Reply::Passed { next, keep, healthy } => {
                 if let Some(hint) = keep {
                     let limits = PoolLimits::of(&plan.upstream.upstream.settings);
@@ -213,20 +221,36 @@ impl Exchange<'_> {
         (seen, flags): (&Seen, &Flags),
     ) -> Result<Reply, Cause> {
         let member = &plan.upstream.nodes[node];
-        let sent_ns = clock::now_ns();
-        let (client, up) = (self.client, &self.deadlines.up);
-        let stall = plan.upstream.upstream.settings.body_idle_timeout;
+        let (client, settings) = (self.client, &plan.upstream.upstream.settings);
+        let waiting = Waiting::new(&member.local);
+        if flags.done.get() {
+            waiting.begin();
+        }
+        let towards = Towards {
+            socket,
+            stall: settings.body_idle_timeout,
+            first: match self.head.expect_continue {
+                true => settings.response_timeout,
+                false => client.listener.settings.body_idle_timeout,
+            },
+            deadline: &self.deadlines.up,
+            sent: &seen.sent,
+        };
         let mut beside = pin!(async {
-            match upload.pump(client, unread, (socket, stall), up, (&seen.sent, flags)).await {
-                Err(cause) => cause,
-                Ok(()) => client.watch(unread).await,
+            if flags.streams() {
+                match upload.pump(client, unread, &towards, flags).await {
+                    Err(cause) => return cause,
+                    Ok(()) => waiting.begin(),
+                }
             }
+            client.watch(unread).await
         });
         let awaiting = Awaiting {
             client,
             node: &member.local.node,
+            waiting: &waiting,
             socket,
-            settings: &plan.upstream.upstream.settings,
+            settings,
             to_head: self.head.method() == b"HEAD",
             expects_continue: self.head.expect_continue,
             interim: self.head.version_11,
@@ -235,16 +259,25 @@ impl Exchange<'_> {
         let head = await_head(&awaiting, in_flight, &self.deadlines.down, beside.as_mut()).await;
         in_flight.set_lingering(false);
         let mut head = head?;
-        self.head_received(member, plan, &head, sent_ns);
-        let refused = attempt::refusal(&awaiting, &mut head, &self.deadlines.down).await.is_some();
-        if refused {
+        let took_ns = self.head_received(member, &head, &waiting);
+        let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
+        if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
             if !flags.streamed.get() && self.another_may_take_it(node, plan) {
                 return Ok(Reply::Refused);
             }
         }
-        let healthy = refused || !matches!(head.status, 502..=504);
-        seen.healthy.set(Some(healthy));
+        let healthy = match refused {
+            Refused::No => Some(!matches!(head.status, 502..=504)),
+            Refused::Unproven | Refused::Proven(_) => None,
+        };
+        seen.healthy.set(healthy);
+        if let (Some(true), Some(took_ns)) = (healthy, took_ns) {
+            self.feed_latency(member, plan, &head, took_ns);
+        }
+        // From here on an event stream, like a tunnel, hardly burdens its node.
+        in_flight.set_lingering(head.event_stream);
+        waiting.end();
         if head.status == 101 {
             return Ok(Reply::Upgraded(head));
         }
@@ -264,32 +297,46 @@ impl Exchange<'_> {
             return Ok(kept);
         }
         let timeout = plan.upstream.upstream.settings.connect_timeout;
+        let left = Duration::from_nanos(plan.until_ns - now.min(plan.until_ns))
+            .max(Duration::from_nanos(1));
         let down = &self.deadlines.down;
-        let opened = member.local.connect(&self.client.thread.dial, down, timeout).await?;
+        let opened =
+            member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await?;
         self.record.connect_ns = Some(clock::now_ns() - now);
         Ok(opened)
     }
 
+    /// Notes a head. Returns how long the node took for it, if it had the whole request.
     fn head_received(
         &mut self,
         member: &LocalMember,
-        plan: &Plan<'_>,
         head: &ResponseHead,
-        sent_ns: u64,
-    ) {
-        let (node, thread, now) = (&member.local.node, self.client.thread, clock::now_ns());
-        let took = now - sent_ns;
-        node.head_received(thread.index, now);
-        node.metrics.head.observe(took as f64 / 1e9);
+        waiting: &Waiting<'_>,
+    ) -> Option<u64> {
+        let (node, now) = (&member.local.node, clock::now_ns());
+        node.head_received(self.client.thread.index, now);
         node.metrics.head_received(head.status);
-        self.record.header_ns = Some(took);
-        if plan.feeds_latency && !head.event_stream {
-            let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
-            node.observe_latency(thread.index, took, median, now);
-        }
         if let Some(id) = head.value(Known::XRequestId) {
             self.record.upstream_request_id.clear();
             self.record.upstream_request_id.extend_from_slice(id);
+        }
+        let took = now - waiting.since_ns()?;
+        node.metrics.head.observe(took as f64 / 1e9);
+        self.record.header_ns = Some(took);
+        Some(took)
+    }
+
+    fn feed_latency(
+        &self,
+        member: &LocalMember,
+        plan: &Plan<'_>,
+        head: &ResponseHead,
+        took_ns: u64,
+    ) {
+        if plan.feeds_latency && !head.event_stream {
+            let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
+            let (thread, now) = (self.client.thread.index, clock::now_ns());
+            member.local.node.observe_latency(thread, took_ns, median, now);
         }
     }
 
@@ -301,12 +348,13 @@ impl Exchange<'_> {
             && nodes.filter(|(index, _)| *index != node).any(|(index, member)| {
                 !plan.wish.tried.contains(&index)
                     && member.local.node.eligible(plan.wish.safe_to_repeat)
+                    && !is_full(member)
                     && !plan.upstream.is_passed_over(index, plan.wish.app, now)
             })
     }
 
     fn ask_for_probe(&self, member: &LocalMember) {
-        if member.local.may_signal(clock::now_ns()) {
+        if member.local.may_signal(Note::ProbeNow, clock::now_ns()) {
             self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
         }
     }
@@ -408,8 +456,9 @@ impl Exchange<'_> {
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
         let node = connection.into_socket();
-        Ok(Next::Tunnel(Box::new(move |client, from_client| Tunnel {
+        Ok(Next::Tunnel(Box::new(move |client, admitted, from_client| Tunnel {
             client,
+            admitted,
             node,
             counted,
             idle,

@@ -16,13 +16,14 @@ use crate::error::Cause;
 use crate::headers;
 use crate::http1::body::Body;
 use crate::http1::deadline::Deadline;
-use crate::http1::io::{HeadRead, poll_head, write_all};
+use crate::http1::field::Known;
+use crate::http1::io::{Failure, HeadRead, poll_head, write_all};
 use crate::http1::response::ResponseHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
 use crate::net::Socket;
 use crate::nocobase::{self, MAX_REFUSAL, Refusal};
-use crate::upstream::Node;
+use crate::upstream::{LocalNode, Node};
 
 /// Interim answers of one exchange: a few Early Hints and a 100, not an endless row.
 const MAX_INTERIM: u32 = 16;
@@ -41,24 +42,68 @@ pub struct Sending<'a> {
     pub sent: &'a Cell<u64>,
 }
 
-/// Writes the head and what is there of the body.
+/// Writes the head and what is there of the body. False: the node stopped taking it, but may have
+/// answered already.
 ///
 /// # Errors
-/// The connection broke or took nothing for too long. Whether it was sent is in `sending.sent`.
+/// Nothing was taken, or no more was taken for too long.
 pub async fn send(
     socket: &Socket,
     sending: &Sending<'_>,
     deadline: &Deadline,
     timeout: Duration,
-) -> io::Result<()> {
+) -> Result<bool, Cause> {
     let mut written = 0;
     let slices = [sending.head, sending.wire, &[]];
     let result = write_all(socket, slices, (deadline, timeout), &mut written).await;
     sending.sent.set(written);
     match result {
-        // What was sent may already be answered; the head tells more than the write's error.
-        Err(_) if written == 0 => Err(io::ErrorKind::BrokenPipe.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(Failure::Closed(_)) if written > 0 => Ok(false),
+        Err(Failure::Closed(_)) => Err(Cause::ConnectionTerminated),
+        Err(Failure::Stalled) => Err(Cause::ResponseTimeout),
+    }
+}
+
+/// A request that was sent whole and waits for its head. Ends when it is dropped.
+pub struct Waiting<'a> {
+    node: &'a LocalNode,
+    since_ns: Cell<u64>,
+    over: Cell<bool>,
+}
+
+impl<'a> Waiting<'a> {
+    /// Of a request that is still being sent.
+    pub fn new(node: &'a LocalNode) -> Waiting<'a> {
+        Waiting { node, since_ns: Cell::new(0), over: Cell::new(false) }
+    }
+
+    /// The last byte was sent: the node's time begins.
+    pub fn begin(&self) {
+        if self.over.get() {
+            return;
+        }
+        let now = clock::now_ns();
+        self.since_ns.set(now);
+        self.node.node.sent(self.node.thread(), now);
+    }
+
+    /// When the last byte was sent; none while it has not been.
+    pub fn since_ns(&self) -> Option<u64> {
+        Some(self.since_ns.get()).filter(|since| *since != 0)
+    }
+
+    /// The head came, or nobody waits for it any more.
+    pub fn end(&self) {
+        if !self.over.replace(true) && self.since_ns().is_some() {
+            self.node.node.answered(self.node.thread());
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -68,6 +113,8 @@ pub struct Awaiting<'a> {
     pub client: &'a Client<'a>,
     /// The node.
     pub node: &'a Node,
+    /// Since when it owes a head.
+    pub waiting: &'a Waiting<'a>,
     /// The stream to it.
     pub socket: &'a Socket,
     /// Its upstream's settings.
@@ -92,24 +139,32 @@ pub async fn await_head<S: Future<Output = Cause>>(
     deadline: &Deadline,
     mut beside: Pin<&mut S>,
 ) -> Result<ResponseHead, Cause> {
-    let sent_ns = clock::now_ns();
-    let response_ns = sent_ns.saturating_add(clock::nanos(awaiting.settings.response_timeout));
-    let mut linger_at = sent_ns + LINGER_CHECK_NS;
+    let response_timeout = clock::nanos(awaiting.settings.response_timeout);
     let mut bytes = Vec::new();
     let mut interim = 0;
     loop {
-        deadline.set_at(response_ns.min(awaiting.until_ns).min(linger_at));
+        let check_ns = clock::now_ns() + LINGER_CHECK_NS;
+        deadline.set_at(check_ns.min(awaiting.until_ns));
         let read = read_one(awaiting, &mut bytes, deadline, beside.as_mut()).await;
-        let now = clock::now_ns();
         match read {
             Err(Ended::Side(cause)) => return Err(cause),
-            Err(Ended::Time) if now >= awaiting.until_ns => return Err(Cause::Deadline),
-            Err(Ended::Time) if now >= response_ns => return Err(Cause::ResponseTimeout),
             Err(Ended::Time) => {
+                let now = clock::now_ns();
+                let since = awaiting.waiting.since_ns();
+                if now >= awaiting.until_ns {
+                    return Err(Cause::Deadline);
+                }
+                // While the client still sends, the node owes nothing.
+                let Some(since) = since else { continue };
+                if now >= since.saturating_add(response_timeout) {
+                    return Err(Cause::ResponseTimeout);
+                }
                 let node = awaiting.node;
                 let last = node.last_traffic_head_ns();
-                in_flight.set_lingering(lingers(sent_ns, last, node.latency_ns(), now));
-                linger_at = now + LINGER_CHECK_NS;
+                in_flight.set_lingering(lingers(since, last, node.latency_ns(), now));
+            }
+            Ok(Err(Cause::ConnectionTerminated)) if interim > 0 => {
+                return Err(Cause::BadResponse("it ends after an interim answer"));
             }
             Ok(Err(cause)) => return Err(cause),
             Ok(Ok(length)) => {
@@ -143,7 +198,7 @@ async fn read_one<S: Future<Output = Cause>>(
     poll_fn(|cx| {
         let lent = (&mut *bytes, &awaiting.client.thread.buffers);
         if let Poll::Ready(read) = poll_head(awaiting.socket, cx, lent, LIMITS, &mut scanner) {
-            return Poll::Ready(Ok(outcome(read)));
+            return Poll::Ready(Ok(outcome(read, bytes.is_empty())));
         }
         if let Poll::Ready(cause) = beside.as_mut().poll(cx) {
             return Poll::Ready(Err(Ended::Side(cause)));
@@ -153,11 +208,14 @@ async fn read_one<S: Future<Output = Cause>>(
     .await
 }
 
-fn outcome(read: io::Result<Result<HeadRead, Violation>>) -> Result<usize, Cause> {
+fn outcome(
+    read: io::Result<Result<HeadRead, Violation>>,
+    nothing_came: bool,
+) -> Result<usize, Cause> {
     match read {
         Ok(Ok(HeadRead::Head(length))) => Ok(length),
-        Ok(Ok(HeadRead::Ended(0))) | Err(_) => Err(Cause::ConnectionTerminated),
-        Ok(Ok(HeadRead::Ended(_))) => Err(Cause::BadResponse("it ends within its head")),
+        Ok(Ok(HeadRead::Ended(_))) | Err(_) if nothing_came => Err(Cause::ConnectionTerminated),
+        Ok(Ok(HeadRead::Ended(_))) | Err(_) => Err(Cause::BadResponse("it ends within its head")),
         Ok(Err(violation)) => Err(response_cause(violation)),
     }
 }
@@ -199,22 +257,40 @@ async fn pass_interim(
     Ok(bytes)
 }
 
-/// Reads the body of an answer that may be a refusal, keeping it to be passed on if it is none.
-///
-/// # Errors
-/// The connection broke within the body, or nothing more came in time.
-pub async fn refusal(
+/// Whether an answer is a refusal.
+pub enum Refused {
+    /// It is none.
+    No,
+    /// It may be one, and nothing can prove it: no body, too long, or not whole in time.
+    Unproven,
+    /// It is.
+    Proven(Refusal),
+}
+
+/// Reads the body of an answer that may be a refusal, keeping it to be passed on.
+pub async fn refused(
     awaiting: &Awaiting<'_>,
     head: &mut ResponseHead,
     deadline: &Deadline,
-) -> Option<Refusal> {
-    let suspect = matches!(head.status, 404 | 500 | 503)
-        && !awaiting.to_head
-        && is_json(head)
-        && head.length.is_none_or(|length| length <= MAX_REFUSAL as u64);
-    if awaiting.settings.preset != config::Preset::NocoBase || !suspect {
-        return None;
+) -> Refused {
+    let nocobase = awaiting.settings.preset == config::Preset::NocoBase;
+    if !nocobase || !matches!(head.status, 404 | 500 | 503) || !is_json(head) {
+        return Refused::No;
     }
+    if awaiting.to_head || head.length.is_some_and(|length| length > MAX_REFUSAL as u64) {
+        return Refused::Unproven;
+    }
+    let Some(data) = small_body(awaiting, head, deadline).await else { return Refused::Unproven };
+    let kind = head.value(Known::ContentType).and_then(|kind| str::from_utf8(kind).ok());
+    nocobase::parse_refusal(head.status, kind, &data).map_or(Refused::No, Refused::Proven)
+}
+
+/// The data of a small body; what was read for it stays behind the head.
+async fn small_body(
+    awaiting: &Awaiting<'_>,
+    head: &mut ResponseHead,
+    deadline: &Deadline,
+) -> Option<Vec<u8>> {
     let mut body = Body::new(head.framing);
     let mut data = Vec::new();
     let mut at = head.length_of_head;
@@ -237,15 +313,13 @@ pub async fn refusal(
             }
         }
     }
-    let kind = head.value(crate::http1::field::Known::ContentType);
-    let kind = kind.and_then(|kind| str::from_utf8(kind).ok());
-    nocobase::parse_refusal(head.status, kind, &data)
+    Some(data)
 }
 
 /// For the few hundred bytes after a head: the gateway writes both at once.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
 
 fn is_json(head: &ResponseHead) -> bool {
-    let kind = head.value(crate::http1::field::Known::ContentType).unwrap_or_default();
+    let kind = head.value(Known::ContentType).unwrap_or_default();
     kind.len() >= 16 && kind[..16].eq_ignore_ascii_case(b"application/json")
 }

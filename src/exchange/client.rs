@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::thread::Thread;
 use crate::error::Cause;
@@ -89,8 +90,13 @@ impl Client<'_> {
         unread: &mut Unread,
         large: bool,
         deadline: &Deadline,
+        patience: Duration,
     ) -> Result<(), Cause> {
-        deadline.set(self.listener.settings.body_idle_timeout);
+        if large && unread.bytes.is_empty() {
+            // A buffer for heads would cut a large body into small pieces.
+            self.thread.buffers.give_back(unread.take());
+        }
+        deadline.set(patience);
         let more = poll_fn(|cx| unread.poll_more(self.thread, self.socket, cx, large));
         let read = deadline.guard(more).await;
         deadline.clear();

@@ -67,6 +67,7 @@ pub async fn pick(
     upstream: &LocalUpstream,
     wish: &Wish,
     deadline: &Deadline,
+    until_ns: u64,
 ) -> Result<usize, Cause> {
     if upstream.queue.is_empty() {
         match pick_now(thread, upstream, wish) {
@@ -76,9 +77,9 @@ pub async fn pick(
         }
     }
     let Some(place) = upstream.queue.enter() else { return Err(Cause::QueueFull) };
-    let gauge = &upstream.upstream.metrics.queue;
-    gauge.inc();
-    deadline.set(upstream.upstream.settings.queue_timeout);
+    let _queued = upstream.upstream.metrics.count_queued();
+    let timeout = clock::nanos(upstream.upstream.settings.queue_timeout);
+    deadline.set_at(until_ns.min(clock::now_ns().saturating_add(timeout)));
     let waited = deadline.guard(poll_fn(|cx| {
         while place.poll_turn(cx).is_ready() {
             match pick_now(thread, upstream, wish) {
@@ -89,11 +90,11 @@ pub async fn pick(
         Poll::Pending
     }));
     let picked = waited.await;
-    gauge.dec();
     deadline.clear();
     match picked {
         Ok(Ok(node)) => Ok(node),
         Ok(Err(_)) => Err(Cause::NoEligibleNode),
+        Err(_) if clock::now_ns() >= until_ns => Err(Cause::Deadline),
         Err(_) => Err(Cause::QueueTimeout),
     }
 }
@@ -107,13 +108,13 @@ fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<us
         &|member| member.backup && member.local.node.eligible(wish.safe_to_repeat),
         &|member| !member.backup && member.local.node.may_fail_open(),
     ];
-    let mut full = false;
     for (tier, may) in tiers.iter().enumerate() {
         // Nodes that this exchange has tried already are still the tier's: it is not empty for them.
         if tier == 2 && upstream.nodes.iter().any(|m| m.local.node.eligible(wish.safe_to_repeat)) {
             break;
         }
         eligible.clear();
+        let mut full = false;
         for (index, member) in upstream.nodes.iter().enumerate() {
             if !may(member)
                 || wish.tried.contains(&index)
@@ -126,14 +127,18 @@ fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<us
                 false => eligible.push(index),
             }
         }
-        if let Some(node) = choose(thread, upstream, wish, &eligible, now) {
-            return Ok(node);
+        match choose(thread, upstream, wish, &eligible, now) {
+            Some(node) => return Ok(node),
+            // A backup is for primaries that are gone, not for those that are busy.
+            None if full => return Err(Nothing::AllFull),
+            None => {}
         }
     }
-    Err(if full { Nothing::AllFull } else { Nothing::NoNode })
+    Err(Nothing::NoNode)
 }
 
-fn is_full(member: &LocalMember) -> bool {
+/// Whether a node has as many requests as it may.
+pub fn is_full(member: &LocalMember) -> bool {
     member.max_requests != 0 && member.local.node.in_flight() >= member.max_requests
 }
 

@@ -1,6 +1,7 @@
 //! What one data thread owns: its view of the snapshot, its buffers, deadlines, log lines and tunnels.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,6 +15,11 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::LineBuffer;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Signal, Signals};
+
+/// Untrusted peers that are remembered; an outer proxy is one or a few.
+const MAX_WARNED: usize = 8;
+/// A peer is told of again after so long.
+const WARN_AGAIN_NS: u64 = 60_000_000_000;
 
 /// The state of one data thread; never leaves it.
 pub struct Thread {
@@ -37,6 +43,8 @@ pub struct Thread {
     pub dial: Dial,
     /// Through which all tunnels of the thread read: an idle one has no buffer.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Peers that control was told of, and when.
+    warned_of: RefCell<Vec<(IpAddr, u64)>>,
     view: RefCell<Rc<View>>,
     signals: Signals,
     metrics: Arc<Metrics>,
@@ -63,6 +71,7 @@ impl Thread {
             tunnels: Tunnels::default(),
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
+            warned_of: RefCell::default(),
             view: RefCell::new(Rc::new(View::new(index, snapshot, None))),
             signals,
             metrics,
@@ -77,8 +86,23 @@ impl Thread {
     /// Uses another snapshot from now on.
     pub fn renew(&self, snapshot: Arc<Snapshot>) {
         self.log.borrow_mut().set_log(snapshot.access_log.clone());
-        let view = Rc::new(View::new(self.index, snapshot, Some(&self.view())));
+        let old = self.view();
+        let view = Rc::new(View::new(self.index, snapshot, Some(&old)));
+        // Nobody purges the pool of a node that is gone.
+        old.nodes().filter(|local| !view.has(local)).for_each(|local| local.clear());
         *self.view.borrow_mut() = view;
+    }
+
+    /// Whether control should be told of an untrusted peer: once a minute each, for a few of them.
+    pub fn may_warn_of(&self, peer: IpAddr) -> bool {
+        let now = clock::now_ns();
+        let mut warned = self.warned_of.borrow_mut();
+        warned.retain(|(_, at)| now.saturating_sub(*at) < WARN_AGAIN_NS);
+        let told = warned.iter().any(|(known, _)| *known == peer) || warned.len() == MAX_WARNED;
+        if !told {
+            warned.push((peer, now));
+        }
+        !told
     }
 
     /// Tells control, if it has room to listen.
@@ -101,6 +125,7 @@ impl Thread {
         let view = self.view();
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
+            upstream.settle(now);
             upstream.nodes.iter().for_each(|member| member.local.purge(now));
         }
     }

@@ -25,6 +25,9 @@ use frames::FrameTracker;
 
 /// How long the peers have to answer a Close frame before their connections are cut.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// Tunnels to a node that is removed are closed over this time, so that their clients come back in small
+/// groups: NocoBase's client returns after a fixed second.
+pub const DRAIN_WINDOW: Duration = Duration::from_secs(60);
 /// Reads of one direction before others get a turn.
 const TURN: u32 = 16;
 
@@ -38,7 +41,21 @@ pub struct Tunnels {
 struct Handle {
     counted: Counted,
     close_code: Cell<u16>,
+    /// When it is to be closed, if it is.
+    close_at_ns: Cell<u64>,
     deadline: Deadline,
+}
+
+impl Handle {
+    /// To be closed at this moment, unless it is to be closed before.
+    fn close(&self, code: u16, at_ns: u64) {
+        if self.close_code.get() == 0 || at_ns < self.close_at_ns.get() {
+            self.close_code.set(code);
+            self.close_at_ns.set(at_ns);
+            self.deadline.set_at(at_ns);
+            self.deadline.wake();
+        }
+    }
 }
 
 impl Tunnels {
@@ -52,10 +69,8 @@ impl Tunnels {
     ) {
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
-            if handle.close_code.get() == 0 && choose(&handle.counted.0) {
-                handle.close_code.set(code);
-                handle.deadline.set_at(clock::now_ns() + rng.u64(0..window));
-                handle.deadline.wake();
+            if choose(&handle.counted.0) {
+                handle.close(code, clock::now_ns() + rng.u64(0..window));
             }
         }
     }
@@ -105,6 +120,8 @@ pub struct Tunnel {
     pub node: Socket,
     /// The node.
     pub counted: Counted,
+    /// Its place among the listener's connections.
+    pub admitted: Box<dyn std::any::Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
     /// What the client sent behind its handshake.
@@ -138,6 +155,7 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
     let handle = Rc::new(Handle {
         counted: tunnel.counted,
         close_code: Cell::new(0),
+        close_at_ns: Cell::new(u64::MAX),
         deadline: thread.wheel.deadline(),
     });
     thread.tunnels.add(&handle);
@@ -148,20 +166,24 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
         down: Way::new(tunnel.from_node),
         idle: tunnel.idle,
     };
+    handle.deadline.set(running.idle);
+    // What was decided of its node or the process during the handshake holds for it as well.
     if thread.draining.get() {
-        handle.close_code.set(frames::GOING_AWAY);
+        handle.close(frames::GOING_AWAY, clock::now_ns());
+    } else if !thread.view().has(&handle.counted.0) {
+        let within = thread.rng.borrow_mut().u64(0..clock::nanos(DRAIN_WINDOW));
+        handle.close(frames::SERVICE_RESTART, clock::now_ns() + within);
     }
-    tokio::task::spawn_local(run(thread, handle, running));
+    tokio::task::spawn_local(async move {
+        let _admitted = tunnel.admitted;
+        run(thread, handle, running).await;
+    });
 }
 
 async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running) {
     let begun = clock::now_ns();
     let metrics = &handle.counted.0.node.metrics;
     metrics.ws_opened.inc();
-    match handle.close_code.get() {
-        0 => handle.deadline.set(running.idle),
-        _ => handle.deadline.set_at(begun),
-    }
     let mut by = poll_fn(|cx| running.poll(&thread, &handle, cx)).await;
     if matches!(by, ClosedBy::Drain | ClosedBy::Idle) {
         let code = if by == ClosedBy::Drain { handle.close_code.get() } else { frames::GOING_AWAY };
@@ -256,13 +278,18 @@ impl Running {
         if handle.deadline.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        // In the middle of a frame the close waits for its end; more bytes will wake this task.
-        match (closing, self.down.at_boundary()) {
-            (true, true) => Poll::Ready(ClosedBy::Drain),
-            (true, false) if self.down.frames.is_websocket() => Poll::Pending,
-            (true, false) => Poll::Ready(ClosedBy::Drain),
-            (false, _) => Poll::Ready(ClosedBy::Idle),
+        if !closing {
+            return Poll::Ready(ClosedBy::Idle);
         }
+        // In the middle of a frame the close waits for its end, though not for ever.
+        let last = handle.close_at_ns.get().saturating_add(clock::nanos(CLOSE_WAIT));
+        let in_frame = self.down.frames.is_websocket() && !self.down.at_boundary();
+        if in_frame && clock::now_ns() < last {
+            handle.deadline.set_at(last);
+            // Pending now, and it leaves the waker.
+            return handle.deadline.poll(cx).map(|_| ClosedBy::Drain);
+        }
+        Poll::Ready(ClosedBy::Drain)
     }
 
     fn poll_both(

@@ -2,11 +2,13 @@
 //! it can be sent again; streamed with back-pressure when it is not.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::client::{Client, Unread};
 use crate::error::Cause;
 use crate::http1::Violation;
 use crate::http1::body::{Body, Framing};
+use crate::http1::buffers::{LARGE, SMALL};
 use crate::http1::chunked;
 use crate::http1::deadline::Deadline;
 use crate::http1::io::write_all;
@@ -15,18 +17,40 @@ use crate::net::Socket;
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
 pub const REPLAYABLE: usize = 64 * 1024;
 
+/// The way to a node.
+pub struct Towards<'a> {
+    /// The stream.
+    pub socket: &'a Socket,
+    /// How long it may take nothing.
+    pub stall: Duration,
+    /// How long the client may take to begin: with `Expect: 100-continue` as long as the node may take.
+    pub first: Duration,
+    /// Bounds both.
+    pub deadline: &'a Deadline,
+    /// Bytes that the kernel took so far.
+    pub sent: &'a Cell<u64>,
+}
+
 /// What others may ask of a body while it is being streamed.
 pub struct Flags {
-    /// All of it was read.
+    /// All of it was read and sent.
     pub done: Cell<bool>,
     /// Something went to the node that no other can be sent.
     pub streamed: Cell<bool>,
+    /// The node took all that was sent so far.
+    whole: bool,
 }
 
 impl Flags {
-    /// As a body stands before it is streamed.
-    pub fn of(upload: &Upload) -> Flags {
-        Flags { done: Cell::new(upload.is_done()), streamed: Cell::new(upload.streamed) }
+    /// As a body stands before it is streamed. `whole`: what was sent before was taken whole.
+    pub fn of(upload: &Upload, whole: bool) -> Flags {
+        let done = Cell::new(whole && upload.is_done());
+        Flags { done, streamed: Cell::new(upload.streamed), whole }
+    }
+
+    /// There is more to send, and a node that takes it.
+    pub fn streams(&self) -> bool {
+        self.whole && !self.done.get()
     }
 }
 
@@ -95,7 +119,8 @@ impl Upload {
         }
         while !self.body.is_done() && self.wire.len() < REPLAYABLE {
             if unread.get().is_empty() {
-                client.read_body(unread, false, deadline).await?;
+                let patience = client.listener.settings.body_idle_timeout;
+                client.read_body(unread, false, deadline, patience).await?;
             }
             let mut wire = std::mem::take(&mut self.wire);
             let step = self.step(unread, |piece| append(&mut wire, piece));
@@ -114,31 +139,32 @@ impl Upload {
         &mut self,
         client: &Client<'_>,
         unread: &mut Unread,
-        node: (&Socket, std::time::Duration),
-        deadline: &Deadline,
-        (sent, flags): (&Cell<u64>, &Flags),
+        node: &Towards<'_>,
+        flags: &Flags,
     ) -> Result<(), Cause> {
-        let mut out = Vec::new();
+        let mut out = client.thread.buffers.large();
+        let mut patience = node.first;
         while !self.body.is_done() {
             if unread.get().is_empty() {
-                let large = self.body.expects() > 16 * 1024;
-                client.read_body(unread, large, deadline).await?;
+                let large = self.body.expects() > SMALL as u64;
+                client.read_body(unread, large, node.deadline, patience).await?;
+                patience = client.listener.settings.body_idle_timeout;
             }
             self.streamed = true;
             flags.streamed.set(true);
-            self.step(unread, |piece| append(&mut out, piece))?;
-            if out.is_empty() {
-                continue;
+            while !unread.get().is_empty() && !self.body.is_done() && out.len() < LARGE {
+                self.step(unread, |piece| append(&mut out, piece))?;
             }
             let mut written = 0;
-            let result =
-                write_all(node.0, [&out, &[], &[]], (deadline, node.1), &mut written).await;
-            sent.set(sent.get() + written);
+            let stall = (node.deadline, node.stall);
+            let result = write_all(node.socket, [&out, &[], &[]], stall, &mut written).await;
+            node.sent.set(node.sent.get() + written);
             if result.is_err() {
                 return Ok(());
             }
             out.clear();
         }
+        client.thread.buffers.give_back(out);
         flags.done.set(true);
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::balance::Balancer;
 use crate::balance::sticky::Signer;
-use crate::config::Role;
+use crate::config::{self, Role};
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::LocalNode;
 
@@ -32,11 +32,13 @@ pub struct LocalUpstream {
     /// Chooses among them.
     pub balancer: RefCell<Balancer>,
     /// Exchanges that wait for a node below its limit.
-    pub queue: Queue,
+    pub queue: Rc<Queue>,
     /// Signs sticky cookies.
     pub signer: Option<Signer>,
     /// Room for one pick's eligible nodes.
     pub eligible: RefCell<Vec<usize>>,
+    /// Requests since the budget was last told of them.
+    requests: Cell<u32>,
     passed_over: RefCell<VecDeque<PassedOver>>,
 }
 
@@ -70,9 +72,18 @@ impl View {
         View { snapshot, upstreams }
     }
 
+    /// Every node that may be picked.
+    pub fn nodes(&self) -> impl Iterator<Item = &Rc<LocalNode>> {
+        self.upstreams.iter().flat_map(|upstream| &upstream.nodes).map(|member| &member.local)
+    }
+
+    /// Whether a node is among them.
+    pub fn has(&self, local: &LocalNode) -> bool {
+        self.nodes().any(|known| Arc::ptr_eq(&known.node, &local.node))
+    }
+
     fn local(&self, node: &Arc<crate::upstream::Node>) -> Option<Rc<LocalNode>> {
-        let members = self.upstreams.iter().flat_map(|upstream| &upstream.nodes);
-        members.map(|member| &member.local).find(|local| Arc::ptr_eq(&local.node, node)).cloned()
+        self.nodes().find(|local| Arc::ptr_eq(&local.node, node)).cloned()
     }
 }
 
@@ -91,19 +102,32 @@ impl LocalUpstream {
         };
         let serving = upstream.nodes.iter().filter(|member| member.role == Role::Serve);
         let nodes: Vec<LocalMember> = serving.map(member).collect();
-        let identities = nodes.iter().map(|member| member.local.node.identity).collect();
+        let same = |old: &&LocalUpstream| old.upstream.settings.name == settings.name;
+        let old = previous.and_then(|view| view.upstreams.iter().find(same));
+        let queue = old.map_or_else(Rc::default, |old| old.queue.clone());
+        queue.set_limit(settings.queue);
         LocalUpstream {
-            balancer: RefCell::new(Balancer::new(
-                settings.balance,
-                settings.hash_balance_factor,
-                identities,
-            )),
-            queue: Queue::new(settings.queue),
+            balancer: RefCell::new(balancer(settings, &nodes, old)),
+            queue,
+            requests: Cell::new(0),
             signer,
             eligible: RefCell::default(),
             passed_over: RefCell::default(),
             nodes,
             upstream,
+        }
+    }
+
+    /// Counts a request for the retry budget, which all threads share: it is told by [`Self::settle`].
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Tells the budget what was counted.
+    pub fn settle(&self, now_ns: u64) {
+        let requests = self.requests.take();
+        if requests > 0 {
+            self.upstream.shared.budget.deposit(requests, now_ns / 1_000_000_000);
         }
     }
 
@@ -132,9 +156,31 @@ impl LocalUpstream {
     }
 }
 
+/// Goes on where the last one was when nothing changed that it knows of: reloads would otherwise favour the
+/// first node.
+fn balancer(
+    settings: &config::Upstream,
+    nodes: &[LocalMember],
+    old: Option<&LocalUpstream>,
+) -> Balancer {
+    let known = |old: &&LocalUpstream| {
+        let before = &old.upstream.settings;
+        let (a, b) = (old.nodes.iter(), nodes.iter());
+        before.balance == settings.balance
+            && before.hash_balance_factor == settings.hash_balance_factor
+            && a.map(|m| m.local.node.identity).eq(b.map(|m| m.local.node.identity))
+    };
+    if let Some(old) = old.filter(known) {
+        return old.balancer.borrow().clone();
+    }
+    let identities = nodes.iter().map(|member| member.local.node.identity).collect();
+    Balancer::new(settings.balance, settings.hash_balance_factor, identities)
+}
+
 /// First come, first served: exchanges that wait while all eligible nodes are at their limits.
+#[derive(Default)]
 pub struct Queue {
-    limit: usize,
+    limit: Cell<usize>,
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
 }
 
@@ -151,9 +197,9 @@ pub struct Place<'a> {
 }
 
 impl Queue {
-    /// An empty queue with so many places.
-    pub fn new(limit: usize) -> Queue {
-        Queue { limit, waiting: RefCell::default() }
+    /// How many may wait; who waits already stays.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.set(limit);
     }
 
     /// Whether anybody waits: who comes now waits behind them.
@@ -164,7 +210,7 @@ impl Queue {
     /// A place at the end; none when it is full.
     pub fn enter(&self) -> Option<Place<'_>> {
         let mut all = self.waiting.borrow_mut();
-        if all.len() >= self.limit {
+        if all.len() >= self.limit.get() {
             return None;
         }
         let waiting = Rc::<Waiting>::default();
@@ -208,7 +254,8 @@ mod tests {
 
     #[test]
     fn the_queue_is_bounded_and_in_order() {
-        let queue = Queue::new(2);
+        let queue = Queue::default();
+        queue.set_limit(2);
         let (first, second) = (queue.enter().unwrap(), queue.enter().unwrap());
         assert!(queue.enter().is_none());
         let cx = Context::from_waker(Waker::noop());

@@ -111,12 +111,14 @@ impl<'a> Forwarding<'a> {
         believed.filter(|host| is_host(host)).unwrap_or(head.host())
     }
 
-    /// The first element of a field of a trusted peer: the outermost proxy wrote it.
+    /// The last element that a trusted peer sent: proxies that append leave what the client wrote before
+    /// it.
     fn believed<'h>(&self, head: &'h RequestHead, known: Known) -> Option<&'h [u8]> {
         if !self.trusted {
             return None;
         }
-        list(head.value(known)?).next()
+        let last = head.fields.iter().rev().find(|field| field.known == known)?;
+        list(last.value.get(&head.bytes)).last()
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Wheel {
 
 struct Entry {
     at_ns: Cell<u64>,
-    idle: Cell<bool>,
+    /// How long the wait may still last once everything is to end; `u64::MAX`: as long as it likes.
+    grace_ns: Cell<u64>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -46,8 +47,11 @@ pub struct Expired;
 impl Wheel {
     /// A deadline that is not set.
     pub fn deadline(&self) -> Deadline {
-        let entry =
-            Entry { at_ns: Cell::new(NEVER), idle: Cell::new(false), waker: RefCell::default() };
+        let entry = Entry {
+            at_ns: Cell::new(NEVER),
+            grace_ns: Cell::new(NEVER),
+            waker: RefCell::default(),
+        };
         let entry = Rc::new(entry);
         let mut entries = self.entries.borrow_mut();
         let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -68,11 +72,12 @@ impl Wheel {
         }
     }
 
-    /// Ends the wait of every idle connection now.
-    pub fn expire_idle(&self) {
+    /// Everything is to end: each wait that has a grace lasts no longer than that.
+    pub fn end_waits(&self) {
+        let now = clock::now_ns();
         for entry in self.entries.borrow().iter().flatten() {
-            if entry.idle.get() {
-                entry.at_ns.set(0);
+            if entry.grace_ns.get() != NEVER {
+                entry.at_ns.set(entry.at_ns.get().min(now + entry.grace_ns.get()));
                 entry.wake();
             }
         }
@@ -113,9 +118,9 @@ impl Deadline {
         self.entry.at_ns.set(NEVER);
     }
 
-    /// Marks the wait as one that [`Wheel::expire_idle`] may end.
-    pub fn set_idle(&self, idle: bool) {
-        self.entry.idle.set(idle);
+    /// How long the wait may still last after [`Wheel::end_waits`]; `None`: as long as it likes.
+    pub fn set_grace(&self, grace: Option<Duration>) {
+        self.entry.grace_ns.set(grace.map_or(NEVER, clock::nanos));
     }
 
     /// Ready once the time has come. Only the newest waker is kept: a deadline belongs to one task.
@@ -180,12 +185,14 @@ mod tests {
     }
 
     #[test]
-    fn only_idle_waits_are_ended() {
+    fn only_waits_with_a_grace_are_ended() {
         let wheel = Wheel::default();
-        let (idle, busy) = (wheel.deadline(), wheel.deadline());
-        idle.set_idle(true);
-        wheel.expire_idle();
+        let (idle, first, busy) = (wheel.deadline(), wheel.deadline(), wheel.deadline());
+        idle.set_grace(Some(Duration::ZERO));
+        first.set_grace(Some(Duration::from_secs(3600)));
+        wheel.end_waits();
         assert!(poll_once(&idle).is_ready());
-        assert!(poll_once(&busy).is_pending());
+        assert!(poll_once(&first).is_pending() && first.entry.at_ns.get() < NEVER);
+        assert!(poll_once(&busy).is_pending() && busy.entry.at_ns.get() == NEVER);
     }
 }

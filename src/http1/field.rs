@@ -163,9 +163,12 @@ pub struct ConnectionOptions {
     pub keep_alive: bool,
     /// `upgrade`
     pub upgrade: bool,
-    /// It names other fields, which belong to the connection too.
-    pub names_fields: bool,
+    /// How many other fields it names, which belong to the connection too.
+    pub named_fields: u8,
 }
+
+/// Fields that `Connection` may name. Each is compared with each field: more is somebody's game.
+const MAX_NAMED: u8 = 16;
 
 impl ConnectionOptions {
     /// Adds one field's value.
@@ -183,8 +186,10 @@ impl ConnectionOptions {
                 self.keep_alive = true;
             } else if option.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
+            } else if self.named_fields == MAX_NAMED {
+                return Err(Violation::Malformed("too many connection options"));
             } else {
-                self.names_fields = true;
+                self.named_fields += 1;
             }
         }
         Ok(())

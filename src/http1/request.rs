@@ -52,8 +52,11 @@ impl RequestHead {
 
     /// The path without the query.
     pub fn path(&self) -> &[u8] {
-        let target = self.target();
-        &target[..memchr::memchr(b'?', target).unwrap_or(target.len())]
+        match self.target() {
+            // `http://host` alone (RFC 9112, 3.2.1).
+            [] => b"/",
+            target => &target[..memchr::memchr(b'?', target).unwrap_or(target.len())],
+        }
     }
 
     /// `Host` as received, port included.
@@ -307,7 +310,7 @@ mod tests {
         assert_eq!(head.target(), b"/a?b=c");
         assert_eq!(head.path(), b"/a");
         assert_eq!(head.host(), b"x:80");
-        assert!(head.keep_alive && head.connection.names_fields);
+        assert!(head.keep_alive && head.connection.named_fields == 1);
         assert_eq!(head.framing, Framing::Empty);
     }
 

@@ -220,8 +220,24 @@ pub struct ListenerMetrics {
     pub connections: IntCounter,
     /// Closed at once because `max_connections` were open.
     pub rejected_limit: IntCounter,
-    /// Exchanges under way.
-    pub in_flight: IntGauge,
+    in_flight: IntGauge,
+}
+
+impl ListenerMetrics {
+    /// Counts an exchange while the result lives, whatever ends it.
+    pub fn count_in_flight(&self) -> Counting {
+        self.in_flight.inc();
+        Counting(self.in_flight.clone())
+    }
+}
+
+/// Something that is counted while it lives.
+pub struct Counting(IntGauge);
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Codes 100 to 599 of one method, by one source.
@@ -274,6 +290,14 @@ pub struct UpstreamMetrics {
     pub retries: [IntCounter; 4],
     /// Exchanges in the queue.
     pub queue: IntGauge,
+}
+
+impl UpstreamMetrics {
+    /// Counts an exchange in the queue while the result lives.
+    pub fn count_queued(&self) -> Counting {
+        self.queue.inc();
+        Counting(self.queue.clone())
+    }
 }
 
 /// Handles of a node.

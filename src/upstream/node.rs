@@ -52,6 +52,8 @@ pub struct Cell {
     pub idle: AtomicU32,
     /// Connections that carry an exchange or a tunnel.
     pub active: AtomicU32,
+    /// Requests that were sent and have no head yet.
+    waiting: AtomicU32,
     /// Peak-EWMA of the head time, and when it was last changed.
     latency_ns: AtomicU64,
     latency_at_ns: AtomicU64,
@@ -192,9 +194,10 @@ impl Node {
         }
     }
 
-    /// A request was sent.
+    /// A request was sent and has no head yet. Each call is followed by one of [`Node::answered`].
     pub fn sent(&self, thread: usize, now_ns: u64) {
         let cell = self.cell(thread);
+        Cell::add(&cell.waiting, 1);
         let first = cell.first_sent_ns.load(Relaxed);
         // One that is older than the last head, on whatever thread that came, says nothing any more.
         if first == 0 || first <= self.last_head_ns() {
@@ -207,6 +210,16 @@ impl Node {
         let cell = self.cell(thread);
         cell.last_head_ns.store(now_ns, Relaxed);
         cell.first_sent_ns.store(0, Relaxed);
+    }
+
+    /// A request that was sent has its head, or nobody waits for that any more. With the last one gone there
+    /// is no silence either.
+    pub fn answered(&self, thread: usize) {
+        let cell = self.cell(thread);
+        Cell::add(&cell.waiting, -1);
+        if cell.waiting.load(Relaxed) == 0 {
+            cell.first_sent_ns.store(0, Relaxed);
+        }
     }
 
     /// Feeds a head time, or the penalty of a failure, into this thread's average.

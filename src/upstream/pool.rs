@@ -52,7 +52,16 @@ pub struct LocalNode {
     pub node: Arc<Node>,
     thread: usize,
     idle: RefCell<VecDeque<Kept>>,
-    last_signal_ns: std::cell::Cell<u64>,
+    last_signal_ns: [std::cell::Cell<u64>; 2],
+}
+
+/// What control can be told of a node.
+#[derive(Clone, Copy)]
+pub enum Note {
+    /// Look at it.
+    ProbeNow,
+    /// It fails too often.
+    Failing,
 }
 
 struct Kept {
@@ -101,8 +110,7 @@ impl PoolLimits {
 impl LocalNode {
     /// With an empty pool.
     pub fn new(node: Arc<Node>, thread: usize) -> LocalNode {
-        let idle = RefCell::default();
-        LocalNode { node, thread, idle, last_signal_ns: std::cell::Cell::new(0) }
+        LocalNode { node, thread, idle: RefCell::default(), last_signal_ns: Default::default() }
     }
 
     /// This thread's counters.
@@ -111,12 +119,18 @@ impl LocalNode {
     }
 
     /// Whether control should be told now: no more than once in 50 ms, it merges them anyway.
-    pub fn may_signal(&self, now_ns: u64) -> bool {
-        let due = now_ns.saturating_sub(self.last_signal_ns.get()) > 50_000_000;
+    pub fn may_signal(&self, note: Note, now_ns: u64) -> bool {
+        let last = &self.last_signal_ns[note as usize];
+        let due = now_ns.saturating_sub(last.get()) > 50_000_000;
         if due {
-            self.last_signal_ns.set(now_ns);
+            last.set(now_ns);
         }
         due
+    }
+
+    /// This thread's number.
+    pub fn thread(&self) -> usize {
+        self.thread
     }
 
     /// A kept connection that is open and clean. Without `safe_to_repeat` only one that was in use a moment

@@ -44,7 +44,7 @@ fn one(table: &Table<'_>) -> Option<Placed<Listener>> {
         name,
         max_connections: table.number("max_connections", plain.max_connections, 1..=10_000_000),
         max_head: table.size("max_head", plain.max_head, 1024..=1 << 20),
-        max_fields: table.number("max_fields", plain.max_fields, 10..=1000),
+        max_fields: table.number("max_fields", plain.max_fields, 10..=256),
         max_body: table.size("max_body", plain.max_body, 0..=i64::MAX as u64),
         max_requests: table.number("max_requests", plain.max_requests, 1..=1_000_000_000),
         request_head_timeout: table.duration(
