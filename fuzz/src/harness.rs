@@ -359,10 +359,12 @@ fn judge_answers(got: &[u8], meant: &[Request], seen: &[Request]) -> Verdict {
         let answer = cursor.answer(is_head);
         let answer = match answer {
             Ok(answer) => answer,
-            // A request that is refused before its method is believed is answered with a body.
-            Err(_) if is_head => {
+            // Refused: before its method was believed, or for a body that the second reading gave up on
+            // together with its method.
+            Err(_) if is_head || number >= meant.len() => {
                 cursor.at = begin;
-                cursor.answer(false).map_err(|end| format!("{end:?} {}", text(got)))?
+                let other = cursor.answer(!is_head);
+                other.map_err(|end| format!("{end:?} {}", text(got)))?
             }
             Err(end) => return Err(format!("an answer that is none: {end:?} {}", text(got))),
         };
