@@ -56,7 +56,7 @@ pub fn run(script: &[u8]) -> Verdict {
                 0 => Scene::new(Node::good(*mode)).client(bytes, *cut).await,
                 _ => {
                     let node = Node::scripted(*mode, *cut, bytes);
-                    Scene::new(node).node(bytes, *mode).await
+                    Scene::new(node).node(bytes, *mode, *cut).await
                 }
             }
         };
@@ -260,7 +260,7 @@ impl Scene {
     }
 
     /// A node's bytes, and an exchange behind them.
-    async fn node(self, script: &[u8], mode: u8) -> Verdict {
+    async fn node(self, script: &[u8], mode: u8, cut: u8) -> Verdict {
         let first = first_request(mode);
         let to_head = first.starts_with("HEAD");
         let (mut stream, served) = self.connect()?;
@@ -270,7 +270,7 @@ impl Scene {
         while open && Cursor::new(&got, false).answer(to_head).is_err() {
             open = matches!(stream.read_buf(&mut got).await, Ok(1..));
         }
-        judge_first(&got, script, to_head, open)?;
+        judge_first(&got, (script, cut), to_head, open)?;
         while !self.node.said.get() {
             tokio::task::yield_now().await;
         }
@@ -360,10 +360,12 @@ fn judge_answers(got: &[u8], meant: &[Request], seen: &[Request]) -> Verdict {
         let answer = cursor.answer(is_head);
         let answer = match answer {
             Ok(answer) => answer,
-            // A request that is refused before its method is believed is answered with a body.
-            Err(_) if is_head => {
+            // Refused: before its method was believed, or for a body that the second reading gave up on
+            // together with its method.
+            Err(_) if is_head || number >= meant.len() => {
                 cursor.at = begin;
-                cursor.answer(false).map_err(|end| format!("{end:?} {}", text(got)))?
+                let other = cursor.answer(!is_head);
+                other.map_err(|end| format!("{end:?} {}", text(got)))?
             }
             Err(end) => return Err(format!("an answer that is none: {end:?} {}", text(got))),
         };
@@ -404,7 +406,7 @@ fn refusal(answer: &Answer, cursor: &mut Cursor<'_>, is_head: bool, got: &[u8]) 
     }
 }
 
-fn judge_first(got: &[u8], script: &[u8], to_head: bool, open: bool) -> Verdict {
+fn judge_first(got: &[u8], (script, cut): (&[u8], u8), to_head: bool, open: bool) -> Verdict {
     let Ok(answer) = Cursor::new(got, !open).answer(to_head) else {
         // A cut: nothing that could pass for a whole answer.
         return Ok(());
@@ -412,7 +414,12 @@ fn judge_first(got: &[u8], script: &[u8], to_head: bool, open: bool) -> Verdict 
     if answer.status == 502 && values(&answer.fields, "cache-control").count() == 1 {
         return Ok(());
     }
-    let meant = Cursor::new(script, true).answer(to_head);
+    let mut cursor = Cursor::new(script, true);
+    let meant = cursor.answer(to_head);
+    // What came at once with the answer, and behind its end, makes the whole of it doubtful.
+    if cut & 0x3f == 0 && cursor.at < script.len() && meant.is_ok() {
+        return Err(format!("passed in spite of what follows it: {answer:?}"));
+    }
     match meant {
         Ok(meant) if meant.status == answer.status && meant.body == answer.body => Ok(()),
         other => Err(format!("got {answer:?} of {other:?}")),

@@ -11,6 +11,8 @@ pub enum End {
 }
 
 type Parsed<T> = Result<T, End>;
+/// Names in lower case, and values.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A request as it was meant.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +23,7 @@ pub struct Request {
     pub body: Vec<u8>,
     /// The connection ends behind it.
     pub last: bool,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub fields: Fields,
 }
 
 /// An answer as it was meant.
@@ -29,7 +31,7 @@ pub struct Request {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
+    pub fields: Fields,
 }
 
 /// The bytes, and how many were read.
@@ -125,7 +127,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn answer_head(&mut self) -> Parsed<(u16, u8, Vec<(Vec<u8>, Vec<u8>)>)> {
+    fn answer_head(&mut self) -> Parsed<(u16, u8, Fields)> {
         let line = self.line()?;
         let minor = match line.get(..8).ok_or(End::Bad)? {
             b"HTTP/1.1" => 1,
@@ -146,7 +148,7 @@ impl<'a> Cursor<'a> {
         Ok((status, minor, self.fields()?))
     }
 
-    fn fields(&mut self) -> Parsed<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn fields(&mut self) -> Parsed<Fields> {
         let mut fields = Vec::new();
         loop {
             let line = self.line()?;
