@@ -31,6 +31,7 @@ pub mod respond;
 pub mod thread;
 pub mod tunnel;
 pub mod upload;
+mod verdict;
 pub mod view;
 
 use client::{Client, Unread};

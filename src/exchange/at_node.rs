@@ -13,6 +13,7 @@ use super::record::Attempt;
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
+use super::verdict::{attempt_result, failure_kind, is_race, node_verdict};
 use super::view::{LocalMember, LocalUpstream};
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
 use crate::balance::ewma;
@@ -83,7 +84,7 @@ impl Exchange<'_> {
         let seen = Seen::default();
         let tried = self.try_node(node, plan, (upload, unread), &mut in_flight, &seen).await;
         let took_ns = clock::now_ns() - begun;
-        let race = is_race(&tried, &seen);
+        let race = is_race(tried.as_ref().err(), seen.reused.get());
         let (result, verdict) = match &tried {
             Ok(Tried::Refused) => (AttemptResult::Maintaining, None),
             Ok(Tried::Answered { healthy, .. }) => (AttemptResult::Ok, *healthy),
@@ -465,40 +466,5 @@ impl Exchange<'_> {
             from_client,
             from_node,
         })))
-    }
-}
-
-/// A request that was lost because the node closed a kept connection at the moment of its reuse.
-fn is_race(tried: &Result<Tried, Cause>, seen: &Seen) -> bool {
-    let terminated = matches!(tried, Err(Cause::ConnectionTerminated));
-    terminated && seen.reused.get()
-}
-
-fn attempt_result(cause: &Cause) -> AttemptResult {
-    match cause {
-        Cause::ConnectFailed(_) | Cause::ConnectRefused | Cause::ConnectTimeout => {
-            AttemptResult::Connect
-        }
-        Cause::ConnectionTerminated | Cause::ResponseIncomplete => AttemptResult::Reset,
-        Cause::ResponseTimeout | Cause::ResponseBodyTimeout | Cause::Deadline => {
-            AttemptResult::Timeout
-        }
-        Cause::BadResponse(_) | Cause::ResponseHeadTooLarge => AttemptResult::Invalid,
-        _ => AttemptResult::Cancelled,
-    }
-}
-
-/// Whether a failed attempt speaks against its node: not when the client or we are the cause, nor when a
-/// kept connection was closed at the moment of its reuse, which is nobody's fault.
-fn node_verdict(cause: &Cause, race: bool) -> Option<bool> {
-    let against = cause.side() == crate::error::Side::Node && !race;
-    against.then_some(false)
-}
-
-fn failure_kind(cause: &Cause) -> FailureKind {
-    match attempt_result(cause) {
-        AttemptResult::Connect => FailureKind::Connect,
-        AttemptResult::Timeout => FailureKind::Timeout,
-        _ => FailureKind::Reset,
     }
 }
