@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use crate::clock;
 use crate::error::Cause;
 use crate::exchange::answer;
 use crate::exchange::client::{Client, Unread};
@@ -117,7 +116,7 @@ impl Connection {
         let mut skipped = strip_empty_line(&mut bytes);
         self.await_first_bytes(&mut bytes).await?;
         self.renew_listener();
-        let mut at_ns = clock::now_ns();
+        let mut at_ns = self.thread.look_at_clock();
         let settings = &self.listener.settings;
         let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
         let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
@@ -134,7 +133,7 @@ impl Connection {
             }
             bytes.drain(..2);
             self.await_first_bytes(&mut bytes).await?;
-            at_ns = clock::now_ns();
+            at_ns = self.thread.look_at_clock();
         };
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
@@ -228,6 +227,7 @@ impl Connection {
 
     /// Answers a request that could not be read, and ends the connection.
     async fn refuse(&mut self, cause: Cause, at_ns: u64) {
+        self.thread.look_at_clock();
         let mut record = Record::begin(&self.thread, self.peer, at_ns);
         record.status = cause.status();
         let shape = answer::Shape {

@@ -205,7 +205,7 @@ impl<'a> Exchange<'a> {
             hidden_cookie: sticky.map(|sticky| sticky.cookie.as_str()),
         };
         headers::write_request(&mut node_head, head, &parts);
-        let now = clock::now_ns();
+        let now = self.client.thread.now_ns();
         Plan {
             upstream,
             wish: Wish {
@@ -287,7 +287,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<Next, Cause> {
         let mut last: Option<Cause> = None;
         loop {
-            let asked = clock::now_ns();
+            let asked = self.client.thread.now_ns();
             if asked >= plan.until_ns {
                 return Err(last.unwrap_or(Cause::Deadline));
             }
@@ -299,7 +299,7 @@ impl<'a> Exchange<'a> {
                 plan.until_ns,
             )
             .await;
-            let waited = clock::now_ns() - asked;
+            let waited = self.client.thread.now_ns() - asked;
             self.record.queue_ns += waited;
             // Nobody watched the client meanwhile.
             if waited > NOTICEABLE_NS && self.client.socket.peek_idle() == crate::net::Idle::Closed
@@ -363,6 +363,7 @@ impl<'a> Exchange<'a> {
 
     /// Answers for what went wrong, if the client can still be told.
     async fn fail(&mut self, cause: Cause) -> Next {
+        self.client.thread.look_at_clock();
         self.record.status = cause.status();
         let told = !self.begun && !matches!(cause, Cause::ClientLeft | Cause::ClientStalled);
         let next = match told {

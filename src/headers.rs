@@ -160,8 +160,9 @@ pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
 }
 
 fn write_status(out: &mut Vec<u8>, head: &ResponseHead) {
-    // Writing into a Vec cannot fail.
-    let _ = write!(out, "HTTP/1.1 {} ", head.status);
+    out.extend_from_slice(b"HTTP/1.1 ");
+    write_number(out, u64::from(head.status));
+    out.push(b' ');
     out.extend_from_slice(head.reason.get(&head.bytes));
     out.extend_from_slice(b"\r\n");
 }
@@ -170,7 +171,9 @@ fn write_framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Empty | Framing::UntilClose => {}
         Framing::Length(length) => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.extend_from_slice(b"Content-Length: ");
+            write_number(out, length);
+            out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
@@ -184,9 +187,34 @@ pub fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an address as text.
+/// Appends an address as text. Written out for IPv4, as it is done a few times for each request.
 fn write_ip(out: &mut Vec<u8>, address: IpAddr) {
-    let _ = write!(out, "{address}");
+    let IpAddr::V4(v4) = address else {
+        let _ = write!(out, "{address}");
+        return;
+    };
+    for (nth, octet) in v4.octets().into_iter().enumerate() {
+        if nth > 0 {
+            out.push(b'.');
+        }
+        write_number(out, u64::from(octet));
+    }
+}
+
+/// Appends a decimal number, without the machinery of `fmt`.
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
 }
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use super::verdict::{attempt_result, failure_kind, is_race, node_verdict};
 use super::view::{LocalMember, LocalUpstream};
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
 use crate::balance::ewma;
-use crate::clock;
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
 use crate::health::outlier::FailureKind;
@@ -80,10 +79,10 @@ impl Exchange<'_> {
         let member = &upstream.nodes[node];
         let probation = member.local.node.take_probation();
         let mut in_flight = InFlight::begin(upstream, node);
-        let begun = clock::now_ns();
+        let begun = self.client.thread.now_ns();
         let seen = Seen::default();
         let tried = self.try_node(node, plan, (upload, unread), &mut in_flight, &seen).await;
-        let took_ns = clock::now_ns() - begun;
+        let took_ns = self.client.thread.look_at_clock() - begun;
         let race = is_race(tried.as_ref().err(), seen.reused.get());
         let (result, verdict) = match &tried {
             Ok(Tried::Refused) => (AttemptResult::Maintaining, None),
@@ -111,7 +110,7 @@ impl Exchange<'_> {
         match tried {
             Ok(Tried::Answered { next, .. }) => Ok(Attempted::Done(next)),
             Ok(Tried::Refused) => {
-                upstream.pass_over(node, plan.wish.app, clock::now_ns());
+                upstream.pass_over(node, plan.wish.app, self.client.thread.now_ns());
                 plan.wish.tried.push(node);
                 upstream.upstream.metrics.retries[RetryReason::Refused as usize].inc();
                 Ok(Attempted::Again)
@@ -129,7 +128,7 @@ impl Exchange<'_> {
         let node = &member.local.node;
         node.metrics.pool(PoolEvent::StaleRace);
         if !plan.wish.safe_to_repeat {
-            node.distrust_reuse_until(clock::now_ns() + DISTRUST_NS);
+            node.distrust_reuse_until(self.client.thread.now_ns() + DISTRUST_NS);
         }
     }
 
@@ -142,7 +141,8 @@ impl Exchange<'_> {
         failed: Option<&Cause>,
         took_ns: u64,
     ) {
-        let (node, thread, now) = (&member.local.node, self.client.thread, clock::now_ns());
+        let (node, thread, now) =
+            (&member.local.node, self.client.thread, self.client.thread.now_ns());
         match healthy {
             None => return,
             Some(true) => return node.record_success(),
@@ -189,7 +189,7 @@ impl Exchange<'_> {
         seen.reused.set(connection.reused);
         let stall = plan.upstream.upstream.settings.body_idle_timeout;
         let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
-        let sent_ns = clock::now_ns();
+        let sent_ns = self.client.thread.now_ns();
         seen.sent_ns.set(sent_ns);
         let whole = send(connection.socket(), &sending, &self.deadlines.down, stall).await?;
         let flags = Flags::of(upload, whole);
@@ -202,12 +202,13 @@ impl Exchange<'_> {
             Reply::Passed { next, keep, healthy } => {
                 if let Some(hint) = keep {
                     let limits = PoolLimits::of(&plan.upstream.upstream.settings);
-                    connection.give_back(hint, limits);
+                    connection.give_back(hint, limits, self.client.thread.now_ns());
                 }
                 (next, healthy)
             }
         };
-        member.local.node.metrics.response.observe((clock::now_ns() - sent_ns) as f64 / 1e9);
+        let now = self.client.thread.look_at_clock();
+        member.local.node.metrics.response.observe((now - sent_ns) as f64 / 1e9);
         Ok(Tried::Answered { next, healthy })
     }
 
@@ -223,7 +224,7 @@ impl Exchange<'_> {
     ) -> Result<Reply, Cause> {
         let member = &plan.upstream.nodes[node];
         let (client, settings) = (self.client, &plan.upstream.upstream.settings);
-        let waiting = Waiting::new(&member.local);
+        let waiting = Waiting::new(&member.local, client.thread);
         if flags.done.get() {
             waiting.begin();
         }
@@ -291,7 +292,7 @@ impl Exchange<'_> {
         member: &LocalMember,
         plan: &Plan<'_>,
     ) -> Result<Connection, Cause> {
-        let now = clock::now_ns();
+        let now = self.client.thread.now_ns();
         // A tunnel keeps its connection for itself: it may as well be a new one.
         let reusable = !plan.race_lost && !self.head.websocket;
         if reusable && let Some(kept) = member.local.take(plan.wish.safe_to_repeat, now) {
@@ -303,7 +304,7 @@ impl Exchange<'_> {
         let down = &self.deadlines.down;
         let opened =
             member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await?;
-        self.record.connect_ns = Some(clock::now_ns() - now);
+        self.record.connect_ns = Some(self.client.thread.look_at_clock() - now);
         Ok(opened)
     }
 
@@ -314,10 +315,12 @@ impl Exchange<'_> {
         head: &ResponseHead,
         waiting: &Waiting<'_>,
     ) -> Option<u64> {
-        let (node, now) = (&member.local.node, clock::now_ns());
+        let (node, now) = (&member.local.node, self.client.thread.look_at_clock());
         node.head_received(self.client.thread.index, now);
         node.metrics.head_received(head.status);
-        if let Some(id) = head.value(Known::XRequestId) {
+        if self.client.thread.log.borrow().enabled()
+            && let Some(id) = head.value(Known::XRequestId)
+        {
             self.record.upstream_request_id.clear();
             self.record.upstream_request_id.extend_from_slice(id);
         }
@@ -336,14 +339,14 @@ impl Exchange<'_> {
     ) {
         if plan.feeds_latency && !head.event_stream {
             let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
-            let (thread, now) = (self.client.thread.index, clock::now_ns());
+            let (thread, now) = (self.client.thread.index, self.client.thread.now_ns());
             member.local.node.observe_latency(thread, took_ns, median, now);
         }
     }
 
     /// Whether a node is left that has not refused this exchange.
     fn another_may_take_it(&self, node: usize, plan: &Plan<'_>) -> bool {
-        let now = clock::now_ns();
+        let now = self.client.thread.now_ns();
         let nodes = plan.upstream.nodes.iter().enumerate();
         now < plan.until_ns
             && nodes.filter(|(index, _)| *index != node).any(|(index, member)| {
@@ -355,7 +358,7 @@ impl Exchange<'_> {
     }
 
     fn ask_for_probe(&self, member: &LocalMember) {
-        if member.local.may_signal(Note::ProbeNow, clock::now_ns()) {
+        if member.local.may_signal(Note::ProbeNow, self.client.thread.now_ns()) {
             self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
         }
     }

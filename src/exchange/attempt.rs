@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::pick::InFlight;
+use super::thread::Thread;
 use crate::balance::silence::lingers;
 use crate::clock;
 use crate::config;
@@ -68,14 +69,15 @@ pub async fn send(
 /// A request that was sent whole and waits for its head. Ends when it is dropped.
 pub struct Waiting<'a> {
     node: &'a LocalNode,
+    thread: &'a Thread,
     since_ns: Cell<u64>,
     over: Cell<bool>,
 }
 
 impl<'a> Waiting<'a> {
     /// Of a request that is still being sent.
-    pub fn new(node: &'a LocalNode) -> Waiting<'a> {
-        Waiting { node, since_ns: Cell::new(0), over: Cell::new(false) }
+    pub fn new(node: &'a LocalNode, thread: &'a Thread) -> Waiting<'a> {
+        Waiting { node, thread, since_ns: Cell::new(0), over: Cell::new(false) }
     }
 
     /// The last byte was sent: the node's time begins.
@@ -83,7 +85,7 @@ impl<'a> Waiting<'a> {
         if self.over.get() {
             return;
         }
-        let now = clock::now_ns();
+        let now = self.thread.look_at_clock();
         self.since_ns.set(now);
         self.node.node.sent(self.node.thread(), now);
     }
@@ -140,16 +142,17 @@ pub async fn await_head<S: Future<Output = Cause>>(
     mut beside: Pin<&mut S>,
 ) -> Result<ResponseHead, Cause> {
     let response_timeout = clock::nanos(awaiting.settings.response_timeout);
+    let thread = awaiting.client.thread;
     let mut bytes = Vec::new();
     let mut interim = 0;
     loop {
-        let check_ns = clock::now_ns() + LINGER_CHECK_NS;
+        let check_ns = thread.now_ns() + LINGER_CHECK_NS;
         deadline.set_at(check_ns.min(awaiting.until_ns));
         let read = read_one(awaiting, &mut bytes, deadline, beside.as_mut()).await;
         match read {
             Err(Ended::Side(cause)) => return Err(cause),
             Err(Ended::Time) => {
-                let now = clock::now_ns();
+                let now = thread.look_at_clock();
                 let since = awaiting.waiting.since_ns();
                 if now >= awaiting.until_ns {
                     return Err(Cause::Deadline);

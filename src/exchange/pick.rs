@@ -5,8 +5,9 @@ use std::task::Poll;
 
 use super::thread::Thread;
 use super::view::{LocalMember, LocalUpstream};
+use crate::balance::Load;
 use crate::clock;
-use crate::config::HashKey;
+use crate::config::{Balance, HashKey};
 use crate::error::Cause;
 use crate::headers;
 use crate::http1::deadline::Deadline;
@@ -46,7 +47,7 @@ impl Wish {
         client: std::net::IpAddr,
     ) -> Option<u64> {
         let settings = &upstream.upstream.settings;
-        if settings.balance != crate::config::Balance::Hash {
+        if settings.balance != Balance::Hash {
             return None;
         }
         let hash = |bytes: &[u8]| xxhash_rust::xxh3::xxh3_64(bytes);
@@ -79,7 +80,7 @@ pub async fn pick(
     let Some(place) = upstream.queue.enter() else { return Err(Cause::QueueFull) };
     let _queued = upstream.upstream.metrics.count_queued();
     let timeout = clock::nanos(upstream.upstream.settings.queue_timeout);
-    deadline.set_at(until_ns.min(clock::now_ns().saturating_add(timeout)));
+    deadline.set_at(until_ns.min(thread.now_ns().saturating_add(timeout)));
     let waited = deadline.guard(poll_fn(|cx| {
         while place.poll_turn(cx).is_ready() {
             match pick_now(thread, upstream, wish) {
@@ -90,17 +91,18 @@ pub async fn pick(
         Poll::Pending
     }));
     let picked = waited.await;
+    let now = thread.look_at_clock();
     deadline.clear();
     match picked {
         Ok(Ok(node)) => Ok(node),
         Ok(Err(_)) => Err(Cause::NoEligibleNode),
-        Err(_) if clock::now_ns() >= until_ns => Err(Cause::Deadline),
+        Err(_) if now >= until_ns => Err(Cause::Deadline),
         Err(_) => Err(Cause::QueueTimeout),
     }
 }
 
 fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<usize, Nothing> {
-    let now = clock::now_ns();
+    let now = thread.now_ns();
     let mut eligible = upstream.eligible.borrow_mut();
     // Each tier is asked only when the one before has nobody left.
     let tiers: [&dyn Fn(&LocalMember) -> bool; 3] = [
@@ -154,10 +156,16 @@ fn choose(
     {
         return Some(*index);
     }
-    let load = |index: usize| {
-        let member = &upstream.nodes[index];
-        member.local.node.load(thread.index, member.weight, now)
-    };
+    let weight = |index: usize| upstream.nodes[index].weight;
+    let mut loads = upstream.loads.borrow_mut();
+    if wish.tunnel || upstream.upstream.settings.balance != Balance::RoundRobin {
+        for index in eligible {
+            let node = &upstream.nodes[*index].local.node;
+            loads[*index] = node.load(thread.index, weight(*index), now);
+        }
+    }
+    // Smooth weighted round robin asks for weights alone: what it does not weigh is not added up.
+    let load = |index: usize| Load { weight: weight(index), ..loads[index] };
     let mut balancer = upstream.balancer.borrow_mut();
     match wish.tunnel {
         true => balancer.pick_tunnel(eligible, load),

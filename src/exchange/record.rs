@@ -4,9 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::thread::{RequestId, Thread, unix_ms};
+use super::thread::{RequestId, Thread};
 use super::view::View;
-use crate::clock;
 use crate::error::Cause;
 use crate::http1::field::Known;
 use crate::http1::request::RequestHead;
@@ -68,7 +67,7 @@ pub struct Attempt {
 impl Record {
     /// At the first byte of a request, whether it turns out well formed or not.
     pub fn begin(thread: &Thread, peer: SocketAddr, begun_ns: u64) -> Record {
-        let unix_ms = unix_ms();
+        let unix_ms = thread.unix_ms();
         Record {
             id: RequestId::new(unix_ms, &mut thread.rng.borrow_mut()),
             client: crate::net::canonical(peer.ip()),
@@ -98,7 +97,7 @@ impl Record {
         listener: &Arc<Listener>,
         head: Option<&RequestHead>,
     ) {
-        let took = clock::now_ns().saturating_sub(self.begun_ns);
+        let took = thread.now_ns().saturating_sub(self.begun_ns);
         let no_route = listener.routes.len() - 1;
         let handles = &listener.routes[self.route.unwrap_or(no_route).min(no_route)];
         let method = method_index(head.map_or(&b""[..], RequestHead::method));

@@ -45,6 +45,9 @@ pub struct Thread {
     pub scratch: RefCell<Box<[u8]>>,
     /// Peers that control was told of, and when.
     warned_of: RefCell<Vec<(IpAddr, u64)>>,
+    now_ns: Cell<u64>,
+    /// Milliseconds since 1970, and the clock, as of the last tick.
+    epoch: Cell<(u64, u64)>,
     view: RefCell<Rc<View>>,
     signals: Signals,
     metrics: Arc<Metrics>,
@@ -60,10 +63,12 @@ impl Thread {
         dial: Dial,
     ) -> Rc<Thread> {
         let log = LineBuffer::new(snapshot.access_log.clone());
+        let wheel = Wheel::default();
+        wheel.tick();
         Rc::new(Thread {
             index,
             buffers: Buffers::default(),
-            wheel: Wheel::default(),
+            wheel,
             log: RefCell::new(log),
             rng: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
@@ -72,10 +77,30 @@ impl Thread {
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
             warned_of: RefCell::default(),
+            now_ns: Cell::new(clock::now_ns()),
+            epoch: Cell::new((unix_ms(), clock::now_ns())),
             view: RefCell::new(Rc::new(View::new(index, snapshot, None))),
             signals,
             metrics,
         })
+    }
+
+    /// The time when an exchange last looked: exact enough wherever nothing was waited for since.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    /// Looks at the clock.
+    pub fn look_at_clock(&self) -> u64 {
+        let now = clock::now_ns();
+        self.now_ns.set(now);
+        now
+    }
+
+    /// Milliseconds since 1970, from the monotonic clock and the last tick's look at the other.
+    pub fn unix_ms(&self) -> u64 {
+        let (unix_ms, at_ns) = self.epoch.get();
+        unix_ms + self.now_ns().saturating_sub(at_ns) / 1_000_000
     }
 
     /// The newest view; an exchange takes it once and keeps it to its end.
@@ -95,7 +120,7 @@ impl Thread {
 
     /// Whether control should be told of an untrusted peer: once a minute each, for a few of them.
     pub fn may_warn_of(&self, peer: IpAddr) -> bool {
-        let now = clock::now_ns();
+        let now = self.now_ns();
         let mut warned = self.warned_of.borrow_mut();
         warned.retain(|(_, at)| now.saturating_sub(*at) < WARN_AGAIN_NS);
         let told = warned.iter().any(|(known, _)| *known == peer) || warned.len() == MAX_WARNED;
@@ -121,7 +146,8 @@ impl Thread {
     pub fn tick(&self) {
         self.wheel.tick();
         self.log.borrow_mut().flush();
-        let now = clock::now_ns();
+        let now = self.look_at_clock();
+        self.epoch.set((unix_ms(), now));
         let view = self.view();
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
@@ -132,7 +158,7 @@ impl Thread {
 }
 
 /// Milliseconds since 1970.
-pub fn unix_ms() -> u64 {
+fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

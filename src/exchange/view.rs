@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use crate::balance::Balancer;
 use crate::balance::sticky::Signer;
+use crate::balance::{Balancer, Load};
 use crate::config::{self, Role};
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::LocalNode;
@@ -35,6 +35,8 @@ pub struct LocalUpstream {
     pub queue: Rc<Queue>,
     /// Signs sticky cookies.
     pub signer: Option<Signer>,
+    /// Room for one pick's loads, by node.
+    pub loads: RefCell<Vec<Load>>,
     /// Room for one pick's eligible nodes.
     pub eligible: RefCell<Vec<usize>>,
     /// Requests since the budget was last told of them.
@@ -112,6 +114,7 @@ impl LocalUpstream {
             requests: Cell::new(0),
             signer,
             eligible: RefCell::default(),
+            loads: RefCell::new(vec![Load::default(); nodes.len()]),
             passed_over: RefCell::default(),
             nodes,
             upstream,

@@ -21,9 +21,14 @@ const NEVER: u64 = u64::MAX;
 
 /// The deadlines of one data thread.
 #[derive(Clone, Default)]
-pub struct Wheel {
-    entries: Rc<RefCell<Vec<Option<Rc<Entry>>>>>,
-    free: Rc<RefCell<Vec<usize>>>,
+pub struct Wheel(Rc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Time as of the last tick. All deadlines are measured by it, so that none asks the kernel.
+    now_ns: Cell<u64>,
+    entries: RefCell<Vec<Option<Rc<Entry>>>>,
+    free: RefCell<Vec<usize>>,
 }
 
 struct Entry {
@@ -53,8 +58,8 @@ impl Wheel {
             waker: RefCell::default(),
         };
         let entry = Rc::new(entry);
-        let mut entries = self.entries.borrow_mut();
-        let slot = self.free.borrow_mut().pop().unwrap_or_else(|| {
+        let mut entries = self.0.entries.borrow_mut();
+        let slot = self.0.free.borrow_mut().pop().unwrap_or_else(|| {
             entries.push(None);
             entries.len() - 1
         });
@@ -65,7 +70,8 @@ impl Wheel {
     /// Wakes the tasks whose time has come.
     pub fn tick(&self) {
         let now = clock::now_ns();
-        for entry in self.entries.borrow().iter().flatten() {
+        self.0.now_ns.set(now);
+        for entry in self.0.entries.borrow().iter().flatten() {
             if entry.at_ns.get() <= now {
                 entry.wake();
             }
@@ -75,7 +81,7 @@ impl Wheel {
     /// Everything is to end: each wait that has a grace lasts no longer than that.
     pub fn end_waits(&self) {
         let now = clock::now_ns();
-        for entry in self.entries.borrow().iter().flatten() {
+        for entry in self.0.entries.borrow().iter().flatten() {
             if entry.grace_ns.get() != NEVER {
                 entry.at_ns.set(entry.at_ns.get().min(now + entry.grace_ns.get()));
                 entry.wake();
@@ -93,14 +99,11 @@ impl Entry {
 }
 
 impl Deadline {
-    /// So long from now; zero is never.
+    /// So long from now; zero is never. A tick more, because the wheel's time may be as old as that.
     pub fn set(&self, after: Duration) {
-        let at = if after.is_zero() {
-            NEVER
-        } else {
-            clock::now_ns().saturating_add(clock::nanos(after))
-        };
-        self.entry.at_ns.set(at);
+        let after_ns = clock::nanos(after).saturating_add(clock::nanos(TICK));
+        let at = self.wheel.0.now_ns.get().saturating_add(after_ns);
+        self.entry.at_ns.set(if after.is_zero() { NEVER } else { at });
     }
 
     /// At this point of [`clock::now_ns`]'s time.
@@ -126,7 +129,7 @@ impl Deadline {
     /// Ready once the time has come. Only the newest waker is kept: a deadline belongs to one task.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<Expired> {
         let at = self.entry.at_ns.get();
-        if at != NEVER && at <= clock::now_ns() {
+        if at <= self.wheel.0.now_ns.get() {
             return Poll::Ready(Expired);
         }
         let mut waker = self.entry.waker.borrow_mut();
@@ -157,8 +160,8 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
-        self.wheel.entries.borrow_mut()[self.slot] = None;
-        self.wheel.free.borrow_mut().push(self.slot);
+        self.wheel.0.entries.borrow_mut()[self.slot] = None;
+        self.wheel.0.free.borrow_mut().push(self.slot);
     }
 }
 
@@ -173,6 +176,7 @@ mod tests {
     #[test]
     fn comes_when_its_time_has_come_and_slots_are_reused() {
         let wheel = Wheel::default();
+        wheel.tick();
         let deadline = wheel.deadline();
         assert!(poll_once(&deadline).is_pending());
         deadline.set(Duration::from_secs(3600));
@@ -181,16 +185,18 @@ mod tests {
         assert!(poll_once(&deadline).is_ready());
         drop(deadline);
         let _again = wheel.deadline();
-        assert_eq!(wheel.entries.borrow().len(), 1);
+        assert_eq!(wheel.0.entries.borrow().len(), 1);
     }
 
     #[test]
     fn only_waits_with_a_grace_are_ended() {
         let wheel = Wheel::default();
+        wheel.tick();
         let (idle, first, busy) = (wheel.deadline(), wheel.deadline(), wheel.deadline());
         idle.set_grace(Some(Duration::ZERO));
         first.set_grace(Some(Duration::from_secs(3600)));
         wheel.end_waits();
+        wheel.tick();
         assert!(poll_once(&idle).is_ready());
         assert!(poll_once(&first).is_pending() && first.entry.at_ns.get() < NEVER);
         assert!(poll_once(&busy).is_pending() && busy.entry.at_ns.get() == NEVER);

@@ -212,14 +212,13 @@ impl LocalNode {
         Cell::add(&self.cell().idle, -(gone as i32));
     }
 
-    fn keep(&self, line: Line, hint: Option<Duration>, limits: PoolLimits) {
-        let now = clock::now_ns();
+    fn keep(&self, line: Line, hint: Option<Duration>, limits: PoolLimits, now: u64) {
         if let Some(hint) = hint {
             self.node.set_keepalive_hint(hint.as_secs());
         }
         let keep =
             hint.map_or(IDLE_WITHOUT_HINT, |hint| hint.saturating_sub(HINT_MARGIN)).min(IDLE_CAP);
-        let old = now - line.born_ns >= clock::nanos(limits.max_age);
+        let old = now.saturating_sub(line.born_ns) >= clock::nanos(limits.max_age);
         let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
         if keep.is_zero() || old || full {
             return;
@@ -284,9 +283,9 @@ impl Connection {
     }
 
     /// Keeps it for the next exchange. The answer must have been read to its end, and nothing after it.
-    pub fn give_back(mut self, hint: Option<Duration>, limits: PoolLimits) {
+    pub fn give_back(mut self, hint: Option<Duration>, limits: PoolLimits, now_ns: u64) {
         if let Some(line) = self.line.take() {
-            self.local.keep(line, hint, limits);
+            self.local.keep(line, hint, limits, now_ns);
         }
     }
 

@@ -31,9 +31,9 @@ async fn the_youngest_is_taken_first_and_the_oldest_makes_room() {
     let (b, _b) = connection(&local);
     let (c, _c) = connection(&local);
     assert_eq!(counts(&local), (0, 3));
-    a.give_back(None, LIMITS);
-    b.give_back(None, LIMITS);
-    c.give_back(None, LIMITS);
+    a.give_back(None, LIMITS, clock::now_ns());
+    b.give_back(None, LIMITS, clock::now_ns());
+    c.give_back(None, LIMITS, clock::now_ns());
     assert_eq!(counts(&local), (2, 0));
     let now = clock::now_ns();
     let taken = local.take(true, now).unwrap();
@@ -47,8 +47,8 @@ async fn closed_and_dirty_ones_are_found_before_use() {
     let local = local();
     let (a, theirs) = connection(&local);
     let (b, mut dirty) = connection(&local);
-    a.give_back(None, LIMITS);
-    b.give_back(None, LIMITS);
+    a.give_back(None, LIMITS, clock::now_ns());
+    b.give_back(None, LIMITS, clock::now_ns());
     drop(theirs);
     dirty.write_all(b"HTTP/1.1 408 x\r\n\r\n").await.unwrap();
     assert!(local.take(true, clock::now_ns()).is_none());
@@ -63,14 +63,14 @@ async fn the_hint_decides_how_long_one_is_kept() {
     let second = 1_000_000_000;
     for (hint, kept_s) in [(None, 4), (Some(5), 4), (Some(65), 60), (Some(3), 2)] {
         let (a, _theirs) = connection(&local);
-        a.give_back(hint.map(Duration::from_secs), LIMITS);
+        a.give_back(hint.map(Duration::from_secs), LIMITS, clock::now_ns());
         assert!(local.take(true, now + kept_s * second - second / 2).is_some(), "{hint:?}");
         let (a, _theirs) = connection(&local);
-        a.give_back(hint.map(Duration::from_secs), LIMITS);
+        a.give_back(hint.map(Duration::from_secs), LIMITS, clock::now_ns());
         assert!(local.take(true, now + kept_s * second + second).is_none(), "{hint:?}");
     }
     let (a, _theirs) = connection(&local);
-    a.give_back(Some(Duration::from_secs(1)), LIMITS);
+    a.give_back(Some(Duration::from_secs(1)), LIMITS, clock::now_ns());
     assert_eq!(counts(&local).0, 0, "a hint of 1 s leaves nothing after the margin");
 }
 
@@ -78,12 +78,12 @@ async fn the_hint_decides_how_long_one_is_kept() {
 async fn what_is_unsafe_wants_a_fresh_one() {
     let local = local();
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS);
+    a.give_back(None, LIMITS, clock::now_ns());
     let now = clock::now_ns();
     assert!(local.take(false, now + 1_500_000_000).is_none());
     assert!(local.take(true, now + 1_500_000_000).is_some());
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS);
+    a.give_back(None, LIMITS, clock::now_ns());
     local.node.distrust_reuse_until(now + 60_000_000_000);
     assert!(local.take(false, now).is_none());
     assert!(local.take(true, now).is_some());
@@ -93,7 +93,7 @@ async fn what_is_unsafe_wants_a_fresh_one() {
 async fn purging_closes_what_expired() {
     let local = local();
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS);
+    a.give_back(None, LIMITS, clock::now_ns());
     local.purge(clock::now_ns());
     assert_eq!(counts(&local).0, 1);
     local.purge(clock::now_ns() + 5_000_000_000);
