@@ -109,14 +109,24 @@ fn state(node: &NodeStatus) -> String {
     state
 }
 
-/// Why the state holds; and while NocoBase works at something, what it says of its progress.
+/// Why the state holds; and while NocoBase works at something, what it says of its progress now.
+///
+/// The cause of a state is worded when the state begins and may hold the progress of that moment:
+/// beside a newer one it would mislead.
 fn cause(node: &NodeStatus) -> String {
-    let mut cause = node.cause.clone();
-    let told = node.last_check.iter().flat_map(|check| [&check.command, &check.message]);
-    for text in told.flatten().filter(|text| !text.is_empty()) {
-        let _ = write!(cause, "; {}", one_line(text));
-    }
-    cause
+    let check = node.last_check.as_ref();
+    let told = |text: Option<&String>| {
+        text.map(|text| one_line(text)).filter(|text| !text.trim().is_empty())
+    };
+    let now = [
+        told(check.and_then(|check| check.command.as_ref())),
+        told(check.and_then(|check| check.message.as_ref())),
+    ];
+    let begun = match check.and_then(|check| check.code.as_deref()) {
+        Some(code) if now[1].is_some() && node.cause.starts_with(code) => code.to_owned(),
+        _ => node.cause.clone(),
+    };
+    std::iter::once(begun).chain(now.into_iter().flatten()).collect::<Vec<_>>().join("; ")
 }
 
 /// What a node says goes to a terminal: one line, no control characters, not too long.
@@ -230,6 +240,20 @@ no node of other is eligible: its requests get 503
         for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
             assert_eq!(header.find(title), table[0].find(cell), "{shown}");
         }
+    }
+
+    #[test]
+    fn progress_is_told_once_and_is_the_latest() {
+        let mut node = status().upstreams[0].nodes[1].clone();
+        node.cause = "APP_COMMANDING: load plugin [acl], 8/77".into();
+        assert_eq!(cause(&node), "APP_COMMANDING; start; loading plugins");
+        // A probe without a message takes nothing away.
+        node.last_check.as_mut().unwrap().message = None;
+        assert_eq!(cause(&node), "APP_COMMANDING: load plugin [acl], 8/77; start");
+        // Another code than the one that began the state: both are worth knowing.
+        node.cause = "APP_PREPARING".into();
+        node.last_check.as_mut().unwrap().message = Some("loading".into());
+        assert_eq!(cause(&node), "APP_PREPARING; start; loading");
     }
 
     #[test]

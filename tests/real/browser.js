@@ -14,6 +14,8 @@ const FLAGS = [
   '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1',
 ];
 const PAGE_LIMIT = 60_000;
+/** The head of NocoBase's admin pages: it is there when the page has loaded what it needs. */
+const ADMIN = '[data-testid=user-center-button]';
 const PAGES = ['/admin/settings/system-settings', '/admin', '/admin/settings/plugin-manager'];
 
 class Browser {
@@ -84,8 +86,36 @@ class Browser {
     await this.page.fill('input[type=password]', password);
     await this.page.click('button[type=submit], button.ant-btn-primary');
     await this.page.waitForURL(/\/admin/, { timeout: 20_000 });
-    await this.page.waitForLoadState('networkidle', { timeout: PAGE_LIMIT });
+    await this.untilUsable(this.page);
     await this.shoot('2-admin');
+  }
+
+  /** Loads the admin page in a tab of its own until it can be used, and keeps a picture of it. */
+  async visitAdmin(name) {
+    const tab = await this.context.newPage();
+    try {
+      await this.watch(tab);
+      await this.loadAdmin(tab);
+      await tab.screenshot({ path: path.join(this.shots, `${name}.png`) });
+    } finally {
+      await tab.close();
+    }
+  }
+
+  /** Loads the admin page again in the tab that stayed. */
+  async loadAgain(name) {
+    await this.loadAdmin(this.page);
+    await this.shoot(name);
+  }
+
+  async loadAdmin(page) {
+    await page.goto(`${this.base}/admin`, { waitUntil: 'load', timeout: PAGE_LIMIT });
+    await this.untilUsable(page);
+  }
+
+  async untilUsable(page) {
+    await page.waitForSelector(ADMIN, { timeout: PAGE_LIMIT });
+    await page.waitForLoadState('networkidle', { timeout: PAGE_LIMIT });
   }
 
   waitConnected() {
