@@ -155,3 +155,34 @@ fn a_node_that_declines_answers_in_its_own_words() {
     let answer = Answer::read(&mut stream).unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (403, "nope"));
 }
+
+/// A client and a node that are not ours, and frames of every size.
+#[test]
+fn a_real_websocket_client_and_server_speak_through_it() {
+    use tungstenite::Message;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+        while let Ok(message) = socket.read() {
+            if message.is_text() || message.is_binary() {
+                socket.send(message).unwrap();
+            }
+        }
+    });
+    let proxy = Proxy::start(config(&[address], "", ""));
+    let request = format!("ws://{}/ws", proxy.address);
+    let (mut client, answer) = tungstenite::client(request, proxy.connect()).unwrap();
+    assert_eq!(answer.status(), 101);
+    for length in [0, 1, 125, 126, 65_535, 65_536, 1_000_000] {
+        for message in [Message::text("t".repeat(length)), Message::binary(vec![7; length])] {
+            client.send(message.clone()).unwrap();
+            assert_eq!(client.read().unwrap(), message, "{length}");
+        }
+    }
+    client.send(Message::Ping(vec![1, 2, 3].into())).unwrap();
+    assert_eq!(client.read().unwrap(), Message::Pong(vec![1, 2, 3].into()));
+    client.close(None).unwrap();
+    while client.read().is_ok() {}
+    server.join().unwrap();
+}
