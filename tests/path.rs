@@ -226,3 +226,93 @@ fn head_204_and_304_have_no_body_and_keep_the_connection() {
     let answer = proxy.raw(b"HEAD / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
     assert!(answer.contains("Content-Length: 9\r\n") && answer.ends_with("\r\n\r\n"));
 }
+
+#[test]
+fn a_listener_has_no_more_connections_than_it_may_tunnels_included() {
+    let origin = support::origin::node("ok");
+    let proxy = Proxy::start(config(&[origin.address], "max_connections = 2", "preset = \"none\""));
+    let mut tunnel = proxy.connect();
+    tunnel
+        .write_all(
+            b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        )
+        .unwrap();
+    assert!(support::origin::read_head(&mut tunnel).unwrap().starts_with("HTTP/1.1 101"));
+    let mut kept = proxy.connect();
+    let mut ask = || {
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        Answer::read(&mut kept).unwrap().status
+    };
+    assert_eq!(ask(), 200);
+    let mut third = proxy.connect();
+    assert_eq!(support::read_to_end(&mut third), "", "closed at once, without a byte");
+    let rejected = &proxy.snapshot.listeners[0].metrics.rejected_limit;
+    assert_eq!(rejected.get(), 1);
+    drop(tunnel);
+    let open = &proxy.snapshot.listeners[0].open;
+    until("the tunnel's place is free", || open.load(std::sync::atomic::Ordering::SeqCst) == 1);
+    assert_eq!(proxy.get("/").status, 200);
+    assert_eq!(ask(), 200);
+}
+
+#[test]
+fn a_connection_serves_so_many_requests_and_no_more() {
+    let origin = Origin::ok("ok");
+    let proxy = Proxy::start(config(&[origin.address], "max_requests = 3", "preset = \"none\""));
+    let mut stream = proxy.connect();
+    for n in 1..=3 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+        let answer = Answer::read(&mut stream).unwrap();
+        assert_eq!(answer.field("connection"), (n == 3).then_some("close"));
+    }
+    assert_eq!(support::read_to_end(&mut stream), "");
+}
+
+#[test]
+fn an_idle_client_connection_is_closed_in_silence() {
+    let origin = Origin::ok("ok");
+    let limits = "keep_alive_timeout = \"200ms\"";
+    let proxy = Proxy::start(config(&[origin.address], limits, "preset = \"none\""));
+    let mut stream = proxy.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status, 200);
+    assert_eq!(support::read_to_end(&mut stream), "", "no 408 to who asked for nothing");
+}
+
+#[test]
+fn a_body_that_stops_is_408_and_a_slow_node_is_504() {
+    let origin = Origin::scripted(|mut line| {
+        line.request();
+        line.wait_closed();
+    });
+    let proxy = Proxy::start(config(
+        &[origin.address],
+        "body_idle_timeout = \"200ms\"",
+        "preset = \"none\"\nresponse_timeout = \"300ms\"",
+    ));
+    let mut stream = proxy.connect();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nab").unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status, 408);
+    assert_eq!(proxy.get("/").status, 504);
+}
+
+#[test]
+fn between_requests_the_head_timeout_does_not_run() {
+    let origin = Origin::ok("ok");
+    let text = format!(
+        "[server]\nthreads = 1\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         keep_alive_timeout = \"60s\"\nrequest_head_timeout = \"300ms\"\n[upstream.u]\npreset = \"none\"\n\
+         nodes = [\"{}\"]\n[[route]]\npath = \"/a/*\"\nupstream = \"u\"\n",
+        origin.address
+    );
+    let proxy = Proxy::start(support::parse(&text));
+    let mut stream = proxy.connect();
+    stream.write_all(b"GET /b HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status, 404);
+    // Longer than a head may take: between requests that limit does not run.
+    let mut other = proxy.connect();
+    other.write_all(b"GET").unwrap();
+    assert!(support::read_to_end(&mut other).starts_with("HTTP/1.1 408"));
+    stream.write_all(b"GET /a/x HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status, 200);
+}

@@ -74,7 +74,7 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Notes a warning; true when it is to be logged now. A seventeenth is dropped.
+    /// Notes a warning; true when it is to be logged now. Beyond [`MOST`] of its kind it is dropped.
     pub fn raise(&mut self, kind: Kind, subject: &str, message: String, now: SystemTime) -> bool {
         let key = (kind, subject.to_owned());
         if let Some((warning, said)) = self.standing.get_mut(&key) {
@@ -86,7 +86,8 @@ impl Warnings {
             }
             return due;
         }
-        if self.standing.len() >= MOST {
+        // Of each kind, so that what strangers can cause never hides the rest.
+        if self.standing.keys().filter(|(other, _)| *other == kind).count() >= MOST {
             return false;
         }
         let (since, last_seen) = (seconds(now), seconds(now));
