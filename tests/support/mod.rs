@@ -16,6 +16,7 @@ use cobalance::telemetry::metrics::Metrics;
 use cobalance::upstream::{Node, Registry, Signal};
 use tokio::sync::{mpsc, oneshot};
 
+pub mod actor;
 pub mod origin;
 
 /// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it.
