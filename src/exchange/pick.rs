@@ -154,6 +154,15 @@ fn choose(
     {
         return Some(*index);
     }
+    // By its load it would not be picked for a minute: what got it ejected counts as slow.
+    let undecided = |i: &&usize| upstream.nodes[**i].local.node.awaits_probation();
+    if wish.safe_to_repeat
+        && !wish.tunnel
+        && wish.hash.is_none()
+        && let Some(index) = eligible.iter().find(undecided)
+    {
+        return Some(*index);
+    }
     let load = |index: usize| {
         let member = &upstream.nodes[index];
         member.local.node.load(thread.index, member.weight, now)

@@ -160,9 +160,14 @@ impl Node {
             && match self.outlier() {
                 OutlierState::In => true,
                 OutlierState::Ejected => false,
-                OutlierState::Probation => safe_to_repeat && !self.probation_taken.load(Relaxed),
+                OutlierState::Probation => safe_to_repeat && self.awaits_probation(),
             }
             && self.address().is_some()
+    }
+
+    /// Whether the node is on probation and nobody has taken its one request.
+    pub fn awaits_probation(&self) -> bool {
+        self.outlier() == OutlierState::Probation && !self.probation_taken.load(Relaxed)
     }
 
     /// Takes the one request of a node on probation; true for whoever was first.
