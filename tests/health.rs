@@ -3,8 +3,14 @@
 
 mod support;
 
+#[path = "health/ejection.rs"]
+mod ejection;
+#[path = "health/log.rs"]
+mod log;
 #[path = "health/probes.rs"]
 mod probes;
+#[path = "health/silence.rs"]
+mod silence;
 #[path = "health/strangers.rs"]
 mod strangers;
 
