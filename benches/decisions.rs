@@ -16,7 +16,7 @@ fn routing(c: &mut Criterion) {
     for count in [10, 1_000, 100_000] {
         let route = |n: usize| Route {
             name: n.to_string(),
-            host: (n % 2 == 0).then(|| HostMatch::Exact(format!("h{}.example", n / 100))),
+            host: n.is_multiple_of(2).then(|| HostMatch::Exact(format!("h{}.example", n / 100))),
             path: Some(PathMatch::Prefix(format!("/p{n}/"))),
             upstream: 0,
         };

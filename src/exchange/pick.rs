@@ -156,6 +156,15 @@ fn choose(
     {
         return Some(*index);
     }
+    // By its load it would not be picked for a minute: what got it ejected counts as slow.
+    let undecided = |i: &&usize| upstream.nodes[**i].local.node.awaits_probation();
+    if wish.safe_to_repeat
+        && !wish.tunnel
+        && wish.hash.is_none()
+        && let Some(index) = eligible.iter().find(undecided)
+    {
+        return Some(*index);
+    }
     let weight = |index: usize| upstream.nodes[index].weight;
     let mut loads = upstream.loads.borrow_mut();
     if wish.tunnel || upstream.upstream.settings.balance != Balance::RoundRobin {

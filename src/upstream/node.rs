@@ -8,6 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use super::NodeKey;
 use crate::balance::{Load, ewma, silence};
+use crate::clock;
 use crate::health::{HealthState, OperatorState, OutlierState, Shown};
 use crate::telemetry::metrics::NodeMetrics;
 
@@ -31,6 +32,8 @@ pub struct Node {
     fail_open: AtomicBool,
     probation_taken: AtomicBool,
     merged_latency_ns: AtomicU64,
+    /// What was learnt of its latency before is of a time that is over.
+    forget_before_ns: AtomicU64,
     last_good_probe_ns: AtomicU64,
     failures: AtomicU32,
     first_failure_ns: AtomicU64,
@@ -85,6 +88,7 @@ impl Node {
             fail_open: AtomicBool::new(false),
             probation_taken: AtomicBool::new(false),
             merged_latency_ns: AtomicU64::new(0),
+            forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             first_failure_ns: AtomicU64::new(0),
@@ -131,6 +135,9 @@ impl Node {
 
     /// Control's: the axis of health checks.
     pub fn set_health(&self, state: HealthState) {
+        if state == HealthState::Up && self.health() != HealthState::Up {
+            self.forget_latency();
+        }
         self.health.store(state as u8, Relaxed);
     }
 
@@ -138,7 +145,26 @@ impl Node {
     pub fn set_outlier(&self, state: OutlierState) {
         self.probation_taken.store(false, Relaxed);
         self.failures.store(0, Relaxed);
+        if state == OutlierState::In && self.outlier() != OutlierState::In {
+            self.forget_latency();
+        }
         self.outlier.store(state as u8, Relaxed);
+    }
+
+    /// A node that comes back is not the one that failed: what its failures fed into the averages would keep
+    /// it out of work for a minute.
+    fn forget_latency(&self) {
+        self.forget_before_ns.store(clock::now_ns(), Relaxed);
+        self.merged_latency_ns.store(0, Relaxed);
+    }
+
+    /// The average of one thread, decayed to now.
+    fn latency_of(&self, cell: &Cell, now_ns: u64) -> u64 {
+        let at = cell.latency_at_ns.load(Relaxed);
+        if at < self.forget_before_ns.load(Relaxed) {
+            return 0;
+        }
+        ewma::decayed(cell.latency_ns.load(Relaxed), now_ns.saturating_sub(at))
     }
 
     /// Control's: whether the node may be used when no other is eligible.
@@ -160,9 +186,14 @@ impl Node {
             && match self.outlier() {
                 OutlierState::In => true,
                 OutlierState::Ejected => false,
-                OutlierState::Probation => safe_to_repeat && !self.probation_taken.load(Relaxed),
+                OutlierState::Probation => safe_to_repeat && self.awaits_probation(),
             }
             && self.address().is_some()
+    }
+
+    /// Whether the node is on probation and nobody has taken its one request.
+    pub fn awaits_probation(&self) -> bool {
+        self.outlier() == OutlierState::Probation && !self.probation_taken.load(Relaxed)
     }
 
     /// Takes the one request of a node on probation; true for whoever was first.
@@ -225,9 +256,11 @@ impl Node {
     /// Feeds a head time, or the penalty of a failure, into this thread's average.
     pub fn observe_latency(&self, thread: usize, sample_ns: u64, median_ns: u64, now_ns: u64) {
         let cell = self.cell(thread);
-        let elapsed = now_ns.saturating_sub(cell.latency_at_ns.load(Relaxed));
+        let at = cell.latency_at_ns.load(Relaxed);
+        let known = at >= self.forget_before_ns.load(Relaxed);
+        let before = if known { cell.latency_ns.load(Relaxed) } else { 0 };
         let sample = ewma::clamp_sample(sample_ns, median_ns);
-        let value = ewma::observe(cell.latency_ns.load(Relaxed), sample, elapsed);
+        let value = ewma::observe(before, sample, now_ns.saturating_sub(at));
         cell.latency_ns.store(value, Relaxed);
         cell.latency_at_ns.store(now_ns, Relaxed);
     }
@@ -255,11 +288,7 @@ impl Node {
 
     /// Control's: merges the threads' averages. Returns the merged value.
     pub fn merge_latency(&self, now_ns: u64) -> u64 {
-        let decayed = |cell: &CachePadded<Cell>| {
-            let elapsed = now_ns.saturating_sub(cell.latency_at_ns.load(Relaxed));
-            ewma::decayed(cell.latency_ns.load(Relaxed), elapsed)
-        };
-        let merged = self.cells.iter().map(decayed).max().unwrap_or(0);
+        let merged = self.cells.iter().map(|cell| self.latency_of(cell, now_ns)).max().unwrap_or(0);
         self.merged_latency_ns.store(merged, Relaxed);
         merged
     }
@@ -281,9 +310,7 @@ impl Node {
             silent =
                 silent.max(silence::silence(last_head, cell.first_sent_ns.load(Relaxed), now_ns));
         }
-        let own = self.cells[thread].latency_ns.load(Relaxed);
-        let elapsed = now_ns.saturating_sub(self.cells[thread].latency_at_ns.load(Relaxed));
-        let own = ewma::decayed(own, elapsed);
+        let own = self.latency_of(&self.cells[thread], now_ns);
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
         load.latency_ns = own.max(self.latency_ns()).max(silent);
         load

@@ -16,7 +16,9 @@ use cobalance::telemetry::metrics::Metrics;
 use cobalance::upstream::{Node, Registry, Signal};
 use tokio::sync::{mpsc, oneshot};
 
+pub mod actor;
 pub mod origin;
+pub mod said;
 
 /// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

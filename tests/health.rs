@@ -1,0 +1,20 @@
+//! Which nodes get traffic: what probes say, what real requests meet, and what nobody may change.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+#[path = "health/ejection.rs"]
+mod ejection;
+#[path = "health/log.rs"]
+mod log;
+#[path = "health/probes.rs"]
+mod probes;
+#[path = "health/silence.rs"]
+mod silence;
+#[path = "health/strangers.rs"]
+mod strangers;
+
+/// Probes that soon tell, and no ejections beside them. `{name}` is the upstream's.
+const QUICK: &str = "balance = \"round_robin\"\n\
+    [upstream.{name}.health_check]\ninterval = \"100ms\"\ntimeout = \"20s\"\n\
+    [upstream.{name}.outlier_detection]\nenabled = false\n";

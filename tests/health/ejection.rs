@@ -1,0 +1,150 @@
+//! What real requests meet.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::actor::{Act, Actor, Whole, entries};
+use crate::support::said::{listen, said};
+use crate::support::{Answer, until};
+
+/// The least time that the first ejection lasts.
+const OUT: Duration = Duration::from_millis(300);
+
+fn more(balance: &str) -> String {
+    format!(
+        "balance = \"{balance}\"\n[upstream.{{name}}.health_check]\ninterval = \"100ms\"\ntimeout = \"20s\"\n\
+         [upstream.{{name}}.outlier_detection]\nejection_time = \"{}ms\"\n",
+        OUT.as_millis()
+    )
+}
+
+/// Asks until the first node has failed five times in a row, and is out.
+fn eject_first(whole: &Whole, first: &Actor) {
+    let before = first.requests();
+    first.traffic([Act::Status(502)]);
+    until("five failures", || {
+        whole.get();
+        first.requests() == before + 5
+    });
+    whole.until_state(0, "ejected");
+}
+
+fn until_probation(whole: &Whole) {
+    until("probation", || whole.node(0).outlier == "probation");
+}
+
+#[test]
+fn five_failures_in_a_row_eject_a_node_and_never_the_last_one() {
+    listen();
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let long = more("round_robin").replace("300ms", "10m");
+    let whole = Whole::start("row", &entries(&[&a, &b]), &long).until_up();
+    // Four and a success are no row.
+    a.traffic([
+        Act::Status(502),
+        Act::Status(503),
+        Act::Status(504),
+        Act::Status(502),
+        Act::Ok("a"),
+        Act::Status(502),
+    ]);
+    until("nine failures", || {
+        whole.get();
+        a.requests() == 9
+    });
+    assert_eq!(whole.node(0).state, "up");
+    until("ten failures", || {
+        whole.get();
+        a.requests() == 10
+    });
+    let node = whole.until_state(0, "ejected");
+    assert_eq!((node.health.as_str(), node.outlier.as_str()), ("up", "ejected"));
+    assert!(node.cause.starts_with("failures in a row (gateway_error); out for "), "{node:?}");
+    assert_eq!(whole.changes(0, "ejected", "ejection"), 1);
+    let lines = said(&["node state", "upstream=\"row\"", "from=\"up\" to=\"ejected\""]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!((0..20).all(|_| whole.get().text() == "b"));
+    assert_eq!(a.requests(), 10);
+    // The other one fails as well: it stays, because nobody else is left.
+    b.traffic([Act::Status(502)]);
+    until("it was considered", || {
+        assert_eq!(whole.get().status, 502);
+        !said(&["a failing node is kept", "upstream=\"row\""]).is_empty()
+    });
+    assert_eq!(whole.node(1).state, "up");
+    let good = whole.checks(0, "good");
+    until("probes are good", || whole.checks(0, "good") > good + 2);
+    assert_eq!(whole.node(0).state, "ejected", "a good probe does not disprove a 502");
+}
+
+#[test]
+fn one_safe_request_decides_about_a_node_that_was_out() {
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let whole = Whole::start("probation", &entries(&[&a, &b]), &more("round_robin")).until_up();
+    eject_first(&whole, &a);
+    until_probation(&whole);
+    assert_eq!(whole.node(0).state, "ejected", "it is still shown so");
+    let before = a.requests();
+    assert!((0..20).all(|_| whole.post().text() == "b"));
+    assert_eq!(a.requests(), before, "what is unsafe to repeat does not decide");
+    // While one request is at it, no other goes there.
+    a.traffic([Act::Hold]);
+    let mut held = until_held(&whole, &a);
+    assert!((0..20).all(|_| whole.get().text() == "b"));
+    assert_eq!(a.requests(), before + 1);
+    // A bad one: out again, and for twice the time.
+    let begun = Instant::now();
+    a.traffic([Act::Status(502)]);
+    assert_eq!(Answer::read(&mut held).unwrap().status, 502);
+    until("out again", || whole.node(0).outlier == "ejected");
+    until_probation(&whole);
+    assert!(begun.elapsed() >= 2 * OUT, "{:?}", begun.elapsed());
+    // A good one: back.
+    a.traffic([Act::Ok("a")]);
+    until("it has decided", || {
+        whole.get();
+        whole.node(0).state == "up"
+    });
+    assert_eq!(whole.changes(0, "up", "probation"), 1);
+    assert_eq!(whole.node(0).cause, "a real request went well");
+    until("writes reach it again", || whole.post().text() == "a");
+}
+
+/// Asks until a request is at the node, which does not answer it.
+fn until_held(whole: &Whole, node: &Actor) -> TcpStream {
+    let before = node.requests();
+    loop {
+        let stream = whole.send("GET", "/api/posts:list");
+        stream.set_nonblocking(true).unwrap();
+        let answered = || stream.peek(&mut [0]).is_ok();
+        until("answered or held", || answered() || node.requests() > before);
+        stream.set_nonblocking(false).unwrap();
+        if node.requests() > before {
+            return stream;
+        }
+    }
+}
+
+#[test]
+fn a_node_on_probation_is_asked_although_it_was_slow_or_failed() {
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let whole = Whole::start("asked", &entries(&[&a, &b]), &more("least_load")).until_up();
+    // Five at once: after one failure it would be avoided, and never be ejected.
+    [&a, &b].iter().for_each(|node| node.traffic([Act::Hold]));
+    let mut open = Vec::new();
+    until("five requests wait at the first", || {
+        open.push(whole.send("GET", "/api/posts:list"));
+        until("it has arrived", || a.requests() + b.requests() == open.len());
+        a.requests() == 5
+    });
+    a.traffic([Act::Status(502)]);
+    b.traffic([Act::Ok("b")]);
+    whole.until_state(0, "ejected");
+    a.traffic([Act::Ok("a")]);
+    until_probation(&whole);
+    // Its failures count as slow, so by its load alone it would not be picked for a minute.
+    assert_eq!(whole.post().text(), "b");
+    assert_eq!(whole.get().text(), "a");
+    whole.until_state(0, "up");
+    assert_eq!(whole.changes(0, "up", "probation"), 1);
+}

@@ -1,0 +1,67 @@
+//! Nodes that fall silent, and nodes that are only slow.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::QUICK;
+use crate::support::actor::{Act, Actor, Whole, entries};
+use crate::support::until;
+
+/// After so long nothing new goes to a node that is silent.
+const BOUND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_silent_node_is_avoided_before_any_probe_tells() {
+    let nodes = ["a", "b", "c"].map(Actor::up);
+    // Its probes would need a minute to take it out.
+    let slow = "[upstream.{name}.health_check]\ntimeout = \"20s\"\n";
+    let whole = Whole::start("silent", &entries(&nodes.each_ref()), slow).until_up();
+    until("all serve", || {
+        whole.get();
+        nodes.iter().all(|node| node.requests() > 3)
+    });
+    let [silent, others @ ..] = &nodes;
+    silent.health([Act::Hold]);
+    silent.traffic([Act::Hold]);
+    let fell_silent = Instant::now();
+    // Nobody waits for an answer, so that those without one do not slow down the rest.
+    let mut open: Vec<TcpStream> = Vec::new();
+    let late =
+        |node: &Actor| node.arrivals().iter().filter(|at| **at > fell_silent + BOUND).count();
+    until("many requests after the bound", || {
+        open.push(whole.send("GET", "/api/posts:list"));
+        others.iter().map(late).sum::<usize>() >= 200
+    });
+    assert_eq!(late(silent), 0, "{:?}", silent.arrivals().last().map(|at| *at - fell_silent));
+    assert!(
+        silent.arrivals().iter().any(|at| *at > fell_silent),
+        "it was asked while it was silent"
+    );
+    assert_eq!((whole.node(0).state.as_str(), whole.checks(0, "timeout")), ("up", 0));
+    // It is not forgotten: once it answers, it gets its share again.
+    let before = silent.requests();
+    silent.traffic([Act::Ok("a")]);
+    silent.health([Act::Ok("ok")]);
+    drop(open);
+    until("it is asked again", || {
+        whole.get();
+        silent.requests() > before
+    });
+}
+
+#[test]
+fn a_node_that_answers_real_requests_survives_probes_that_time_out() {
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let quick = QUICK.replace("20s", "100ms");
+    let whole = Whole::start("busy", &entries(&[&a, &b]), &quick).until_up();
+    a.health([Act::Hold]);
+    until("many time-outs", || {
+        assert_eq!(whole.get().status, 200);
+        whole.checks(0, "timeout") >= 9
+    });
+    assert_eq!(whole.node(0).state, "up");
+    assert_eq!(whole.changes(0, "down", "timeout"), 0);
+    // Without requests that prove the contrary, the probes are believed.
+    let node = whole.until_state(0, "down");
+    assert_eq!(node.last_check.unwrap().result, "timeout");
+}
