@@ -24,12 +24,11 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
     silent.health([Act::Hold]);
     silent.traffic([Act::Hold]);
     let fell_silent = Instant::now();
-    // Nobody waits for an answer, so that those without one do not slow down the rest.
-    let mut open: Vec<TcpStream> = Vec::new();
+    let mut held: Vec<TcpStream> = Vec::new();
     let late =
         |node: &Actor| node.arrivals().iter().filter(|at| **at > fell_silent + BOUND).count();
     until("many requests after the bound", || {
-        open.push(whole.send("GET", "/api/posts:list"));
+        held.extend(whole.ask_or_hold(silent));
         others.iter().map(late).sum::<usize>() >= 200
     });
     assert_eq!(late(silent), 0, "{:?}", silent.arrivals().last().map(|at| *at - fell_silent));
@@ -38,11 +37,12 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
         "it was asked while it was silent"
     );
     assert_eq!((whole.node(0).state.as_str(), whole.checks(0, "timeout")), ("up", 0));
-    // It is not forgotten: once it answers, it gets its share again.
+    // It is not forgotten: when nothing waits for it any more, it is asked again.
+    drop(held);
+    until("nobody waits for it", || whole.node(0).in_flight == 0);
     let before = silent.requests();
     silent.traffic([Act::Ok("a")]);
     silent.health([Act::Ok("ok")]);
-    drop(open);
     until("it is asked again", || {
         whole.get();
         silent.requests() > before
