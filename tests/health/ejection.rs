@@ -1,6 +1,5 @@
 //! What real requests meet.
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::actor::{Act, Actor, Whole, entries};
@@ -89,13 +88,17 @@ fn one_safe_request_decides_about_a_node_that_was_out() {
     assert_eq!(a.requests(), before, "what is unsafe to repeat does not decide");
     // While one request is at it, no other goes there.
     a.traffic([Act::Hold]);
-    let mut held = until_held(&whole, &a);
+    let mut held = None;
+    until("one is at it", || {
+        held = whole.ask_or_hold(&a);
+        held.is_some()
+    });
     assert!((0..20).all(|_| whole.get().text() == "b"));
     assert_eq!(a.requests(), before + 1);
     // A bad one: out again, and for twice the time.
     let begun = Instant::now();
     a.traffic([Act::Status(502)]);
-    assert_eq!(Answer::read(&mut held).unwrap().status, 502);
+    assert_eq!(Answer::read(&mut held.unwrap()).unwrap().status, 502);
     until("out again", || whole.node(0).outlier == "ejected");
     until_probation(&whole);
     assert!(begun.elapsed() >= 2 * OUT, "{:?}", begun.elapsed());
@@ -108,21 +111,6 @@ fn one_safe_request_decides_about_a_node_that_was_out() {
     assert_eq!(whole.changes(0, "up", "probation"), 1);
     assert_eq!(whole.node(0).cause, "a real request went well");
     until("writes reach it again", || whole.post().text() == "a");
-}
-
-/// Asks until a request is at the node, which does not answer it.
-fn until_held(whole: &Whole, node: &Actor) -> TcpStream {
-    let before = node.requests();
-    loop {
-        let stream = whole.send("GET", "/api/posts:list");
-        stream.set_nonblocking(true).unwrap();
-        let answered = || stream.peek(&mut [0]).is_ok();
-        until("answered or held", || answered() || node.requests() > before);
-        stream.set_nonblocking(false).unwrap();
-        if node.requests() > before {
-            return stream;
-        }
-    }
 }
 
 #[test]

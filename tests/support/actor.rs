@@ -204,6 +204,18 @@ impl Whole {
         self.ask("POST", "/api/posts:create")
     }
 
+    /// Asks once. Returns the connection if the request went to this node, which does not answer.
+    pub fn ask_or_hold(&self, silent: &Actor) -> Option<TcpStream> {
+        let before = silent.requests();
+        let stream = self.send("GET", "/api/posts:list");
+        stream.set_nonblocking(true).unwrap();
+        let answered = || stream.peek(&mut [0]).is_ok();
+        until("answered or held", || answered() || silent.requests() > before);
+        let held = !answered();
+        stream.set_nonblocking(false).unwrap();
+        held.then_some(stream)
+    }
+
     pub fn status(&self) -> Status {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.running.handle().status()).expect("control runs")

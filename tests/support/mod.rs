@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub mod actor;
 pub mod origin;
+pub mod program;
 pub mod said;
 
 /// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it.
