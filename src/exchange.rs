@@ -152,6 +152,10 @@ impl<'a> Exchange<'a> {
             let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
             self.note_upload(&upload);
             read?;
+            if self.head.framing != Framing::Empty {
+                // The client's time is not the node's.
+                self.client.thread.look_at_clock();
+            }
         }
         upstream.count_request();
         let result = self.attempts(&mut plan, &mut upload, unread).await;
@@ -285,11 +289,11 @@ impl<'a> Exchange<'a> {
         upload: &mut Upload,
         unread: &mut Unread,
     ) -> Result<Next, Cause> {
-        let mut last: Option<Cause> = None;
+        let mut last: Option<(Cause, RetryReason)> = None;
         loop {
             let asked = self.client.thread.now_ns();
             if asked >= plan.until_ns {
-                return Err(last.unwrap_or(Cause::Deadline));
+                return Err(last.map_or(Cause::Deadline, |(cause, _)| cause));
             }
             let picked = pick(
                 self.client.thread,
@@ -309,18 +313,23 @@ impl<'a> Exchange<'a> {
             let node = match picked {
                 Ok(node) => node,
                 // Whoever was asked before knows more of the reason than "nobody is left".
-                Err(cause) => return Err(last.unwrap_or(cause)),
+                Err(cause) => return Err(last.map_or(cause, |(cause, _)| cause)),
             };
+            if let Some((cause, reason)) = last.take() {
+                // Paid for only now that there is somebody to ask.
+                if !pay(plan, reason) {
+                    return Err(cause);
+                }
+            }
             match self.attempt_at(node, plan, upload, unread).await {
                 Ok(Attempted::Done(next)) => return Ok(next),
                 Ok(Attempted::Again) => {}
                 Err(failure) => match self.may_repeat(&failure, plan, upload) {
                     Some(reason) => {
-                        plan.upstream.upstream.metrics.retries[reason as usize].inc();
                         if reason != RetryReason::StaleRace {
                             plan.wish.tried.push(node);
                         }
-                        last = Some(failure.cause);
+                        last = Some((failure.cause, reason));
                     }
                     None => return Err(failure.cause),
                 },
@@ -352,13 +361,7 @@ impl<'a> Exchange<'a> {
         if !plan.wish.safe_to_repeat || !terminated {
             return None;
         }
-        let settings = &plan.upstream.upstream.settings;
-        let budget = &plan.upstream.upstream.shared.budget;
-        if plan.repeats >= settings.retries || !budget.withdraw(clock::now_ns() / 1_000_000_000) {
-            return None;
-        }
-        plan.repeats += 1;
-        Some(RetryReason::Reset)
+        (plan.repeats < plan.upstream.upstream.settings.retries).then_some(RetryReason::Reset)
     }
 
     /// Answers for what went wrong, if the client can still be told.
@@ -419,6 +422,19 @@ struct Failure {
     /// Bytes of the request that a node may have seen.
     sent: u64,
     reused: bool,
+}
+
+/// Counts a retry, and takes it from the budget if something had been sent. False: the budget is spent.
+fn pay(plan: &mut Plan<'_>, reason: RetryReason) -> bool {
+    let upstream = &plan.upstream.upstream;
+    if reason == RetryReason::Reset {
+        if !upstream.shared.budget.withdraw(clock::now_ns() / 1_000_000_000) {
+            return false;
+        }
+        plan.repeats += 1;
+    }
+    upstream.metrics.retries[reason as usize].inc();
+    true
 }
 
 /// The host without its port and final dot, in lower case, as routes are written.

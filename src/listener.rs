@@ -250,8 +250,6 @@ fn begin(thread: &Rc<Thread>, name: &str, stream: TcpStream, peer: std::net::Soc
         return;
     };
     let Some(admitted) = Admitted::admit(listener) else { return };
-    // An answer is written in one piece; waiting for more only delays it.
-    let _ = stream.set_nodelay(true);
     let thread = thread.clone();
     spawn_local(connection::serve(thread, admitted, Socket::Tcp(stream), peer));
 }

@@ -164,6 +164,12 @@ impl Socket {
     }
 }
 
+/// How a peer that vanished without a word is noticed: after a minute of silence four questions, 15 s apart.
+pub fn keepalive() -> socket2::TcpKeepalive {
+    let minute = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
+    minute.with_interval(Duration::from_secs(15)).with_retries(4)
+}
+
 /// An IPv4 address that came in over an IPv6 socket is shown, matched and forwarded as IPv4.
 pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()

@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config;
+use crate::net;
 
 /// Connections that wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
@@ -99,6 +100,11 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
+    // Accepted connections inherit both, without a call each. An answer is written in one piece, and
+    // waiting for more only delays it; and a client that vanished without a word is noticed in two minutes,
+    // which matters where no deadline runs, as in an event stream.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&net::keepalive())?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

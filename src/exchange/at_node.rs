@@ -90,7 +90,7 @@ impl Exchange<'_> {
             Err(cause) => {
                 // A URL that never answers says nothing about a node that answered others meanwhile.
                 let alive = *cause == Cause::ResponseTimeout
-                    && member.local.node.last_head_ns() > seen.sent_ns.get();
+                    && member.local.node.last_traffic_head_ns() > seen.sent_ns.get();
                 let verdict = node_verdict(cause, race || alive);
                 (attempt_result(cause), verdict.or(seen.healthy.get()))
             }
@@ -200,7 +200,10 @@ impl Exchange<'_> {
             Reply::Refused => return Ok(Tried::Refused),
             Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, Some(true)),
             Reply::Passed { next, keep, healthy } => {
-                if let Some(hint) = keep {
+                // Nobody would look after the pool of a node that was removed meanwhile.
+                let thread = self.client.thread;
+                let current = thread.is_current(self.view) || thread.view().has(&member.local);
+                if let Some(hint) = keep.filter(|_| current) {
                     let limits = PoolLimits::of(&plan.upstream.upstream.settings);
                     connection.give_back(hint, limits, self.client.thread.now_ns());
                 }
@@ -225,7 +228,8 @@ impl Exchange<'_> {
         let member = &plan.upstream.nodes[node];
         let (client, settings) = (self.client, &plan.upstream.upstream.settings);
         let waiting = Waiting::new(&member.local, client.thread);
-        if flags.done.get() {
+        // Sent whole, or as far as the node took it: from now on it owes an answer.
+        if !flags.streams() {
             waiting.begin();
         }
         let towards = Towards {
@@ -302,8 +306,12 @@ impl Exchange<'_> {
         let left = Duration::from_nanos(plan.until_ns - now.min(plan.until_ns))
             .max(Duration::from_nanos(1));
         let down = &self.deadlines.down;
-        let opened =
-            member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await?;
+        let opened = member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await;
+        let opened = opened.map_err(|cause| match cause {
+            // The end of the time for all attempts is not the node's fault.
+            Cause::ConnectTimeout if left < timeout => Cause::Deadline,
+            other => other,
+        })?;
         self.record.connect_ns = Some(self.client.thread.look_at_clock() - now);
         Ok(opened)
     }

@@ -84,7 +84,8 @@ pub async fn pick(
     let waited = deadline.guard(poll_fn(|cx| {
         while place.poll_turn(cx).is_ready() {
             match pick_now(thread, upstream, wish) {
-                Err(Nothing::AllFull) => {}
+                // With a narrower choice than others have, their turn must not wait for this one's.
+                Err(Nothing::AllFull) => place.pass_on(),
                 other => return Poll::Ready(other),
             }
         }

@@ -94,6 +94,7 @@ impl Thread {
     pub fn look_at_clock(&self) -> u64 {
         let now = clock::now_ns();
         self.now_ns.set(now);
+        self.wheel.set_now(now);
         now
     }
 
@@ -108,10 +109,17 @@ impl Thread {
         self.view.borrow().clone()
     }
 
+    /// Whether a view is the newest.
+    pub fn is_current(&self, view: &Rc<View>) -> bool {
+        Rc::ptr_eq(&self.view.borrow(), view)
+    }
+
     /// Uses another snapshot from now on.
     pub fn renew(&self, snapshot: Arc<Snapshot>) {
         self.log.borrow_mut().set_log(snapshot.access_log.clone());
         let old = self.view();
+        let now = self.look_at_clock();
+        old.upstreams.iter().for_each(|upstream| upstream.settle(now));
         let view = Rc::new(View::new(self.index, snapshot, Some(&old)));
         // Nobody purges the pool of a node that is gone.
         old.nodes().filter(|local| !view.has(local)).for_each(|local| local.clear());

@@ -275,6 +275,10 @@ impl Running {
         if moved && !closing {
             handle.deadline.set(self.idle);
         }
+        let due = closing && handle.close_at_ns.get() <= thread.now_ns();
+        if due && self.down.at_boundary() {
+            return Poll::Ready(ClosedBy::Drain);
+        }
         if handle.deadline.poll(cx).is_pending() {
             return Poll::Pending;
         }

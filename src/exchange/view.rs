@@ -224,10 +224,16 @@ impl Queue {
     /// Lets the first look again whether a node is free.
     pub fn wake_first(&self) {
         if let Some(first) = self.waiting.borrow().front() {
-            first.woken.set(true);
-            if let Some(waker) = first.waker.borrow_mut().take() {
-                waker.wake();
-            }
+            first.wake();
+        }
+    }
+}
+
+impl Waiting {
+    fn wake(&self) {
+        self.woken.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
         }
     }
 }
@@ -240,6 +246,17 @@ impl Place<'_> {
         }
         *self.waiting.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Place<'_> {
+    /// Lets the next in line look: what is full for this one may be free for others.
+    pub fn pass_on(&self) {
+        let all = self.queue.waiting.borrow();
+        let own = all.iter().position(|other| Rc::ptr_eq(other, &self.waiting));
+        if let Some(next) = own.and_then(|own| all.get(own + 1)) {
+            next.wake();
+        }
     }
 }
 

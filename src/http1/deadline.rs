@@ -25,7 +25,7 @@ pub struct Wheel(Rc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    /// Time as of the last tick. All deadlines are measured by it, so that none asks the kernel.
+    /// Time as of the last tick or look at the clock. All deadlines are measured by it, so that none asks the kernel.
     now_ns: Cell<u64>,
     entries: RefCell<Vec<Option<Rc<Entry>>>>,
     free: RefCell<Vec<usize>>,
@@ -65,6 +65,11 @@ impl Wheel {
         });
         entries[slot] = Some(entry.clone());
         Deadline { entry, slot, wheel: self.clone() }
+    }
+
+    /// Tells the time between two ticks, if somebody has looked.
+    pub fn set_now(&self, now_ns: u64) {
+        self.0.now_ns.set(now_ns);
     }
 
     /// Wakes the tasks whose time has come.

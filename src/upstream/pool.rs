@@ -245,6 +245,7 @@ async fn open(dial: &Dial, address: SocketAddr) -> io::Result<Socket> {
         Dial::Tcp => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
+            socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::net::keepalive())?;
             Ok(Socket::Tcp(stream))
         }
         Dial::With(make) => make(address),
