@@ -74,7 +74,7 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// Notes a warning; true when it is to be logged now. Beyond [`MOST`] of its kind it is dropped.
+    /// Notes a warning; true when it is to be logged now. Beyond 16 of its kind it is dropped.
     pub fn raise(&mut self, kind: Kind, subject: &str, message: String, now: SystemTime) -> bool {
         let key = (kind, subject.to_owned());
         if let Some((warning, said)) = self.standing.get_mut(&key) {
