@@ -4,35 +4,47 @@
 mod support;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
+use cobalance::control::ConfigSource;
+use cobalance::{clock, server};
 use support::origin::Origin;
 use support::{Answer, Proxy, until};
 
-/// An origin that never answers `/hang`, and counts the others.
-fn origin(count: Arc<AtomicUsize>) -> Origin {
+/// Three origins that count what they answer; the first two never answer `/hang`.
+fn origins(counts: &[Arc<AtomicUsize>]) -> Vec<Origin> {
+    let numbered = counts.iter().enumerate();
+    numbered.map(|(number, count)| origin(count.clone(), number < 2)).collect()
+}
+
+fn origin(count: Arc<AtomicUsize>, hangs: bool) -> Origin {
     Origin::scripted(move |mut line| {
         while let Some(seen) = line.request() {
-            if seen.head.contains(" /hang") {
+            let hang = seen.head.contains(" /hang");
+            if hang && hangs {
                 return line.wait_closed();
             }
-            count.fetch_add(1, Ordering::SeqCst);
+            // Neither probes nor that URL are part of a share.
+            if !hang && !seen.head.contains("__health_check") {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
             line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
         }
     })
 }
 
 struct Rig {
-    origins: Vec<Origin>,
+    _origins: Vec<Origin>,
     counts: Vec<Arc<AtomicUsize>>,
     proxy: Proxy,
 }
 
 fn rig(balance: &str, weights: [u32; 3]) -> Rig {
     let counts: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
-    let origins: Vec<Origin> = counts.iter().map(|count| origin(count.clone())).collect();
+    let origins = origins(&counts);
     let node =
         |n: usize| format!("{{ address = \"{}\", weight = {} }}", origins[n].address, weights[n]);
     let text = format!(
@@ -43,25 +55,37 @@ fn rig(balance: &str, weights: [u32; 3]) -> Rig {
         node(2)
     );
     let proxy = Proxy::start(support::parse(&text));
-    Rig { origins, counts, proxy }
+    Rig { _origins: origins, counts, proxy }
 }
 
 impl Rig {
-    /// So many requests by each of so many clients, and what each node got.
     fn shares(&self, clients: usize, each: usize) -> Vec<usize> {
-        let before = self.served();
-        std::thread::scope(|scope| {
-            for client in 0..clients {
-                let mut stream = self.proxy.connect();
-                scope.spawn(move || (0..each).for_each(|n| ask(&mut stream, client * each + n)));
-            }
-        });
-        self.served().iter().zip(before).map(|(now, before)| now - before).collect()
+        shares(self.proxy.address, &self.counts, clients, each)
     }
+}
 
-    fn served(&self) -> Vec<usize> {
-        self.counts.iter().map(|count| count.load(Ordering::SeqCst)).collect()
-    }
+/// So many requests by each of so many clients, and what each node got.
+fn shares(
+    address: SocketAddr,
+    counts: &[Arc<AtomicUsize>],
+    clients: usize,
+    each: usize,
+) -> Vec<usize> {
+    let served = || counts.iter().map(|count| count.load(Ordering::SeqCst)).collect::<Vec<_>>();
+    let before = served();
+    std::thread::scope(|scope| {
+        for client in 0..clients {
+            let mut stream = connect(address);
+            scope.spawn(move || (0..each).for_each(|n| ask(&mut stream, client * each + n)));
+        }
+    });
+    served().iter().zip(before).map(|(now, before)| now - before).collect()
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 fn ask(stream: &mut TcpStream, key: usize) {
@@ -100,24 +124,58 @@ fn the_others_follow_weights_within_five_percent() {
 }
 
 #[test]
-fn a_url_that_never_answers_moves_no_share() {
-    let rig = rig("least_load", [1, 1, 1]);
-    let done = AtomicBool::new(false);
-    let quiet = off(&rig.shares(8, 500), &[1, 1, 1]);
-    let hung: Vec<TcpStream> = (0..20)
-        .map(|_| {
-            let mut stream = rig.proxy.connect();
-            stream.write_all(b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
-            stream
-        })
-        .collect();
-    let hanging =
-        |n: usize| rig.origins[n].seen().iter().filter(|s| s.head.contains("/hang")).count();
-    until("all of them hang", || (0..3).map(hanging).sum::<usize>() == 20);
-    // All three nodes have some of them.
-    let shares = rig.shares(8, 1000);
-    println!("quiet {quiet:.1} %, with hung requests {shares:?}");
-    assert!(off(&shares, &[1, 1, 1]) <= 5.0, "{shares:?}");
-    done.store(true, Ordering::SeqCst);
-    drop(hung);
+fn a_url_that_never_answers_on_two_of_three_nodes_moves_no_share() {
+    // When nothing but that URL was asked of a node, a probe tells that it is alive.
+    a_url_that_never_answers_moves_no_share("");
+    // And where there are no probes, a request that may be repeated.
+    a_url_that_never_answers_moves_no_share("preset = \"none\"");
+}
+
+fn a_url_that_never_answers_moves_no_share(upstream: &str) {
+    let counts: Vec<Arc<AtomicUsize>> = (0..3).map(|_| Arc::default()).collect();
+    let origins = origins(&counts);
+    let nodes: Vec<String> = origins.iter().map(|o| format!("\"{}\"", o.address)).collect();
+    let text = format!(
+        "[server]\nthreads = 2\n[access_log]\nenabled = false\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [{}]\n{upstream}\n",
+        nodes.join(", ")
+    );
+    let running = server::start(support::parse(&text), ConfigSource::Flags).unwrap();
+    let snapshot = running.handle().snapshot();
+    let nodes = || snapshot.upstreams[0].nodes.iter().map(|member| &member.node);
+    until("all are up", || nodes().all(|node| node.eligible(false)));
+    let address = running.address("public").unwrap();
+    let quiet = shares(address, &counts, 8, 500);
+
+    // At once, so that all nodes are asked before any of them is known to be silent.
+    let held: Vec<TcpStream> = (0..30).map(|_| hang(address)).collect();
+    let asked = |origins: &[Origin]| {
+        let seen = origins.iter().flat_map(Origin::seen);
+        seen.filter(|seen| seen.head.contains(" /hang")).count()
+    };
+    until("all of them are at a node", || asked(&origins) == held.len());
+    let hanging = asked(&origins[..2]);
+    assert!(hanging >= 2, "{hanging}");
+    // Under a trickle of other requests the nodes show that they are alive, and what hangs there no longer
+    // counts as work.
+    let mut trickle = connect(address);
+    let begun = Instant::now();
+    until("what hangs lingers", || {
+        ask(&mut trickle, 0);
+        nodes().all(|node| node.load(0, 1, clock::now_ns()).in_flight == 0)
+    });
+    let settled = begun.elapsed();
+    let with = shares(address, &counts, 8, 1000);
+    println!(
+        "{upstream} quiet {quiet:?}; {hanging} hang on two nodes; settled in {settled:?}; then {with:?}"
+    );
+    assert!(off(&quiet, &[1, 1, 1]) <= 5.0, "{quiet:?}");
+    assert!(off(&with, &[1, 1, 1]) <= 5.0, "{with:?}");
+}
+
+/// A client that asks for what two of the nodes never answer.
+fn hang(address: SocketAddr) -> TcpStream {
+    let mut stream = connect(address);
+    stream.write_all(b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    stream
 }

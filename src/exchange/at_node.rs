@@ -155,7 +155,7 @@ impl Exchange<'_> {
         let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
         let settings = &upstream.upstream.settings.outlier_detection;
         let in_a_row = node.record_failure(settings.consecutive_failures, now);
-        if settings.enabled && in_a_row && member.local.may_signal(Note::Failing, now) {
+        if settings.enabled && in_a_row && member.local.is_due(Note::Failing, now) {
             thread.signal(Signal::Failing(node.clone(), kind));
         }
         if kind == FailureKind::Connect {
@@ -366,7 +366,7 @@ impl Exchange<'_> {
     }
 
     fn ask_for_probe(&self, member: &LocalMember) {
-        if member.local.may_signal(Note::ProbeNow, self.client.thread.now_ns()) {
+        if member.local.is_due(Note::ProbeNow, self.client.thread.now_ns()) {
             self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
         }
     }

@@ -13,6 +13,13 @@ use crate::headers;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::upstream::node::Cell;
+use crate::upstream::{Note, Signal};
+
+/// A node that is silent for longer is probed out of turn.
+const SUSPECT_NS: u64 = 100_000_000;
+/// A node that answers probes but none of its requests for longer is sent one more. By then these may
+/// linger, which they do when that one is answered.
+const EXPLORE_NS: u64 = 250_000_000;
 
 /// What picking needs to know of an exchange.
 pub struct Wish {
@@ -159,11 +166,8 @@ fn choose(
     }
     // By its load it would not be picked for a minute: what got it ejected counts as slow.
     let undecided = |i: &&usize| upstream.nodes[**i].local.node.awaits_probation();
-    if wish.safe_to_repeat
-        && !wish.tunnel
-        && wish.hash.is_none()
-        && let Some(index) = eligible.iter().find(undecided)
-    {
+    let may_try = wish.safe_to_repeat && !wish.tunnel && wish.hash.is_none();
+    if may_try && let Some(index) = eligible.iter().find(undecided) {
         return Some(*index);
     }
     let weight = |index: usize| upstream.nodes[index].weight;
@@ -172,6 +176,10 @@ fn choose(
         for index in eligible {
             let node = &upstream.nodes[*index].local.node;
             loads[*index] = node.load(thread.index, weight(*index), now);
+            let suspect = loads[*index].in_flight > 0 && is_suspect(thread, upstream, *index, now);
+            if suspect && may_try && upstream.nodes[*index].local.is_due(Note::Explore, now) {
+                return Some(*index);
+            }
         }
     }
     // Smooth weighted round robin asks for weights alone: what it does not weigh is not added up.
@@ -181,6 +189,20 @@ fn choose(
         true => balancer.pick_tunnel(eligible, load),
         false => balancer.pick(eligible, load, wish.hash, &mut thread.rng.borrow_mut()),
     }
+}
+
+/// Whether a node should be sent a request although its silence keeps traffic away: it may have been asked
+/// for nothing but a URL that never answers. A probe must have found it alive since, where probes are made.
+fn is_suspect(thread: &Thread, upstream: &LocalUpstream, index: usize, now: u64) -> bool {
+    let local = &upstream.nodes[index].local;
+    let Some(since) = local.node.unanswered_since_ns() else { return false };
+    let silent = now.saturating_sub(since);
+    let probed = upstream.upstream.settings.health_check.is_some();
+    let alive = !probed || local.node.last_good_probe_ns() > since;
+    if !alive && silent > SUSPECT_NS && local.is_due(Note::ProbeNow, now) {
+        thread.signal(Signal::ProbeNow(local.node.clone()));
+    }
+    alive && silent > EXPLORE_NS
 }
 
 /// Counts an exchange at its node while it lives.

@@ -64,6 +64,8 @@ pub struct Cell {
     last_head_ns: AtomicU64,
     /// When the first request was sent that has no head yet and is younger than the last head; 0 is none.
     first_sent_ns: AtomicU64,
+    /// The same for heads to real traffic alone: a good probe does not clear it.
+    unanswered_ns: AtomicU64,
 }
 
 impl Cell {
@@ -234,6 +236,10 @@ impl Node {
         if first == 0 || first <= self.last_head_ns() {
             cell.first_sent_ns.store(now_ns, Relaxed);
         }
+        let unanswered = cell.unanswered_ns.load(Relaxed);
+        if unanswered == 0 || unanswered <= self.last_traffic_head_ns() {
+            cell.unanswered_ns.store(now_ns, Relaxed);
+        }
     }
 
     /// A head came.
@@ -241,6 +247,7 @@ impl Node {
         let cell = self.cell(thread);
         cell.last_head_ns.store(now_ns, Relaxed);
         cell.first_sent_ns.store(0, Relaxed);
+        cell.unanswered_ns.store(0, Relaxed);
     }
 
     /// A request that was sent has its head, or nobody waits for that any more. With the last one gone there
@@ -250,6 +257,7 @@ impl Node {
         Cell::add(&cell.waiting, -1);
         if cell.waiting.load(Relaxed) == 0 {
             cell.first_sent_ns.store(0, Relaxed);
+            cell.unanswered_ns.store(0, Relaxed);
         }
     }
 
@@ -314,6 +322,14 @@ impl Node {
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
         load.latency_ns = own.max(self.latency_ns()).max(silent);
         load
+    }
+
+    /// Since when requests wait while none of the real traffic was answered; none while that is answered
+    /// or nothing waits.
+    pub fn unanswered_since_ns(&self) -> Option<u64> {
+        let last_head = self.last_traffic_head_ns();
+        let sent = self.cells.iter().map(|cell| cell.unanswered_ns.load(Relaxed));
+        sent.filter(|sent| *sent > last_head).min()
     }
 
     /// Exchanges in flight on all threads.

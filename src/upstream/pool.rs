@@ -52,16 +52,30 @@ pub struct LocalNode {
     pub node: Arc<Node>,
     thread: usize,
     idle: RefCell<VecDeque<Kept>>,
-    last_signal_ns: [std::cell::Cell<u64>; 2],
+    last_note_ns: [std::cell::Cell<u64>; 3],
 }
 
-/// What control can be told of a node.
+/// What a data thread does about a node now and then, not for each exchange.
 #[derive(Clone, Copy)]
 pub enum Note {
-    /// Look at it.
+    /// Tell control to look at it.
     ProbeNow,
-    /// It fails too often.
+    /// Tell control that it fails too often.
     Failing,
+    /// Send it a request although others look better.
+    Explore,
+}
+
+impl Note {
+    /// Not again within so many nanoseconds.
+    fn pause_ns(self) -> u64 {
+        match self {
+            // Control merges what it is told anyway.
+            Note::ProbeNow | Note::Failing => 50_000_000,
+            // So much of the traffic a node costs that answers probes and nothing else.
+            Note::Explore => 1_000_000_000,
+        }
+    }
 }
 
 struct Kept {
@@ -110,7 +124,7 @@ impl PoolLimits {
 impl LocalNode {
     /// With an empty pool.
     pub fn new(node: Arc<Node>, thread: usize) -> LocalNode {
-        LocalNode { node, thread, idle: RefCell::default(), last_signal_ns: Default::default() }
+        LocalNode { node, thread, idle: RefCell::default(), last_note_ns: Default::default() }
     }
 
     /// This thread's counters.
@@ -118,10 +132,10 @@ impl LocalNode {
         self.node.cell(self.thread)
     }
 
-    /// Whether control should be told now: no more than once in 50 ms, it merges them anyway.
-    pub fn may_signal(&self, note: Note, now_ns: u64) -> bool {
-        let last = &self.last_signal_ns[note as usize];
-        let due = now_ns.saturating_sub(last.get()) > 50_000_000;
+    /// Whether it is time for this again; counts as done then.
+    pub fn is_due(&self, note: Note, now_ns: u64) -> bool {
+        let last = &self.last_note_ns[note as usize];
+        let due = now_ns.saturating_sub(last.get()) > note.pause_ns();
         if due {
             last.set(now_ns);
         }
