@@ -93,7 +93,8 @@ pub async fn exchange(
         };
         match exchange.serve(unread).await {
             Ok(next) => next,
-            Err(cause) => exchange.fail(cause).await,
+            // What is rare is boxed: every exchange would have to hold room for it.
+            Err(cause) => Box::pin(exchange.fail(cause)).await,
         }
     };
     drop(counted);

@@ -198,7 +198,9 @@ impl Exchange<'_> {
             .await?;
         let (next, healthy) = match reply {
             Reply::Refused => return Ok(Tried::Refused),
-            Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, Some(true)),
+            Reply::Upgraded(head) => {
+                (Box::pin(self.upgrade(head, connection, plan)).await?, Some(true))
+            }
             Reply::Passed { next, keep, healthy } => {
                 // Nobody would look after the pool of a node that was removed meanwhile.
                 let thread = self.client.thread;
@@ -244,7 +246,7 @@ impl Exchange<'_> {
         };
         let mut beside = pin!(async {
             if flags.streams() {
-                match upload.pump(client, unread, &towards, flags).await {
+                match Box::pin(upload.pump(client, unread, &towards, flags)).await {
                     Err(cause) => return cause,
                     Ok(()) => waiting.begin(),
                 }
@@ -306,7 +308,8 @@ impl Exchange<'_> {
         let left = Duration::from_nanos(plan.until_ns - now.min(plan.until_ns))
             .max(Duration::from_nanos(1));
         let down = &self.deadlines.down;
-        let opened = member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await;
+        let connect = member.local.connect(&self.client.thread.dial, down, timeout.min(left));
+        let opened = Box::pin(connect).await;
         let opened = opened.map_err(|cause| match cause {
             // The end of the time for all attempts is not the node's fault.
             Cause::ConnectTimeout if left < timeout => Cause::Deadline,
@@ -400,6 +403,7 @@ impl Exchange<'_> {
                 set_cookie: cookie.as_deref(),
             },
             // An event stream says nothing for as long as nothing happens.
+            last: !keep_alive,
             idle: if head.event_stream { Duration::ZERO } else { settings.body_idle_timeout },
         };
         let (node_keeps, hint, status) = (head.keep_alive, head.keep_alive_hint, head.status);

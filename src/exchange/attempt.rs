@@ -180,7 +180,7 @@ pub async fn await_head<S: Future<Output = Cause>>(
                 if interim > MAX_INTERIM {
                     return Err(Cause::ResponseHeadTooLarge);
                 }
-                bytes = pass_interim(awaiting, head, deadline).await?;
+                bytes = Box::pin(pass_interim(awaiting, head, deadline)).await?;
             }
         }
     }
