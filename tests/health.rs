@@ -9,6 +9,8 @@ mod ejection;
 mod log;
 #[path = "health/probes.rs"]
 mod probes;
+#[path = "health/rescue.rs"]
+mod rescue;
 #[path = "health/silence.rs"]
 mod silence;
 #[path = "health/strangers.rs"]

@@ -55,6 +55,9 @@ impl Roster {
         if let Some(change) = &change {
             watched.node.set_health(change.to);
         }
+        if matches!(verdict, Verdict::Timeout | Verdict::Refused { .. }) {
+            watched.node.lost_probe(clock::now_ns());
+        }
         if verdict == Verdict::Good {
             watched.node.good_probe(clock::now_ns());
             let label = watched.node.label.clone();

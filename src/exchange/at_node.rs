@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
 use super::client::Unread;
-use super::pick::{InFlight, is_full};
+use super::pick::InFlight;
 use super::record::Attempt;
+use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
@@ -64,6 +65,8 @@ struct Seen {
     sent_ns: Cell<u64>,
     /// The head came and looked healthy.
     healthy: Cell<Option<bool>>,
+    /// It was given up so that another node is asked.
+    rescue: Cell<bool>,
 }
 
 impl Exchange<'_> {
@@ -91,7 +94,8 @@ impl Exchange<'_> {
                 // A URL that never answers says nothing about a node that answered others meanwhile.
                 let alive = *cause == Cause::ResponseTimeout
                     && member.local.node.last_traffic_head_ns() > seen.sent_ns.get();
-                let verdict = node_verdict(cause, race || alive);
+                // Nor does giving up early: what probes found is counted where they are judged.
+                let verdict = node_verdict(cause, race || alive || seen.rescue.get());
                 (attempt_result(cause), verdict.or(seen.healthy.get()))
             }
         };
@@ -119,7 +123,12 @@ impl Exchange<'_> {
                 if race {
                     self.lost_race(member, plan);
                 }
-                Err(Failure { cause, sent: seen.sent.get(), reused: seen.reused.get() })
+                Err(Failure {
+                    cause,
+                    sent: seen.sent.get(),
+                    reused: seen.reused.get(),
+                    rescue: seen.rescue.get(),
+                })
             }
         }
     }
@@ -244,6 +253,11 @@ impl Exchange<'_> {
             deadline: &self.deadlines.up,
             sent: &seen.sent,
         };
+        let replayable = upload.is_replayable();
+        let give_up = |since_ns, now| {
+            seen.rescue.set(replayable && may_rescue(client.thread, (node, plan), since_ns, now));
+            seen.rescue.get()
+        };
         let mut beside = pin!(async {
             if flags.streams() {
                 match Box::pin(upload.pump(client, unread, &towards, flags)).await {
@@ -263,6 +277,7 @@ impl Exchange<'_> {
             expects_continue: self.head.expect_continue,
             interim: self.head.version_11,
             until_ns: plan.until_ns,
+            give_up: &give_up,
         };
         let head = await_head(&awaiting, in_flight, &self.deadlines.down, beside.as_mut()).await;
         in_flight.set_lingering(false);
@@ -271,7 +286,7 @@ impl Exchange<'_> {
         let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
-            if !flags.streamed.get() && self.another_may_take_it(node, plan) {
+            if !flags.streamed.get() && another_may_take_it(client.thread, node, plan) {
                 return Ok(Reply::Refused);
             }
         }
@@ -353,19 +368,6 @@ impl Exchange<'_> {
             let (thread, now) = (self.client.thread.index, self.client.thread.now_ns());
             member.local.node.observe_latency(thread, took_ns, median, now);
         }
-    }
-
-    /// Whether a node is left that has not refused this exchange.
-    fn another_may_take_it(&self, node: usize, plan: &Plan<'_>) -> bool {
-        let now = self.client.thread.now_ns();
-        let nodes = plan.upstream.nodes.iter().enumerate();
-        now < plan.until_ns
-            && nodes.filter(|(index, _)| *index != node).any(|(index, member)| {
-                !plan.wish.tried.contains(&index)
-                    && member.local.node.eligible(plan.wish.safe_to_repeat)
-                    && !is_full(member)
-                    && !plan.upstream.is_passed_over(index, plan.wish.app, now)
-            })
     }
 
     fn ask_for_probe(&self, member: &LocalMember) {

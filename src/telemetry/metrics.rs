@@ -287,7 +287,7 @@ impl RouteMetrics {
 /// Handles of an upstream.
 pub struct UpstreamMetrics {
     /// By [`RetryReason`].
-    pub retries: [IntCounter; 4],
+    pub retries: [IntCounter; 5],
     /// Exchanges in the queue.
     pub queue: IntGauge,
 }

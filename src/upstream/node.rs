@@ -35,6 +35,9 @@ pub struct Node {
     /// What was learnt of its latency before is of a time that is over.
     forget_before_ns: AtomicU64,
     last_good_probe_ns: AtomicU64,
+    /// When a probe last found nobody there, and when the first of those in a row did.
+    last_lost_probe_ns: AtomicU64,
+    fell_ns: AtomicU64,
     failures: AtomicU32,
     first_failure_ns: AtomicU64,
     fresh_only_until_ns: AtomicU64,
@@ -92,6 +95,8 @@ impl Node {
             merged_latency_ns: AtomicU64::new(0),
             forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
+            last_lost_probe_ns: AtomicU64::new(0),
+            fell_ns: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             first_failure_ns: AtomicU64::new(0),
             fresh_only_until_ns: AtomicU64::new(0),
@@ -287,6 +292,24 @@ impl Node {
     /// Control's: a good probe counts as an answer.
     pub fn good_probe(&self, now_ns: u64) {
         self.last_good_probe_ns.store(now_ns, Relaxed);
+    }
+
+    /// Control's: a probe found nobody there, or nobody who answers.
+    pub fn lost_probe(&self, now_ns: u64) {
+        self.last_lost_probe_ns.store(now_ns, Relaxed);
+        if self.fell_ns() <= self.last_good_probe_ns() {
+            self.fell_ns.store(now_ns, Relaxed);
+        }
+    }
+
+    /// When it last began to be lost; 0 is never.
+    pub fn fell_ns(&self) -> u64 {
+        self.fell_ns.load(Relaxed)
+    }
+
+    /// Whether it has answered nothing since then, and a probe has found it lost.
+    pub fn is_lost(&self, since_ns: u64) -> bool {
+        self.last_lost_probe_ns.load(Relaxed) > since_ns && self.last_head_ns() < since_ns
     }
 
     /// When control last had a good probe.
