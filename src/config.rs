@@ -214,6 +214,8 @@ pub struct Upstream {
     pub nodes: Vec<Node>,
     /// Active checks; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// From a node's return to its whole weight; zero is at once.
+    pub slow_start: Duration,
     /// Ejection by live traffic.
     pub outlier_detection: OutlierDetection,
     /// Stickiness; `None` is off.

@@ -25,6 +25,7 @@ mod reload;
 mod resolve;
 mod roster;
 mod show;
+mod slow_start;
 mod sockets;
 pub mod status;
 mod verdicts;

@@ -11,6 +11,8 @@ mod log;
 mod probes;
 #[path = "health/silence.rs"]
 mod silence;
+#[path = "health/slow_start.rs"]
+mod slow_start;
 #[path = "health/strangers.rs"]
 mod strangers;
 

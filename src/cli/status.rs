@@ -84,7 +84,7 @@ fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
             node.address.clone(),
             state(node),
             since(node.since, now),
-            node.weight.to_string(),
+            weight(node),
             node.in_flight.to_string(),
             node.tunnels.to_string(),
             node.latency_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
@@ -107,6 +107,14 @@ fn state(node: &NodeStatus) -> String {
         state.push_str(" (backup)");
     }
     state
+}
+
+/// As configured; and what is in force while the node starts slowly.
+fn weight(node: &NodeStatus) -> String {
+    match node.effective_weight < f64::from(node.weight) {
+        true => format!("{:.2} of {}", node.effective_weight, node.weight),
+        false => node.weight.to_string(),
+    }
 }
 
 /// Why the state holds; and while NocoBase works at something, what it says of its progress now.
@@ -180,7 +188,7 @@ mod tests {
             serde_json::json!({
                 "name": name, "address": "127.0.0.1:13000", "state": state, "operator": "ready",
                 "health": "up", "outlier": "in", "since": 940, "cause": cause,
-                "last_check": null, "weight": 1, "backup": false, "role": "serve",
+                "last_check": null, "weight": 1, "effective_weight": 1.0, "backup": false, "role": "serve",
                 "in_flight": 12, "tunnels": 3, "latency_ms": 1.25,
             })
         };
@@ -191,6 +199,7 @@ mod tests {
         });
         starting["latency_ms"] = serde_json::Value::Null;
         starting["backup"] = true.into();
+        starting["effective_weight"] = 0.25.into();
         serde_json::from_value(serde_json::json!({
             "version": "0.1.0", "uptime_s": 3_700, "ready": true, "draining": false,
             "listeners": [{"name": "public", "address": "0.0.0.0:80", "connections": 5}],
@@ -222,7 +231,7 @@ last reload 5 s ago: invalid; generation 4 stays
 
 UPSTREAM  NODE   ADDRESS          STATE                    FOR  WEIGHT  IN FLIGHT  TUNNELS  LATENCY  CAUSE
 nocobase  node1  127.0.0.1:13000  up                1 min 0 s       1         12        3   1.2 ms  2 good probes
-nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s       1         12        3        -  503 APP_COMMANDING; start; loading plugins
+nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s  0.25 of 1         12        3        -  503 APP_COMMANDING; start; loading plugins
 
 no node of other is eligible: its requests get 503
 ";

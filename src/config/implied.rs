@@ -67,6 +67,7 @@ impl Upstream {
                 Preset::NocoBase => Some(HealthCheck::of(preset, defaults::API_PATH)),
                 Preset::None => None,
             },
+            slow_start: defaults::SLOW_START,
             outlier_detection: OutlierDetection::default(),
             sticky: None,
         }

@@ -60,6 +60,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "max_requests",
         "queue",
         "queue_timeout",
+        "slow_start",
         "nodes",
         "health_check",
         "outlier_detection",

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::core::Event;
 use super::probe::{Finding, Kept, Target, probe};
+use super::slow_start::SlowStart;
 use crate::clock;
 use crate::config::{self, Role};
 use crate::health::outlier::{Ejector, FailureKind};
@@ -26,6 +27,8 @@ pub(super) struct Roster {
     pub(super) metrics: Arc<Metrics>,
     pub(super) nodes: HashMap<NodeKey, Watched>,
     pub(super) ejectors: HashMap<String, Ejector>,
+    /// The first snapshot has been followed.
+    started: bool,
 }
 
 /// One node under watch.
@@ -34,6 +37,7 @@ pub(super) struct Watched {
     pub(super) role: Role,
     pub(super) backup: bool,
     pub(super) checker: Option<Checker>,
+    pub(super) slow: SlowStart,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -86,7 +90,7 @@ pub(super) fn now() -> Duration {
 
 impl Roster {
     pub(super) fn new(metrics: Arc<Metrics>) -> Roster {
-        Roster { metrics, nodes: HashMap::new(), ejectors: HashMap::new() }
+        Roster { metrics, nodes: HashMap::new(), ejectors: HashMap::new(), started: false }
     }
 
     /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them, and
@@ -105,6 +109,7 @@ impl Roster {
         let names: HashSet<&str> =
             snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
         self.ejectors.retain(|name, _| names.contains(name.as_str()));
+        self.started = true;
         gone
     }
 
@@ -123,10 +128,12 @@ impl Roster {
 
     fn follow_node(&mut self, upstream: &Upstream, member: &Member) {
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let new = || Watched::new(member, now() + START_GAP * count);
+        let slow = SlowStart::new(upstream, !self.started);
+        let new = || Watched::new(member, slow, now() + START_GAP * count);
         let watched = self.nodes.entry(member.node.key.clone()).or_insert_with(new);
         watched.role = member.role;
         watched.backup = member.backup;
+        watched.slow.follow(upstream);
         watched.follow_check(upstream);
         watched.follow_operator(&upstream.settings);
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
@@ -164,6 +171,7 @@ impl Roster {
             return;
         }
         watched.shown = to;
+        watched.follow_slow_start(from, to);
         watched.since = SystemTime::now();
         if watched.node.address().is_some() {
             cause.clone_into(&mut watched.cause);
@@ -189,7 +197,7 @@ fn log_change(upstream: &str, node: &str, (from, to): (Shown, Shown), cause: &st
 impl Watched {
     /// Nothing is known of it, though it may be a node that had left and is back before it was forgotten:
     /// what was known then is old.
-    fn new(member: &Member, due: Duration) -> Watched {
+    fn new(member: &Member, slow: SlowStart, due: Duration) -> Watched {
         member.node.set_health(HealthState::Unchecked);
         member.node.set_outlier(OutlierState::In);
         Watched {
@@ -197,6 +205,7 @@ impl Watched {
             role: member.role,
             backup: member.backup,
             checker: None,
+            slow,
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,

@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub last_check: Option<CheckStatus>,
     /// 1 to 1000.
     pub weight: u32,
+    /// The weight in force: less while the node starts slowly.
+    pub effective_weight: f64,
     /// Picked only when no primary node is eligible.
     pub backup: bool,
     /// `serve` or `task`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::probe::{self, Finding};
 use super::roster::{Roster, Watched, now};
+use super::slow_start;
 use crate::clock;
 use crate::config::Role;
 use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
@@ -139,6 +140,7 @@ impl Roster {
         for upstream in &snapshot.upstreams {
             self.pass_time(upstream);
             merge_latencies(upstream);
+            slow_start::end_those_over(upstream, clock::now_ns());
         }
         // Also by time: an unchecked node may be asked after its first seconds.
         self.nodes.values().for_each(Watched::allow_fail_open);

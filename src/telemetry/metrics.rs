@@ -109,7 +109,7 @@ impl Metrics {
             check_duration: r.gauges("upstream_check_duration_seconds", "Round trip of the last probe.", &NODE),
             inflight: r.int_gauges("upstream_inflight", "Requests in flight.", &NODE),
             ewma: r.gauges("upstream_ewma_seconds", "Moving average of the head time.", &NODE),
-            weight: r.gauges("upstream_weight_effective", "Weight in force.", &NODE),
+            weight: r.gauges("upstream_weight_effective", "Weight in force: less than configured during slow start.", &NODE),
             keepalive_hint: r.gauges("upstream_keepalive_hint_seconds", "The node's last Keep-Alive hint.", &NODE),
             pool_connections: r.int_gauges("upstream_pool_connections", "Connections to nodes.", &["upstream", "node", "state"]),
             ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),

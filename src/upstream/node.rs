@@ -39,6 +39,8 @@ pub struct Node {
     first_failure_ns: AtomicU64,
     fresh_only_until_ns: AtomicU64,
     keepalive_hint_s: AtomicU64,
+    /// When its slow start began; 0 is none.
+    slow_since_ns: AtomicU64,
     cells: Box<[CachePadded<Cell>]>,
 }
 
@@ -96,6 +98,7 @@ impl Node {
             first_failure_ns: AtomicU64::new(0),
             fresh_only_until_ns: AtomicU64::new(0),
             keepalive_hint_s: AtomicU64::new(0),
+            slow_since_ns: AtomicU64::new(0),
             cells: (0..threads).map(|_| CachePadded::new(Cell::default())).collect(),
         }
     }
@@ -309,7 +312,7 @@ impl Node {
     /// What a balancer weighs. `thread` sees its own newest latency and the others' merged one.
     pub fn load(&self, thread: usize, weight: u32, now_ns: u64) -> Load {
         let last_head = self.last_head_ns();
-        let mut load = Load { weight, in_flight: 0, lingering: 0, tunnels: 0, latency_ns: 0 };
+        let mut load = Load { weight, ..Load::default() };
         let mut silent = 0;
         for cell in &*self.cells {
             load.in_flight += cell.in_flight.load(Relaxed);
@@ -322,6 +325,16 @@ impl Node {
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
         load.latency_ns = own.max(self.latency_ns()).max(silent);
         load
+    }
+
+    /// Control's: a slow start begins now, or ends with 0.
+    pub fn set_slow_since(&self, now_ns: u64) {
+        self.slow_since_ns.store(now_ns, Relaxed);
+    }
+
+    /// When its slow start began; 0 is none.
+    pub fn slow_since_ns(&self) -> u64 {
+        self.slow_since_ns.load(Relaxed)
     }
 
     /// Since when requests wait while none of the real traffic was answered; none while that is answered

@@ -130,6 +130,7 @@ fn with_times(table: &Table<'_>, plain: Upstream) -> Upstream {
         max_connection_age: time("max_connection_age", plain.max_connection_age),
         queue_timeout: time("queue_timeout", plain.queue_timeout),
         deadline: table.duration("deadline", plain.deadline, &OR_ZERO),
+        slow_start: table.duration("slow_start", plain.slow_start, &OR_ZERO),
         ..plain
     }
 }
