@@ -119,6 +119,7 @@ impl Default for OutlierDetection {
         Self {
             enabled: true,
             consecutive_failures: defaults::CONSECUTIVE_FAILURES,
+            error_ratio: defaults::ERROR_RATIO,
             ejection_time: defaults::EJECTION_TIME,
             max_ejected: defaults::MAX_EJECTED,
         }

@@ -11,7 +11,7 @@ use super::probe::{Finding, Kept, Target, probe};
 use super::slow_start::SlowStart;
 use crate::clock;
 use crate::config::{self, Role};
-use crate::health::outlier::{Ejector, FailureKind};
+use crate::health::outlier::{Ejector, FailureKind, ratio};
 use crate::health::{Checker, HealthState, OperatorState, OutlierState, Shown, Verdict};
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
@@ -27,6 +27,8 @@ pub(super) struct Roster {
     pub(super) metrics: Arc<Metrics>,
     pub(super) nodes: HashMap<NodeKey, Watched>,
     pub(super) ejectors: HashMap<String, Ejector>,
+    /// When the nodes' shares of failures were last compared.
+    pub(super) compared: Duration,
     /// The first snapshot has been followed.
     started: bool,
 }
@@ -38,6 +40,8 @@ pub(super) struct Watched {
     pub(super) backup: bool,
     pub(super) checker: Option<Checker>,
     pub(super) slow: SlowStart,
+    /// What real requests met here lately.
+    pub(super) conduct: ratio::Window,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -90,7 +94,8 @@ pub(super) fn now() -> Duration {
 
 impl Roster {
     pub(super) fn new(metrics: Arc<Metrics>) -> Roster {
-        Roster { metrics, nodes: HashMap::new(), ejectors: HashMap::new(), started: false }
+        let (nodes, ejectors) = (HashMap::new(), HashMap::new());
+        Roster { metrics, nodes, ejectors, compared: Duration::ZERO, started: false }
     }
 
     /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them, and
@@ -206,6 +211,7 @@ impl Watched {
             backup: member.backup,
             checker: None,
             slow,
+            conduct: ratio::Window::default(),
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,

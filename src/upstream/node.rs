@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 use super::NodeKey;
 use crate::balance::{Load, ewma, silence};
 use crate::clock;
+use crate::health::outlier::ratio::Counts;
 use crate::health::{HealthState, OperatorState, OutlierState, Shown};
 use crate::telemetry::metrics::NodeMetrics;
 
@@ -68,6 +69,9 @@ pub struct Cell {
     first_sent_ns: AtomicU64,
     /// The same for heads to real traffic alone: a good probe does not clear it.
     unanswered_ns: AtomicU64,
+    /// Requests that ended with a verdict on the node, and those that speak against it; both wrap.
+    judged: AtomicU32,
+    failed: AtomicU32,
 }
 
 impl Cell {
@@ -212,7 +216,10 @@ impl Node {
     }
 
     /// A failure of live traffic; true when `limit` came in a row within ten seconds.
-    pub fn record_failure(&self, limit: u32, now_ns: u64) -> bool {
+    pub fn record_failure(&self, thread: usize, limit: u32, now_ns: u64) -> bool {
+        let cell = self.cell(thread);
+        Cell::add(&cell.judged, 1);
+        Cell::add(&cell.failed, 1);
         if now_ns.saturating_sub(self.first_failure_ns.load(Relaxed)) > FAILURE_WINDOW_NS {
             self.failures.store(0, Relaxed);
         }
@@ -224,10 +231,19 @@ impl Node {
     }
 
     /// A success of live traffic: the row is broken.
-    pub fn record_success(&self) {
+    pub fn record_success(&self, thread: usize) {
+        Cell::add(&self.cell(thread).judged, 1);
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
         }
+    }
+
+    /// What requests have met here on all threads.
+    pub fn conduct(&self) -> Counts {
+        self.cells.iter().fold(Counts::default(), |sum, cell| Counts {
+            requests: sum.requests.wrapping_add(cell.judged.load(Relaxed)),
+            failures: sum.failures.wrapping_add(cell.failed.load(Relaxed)),
+        })
     }
 
     /// A request was sent and has no head yet. Each call is followed by one of [`Node::answered`].

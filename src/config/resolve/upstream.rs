@@ -300,6 +300,7 @@ fn outlier_detection(upstream: &Table<'_>, name: &str) -> OutlierDetection {
             plain.consecutive_failures,
             1..=1000,
         ),
+        error_ratio: table.share("error_ratio", plain.error_ratio),
         ejection_time: table.duration("ejection_time", plain.ejection_time, &POSITIVE),
         max_ejected: table.share("max_ejected", plain.max_ejected),
     }
