@@ -21,6 +21,7 @@ use crate::upstream::Node;
 mod compare;
 mod core;
 mod file;
+mod lag;
 mod probe;
 mod reload;
 mod resolve;

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "health/ejection.rs"]
 mod ejection;
+#[path = "health/lag.rs"]
+mod lag;
 #[path = "health/log.rs"]
 mod log;
 #[path = "health/probes.rs"]

@@ -11,6 +11,7 @@ use super::probe::{Finding, Kept, Target, probe};
 use super::slow_start::SlowStart;
 use crate::clock;
 use crate::config::{self, Role};
+use crate::health::lag::LagMeter;
 use crate::health::outlier::{Ejector, FailureKind, ratio};
 use crate::health::{Checker, HealthState, OperatorState, OutlierState, Shown, Verdict};
 use crate::snapshot::{Member, Snapshot, Upstream};
@@ -42,6 +43,7 @@ pub(super) struct Watched {
     pub(super) slow: SlowStart,
     /// What real requests met here lately.
     pub(super) conduct: ratio::Window,
+    pub(super) lag: LagMeter,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -212,6 +214,7 @@ impl Watched {
             checker: None,
             slow,
             conduct: ratio::Window::default(),
+            lag: LagMeter::default(),
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
@@ -235,6 +238,7 @@ impl Watched {
         let Some(check) = check else {
             self.checker = None;
             self.last = None;
+            self.lag = LagMeter::default();
             self.node.set_health(HealthState::Up);
             return;
         };

@@ -93,6 +93,7 @@ fn node(upstream: &Upstream, member: &Member, watched: &Watched) -> NodeStatus {
         in_flight: node.in_flight(),
         tunnels: node.tunnels(),
         latency_ms: millis(node.latency_ns()),
+        event_loop_lag_ms: watched.lag.last().map(|lag| lag.as_secs_f64() * 1e3),
     }
 }
 

@@ -88,6 +88,8 @@ pub struct NodeStatus {
     pub tunnels: u32,
     /// Moving average of the head time; none while unknown.
     pub latency_ms: Option<f64>,
+    /// How late its event loop was at the last probe; none while unknown.
+    pub event_loop_lag_ms: Option<f64>,
 }
 
 /// The last probe of a node.

@@ -10,7 +10,7 @@ use super::NodeKey;
 use crate::balance::{Load, ewma, silence};
 use crate::clock;
 use crate::health::outlier::ratio::Counts;
-use crate::health::{HealthState, OperatorState, OutlierState, Shown};
+use crate::health::{HealthState, OperatorState, OutlierState, Shown, lag};
 use crate::telemetry::metrics::NodeMetrics;
 
 /// Failures in a row count within this window; older ones are forgotten.
@@ -42,6 +42,9 @@ pub struct Node {
     keepalive_hint_s: AtomicU64,
     /// When its slow start began; 0 is none.
     slow_since_ns: AtomicU64,
+    /// The lag of its event loop that control last measured, and when.
+    lag_ns: AtomicU64,
+    lag_at_ns: AtomicU64,
     cells: Box<[CachePadded<Cell>]>,
 }
 
@@ -103,6 +106,8 @@ impl Node {
             fresh_only_until_ns: AtomicU64::new(0),
             keepalive_hint_s: AtomicU64::new(0),
             slow_since_ns: AtomicU64::new(0),
+            lag_ns: AtomicU64::new(0),
+            lag_at_ns: AtomicU64::new(0),
             cells: (0..threads).map(|_| CachePadded::new(Cell::default())).collect(),
         }
     }
@@ -339,13 +344,25 @@ impl Node {
         }
         let own = self.latency_of(&self.cells[thread], now_ns);
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
-        load.latency_ns = own.max(self.latency_ns()).max(silent);
+        load.latency_ns = own.max(self.latency_ns()).max(silent).max(self.lag_floor_ns(now_ns));
         load
     }
 
     /// Control's: a slow start begins now, or ends with 0.
     pub fn set_slow_since(&self, now_ns: u64) {
         self.slow_since_ns.store(now_ns, Relaxed);
+    }
+
+    /// Control's: how late the node's event loop was, at `now_ns`.
+    pub fn set_lag(&self, lag_ns: u64, now_ns: u64) {
+        self.lag_at_ns.store(now_ns, Relaxed);
+        self.lag_ns.store(lag_ns, Relaxed);
+    }
+
+    /// The least that its latency counts as.
+    fn lag_floor_ns(&self, now_ns: u64) -> u64 {
+        let elapsed = now_ns.saturating_sub(self.lag_at_ns.load(Relaxed));
+        lag::floor(self.lag_ns.load(Relaxed), elapsed)
     }
 
     /// When its slow start began; 0 is none.
