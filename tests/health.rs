@@ -5,6 +5,8 @@ mod support;
 
 #[path = "health/ejection.rs"]
 mod ejection;
+#[path = "health/lag.rs"]
+mod lag;
 #[path = "health/log.rs"]
 mod log;
 #[path = "health/probes.rs"]
@@ -13,6 +15,8 @@ mod probes;
 mod rescue;
 #[path = "health/silence.rs"]
 mod silence;
+#[path = "health/slow_start.rs"]
+mod slow_start;
 #[path = "health/strangers.rs"]
 mod strangers;
 

@@ -154,7 +154,7 @@ impl Exchange<'_> {
             (&member.local.node, self.client.thread, self.client.thread.now_ns());
         match healthy {
             None => return,
-            Some(true) => return node.record_success(),
+            Some(true) => return node.record_success(thread.index),
             Some(false) => {}
         }
         // Failures count as slow, so that fast errors attract nobody.
@@ -163,7 +163,7 @@ impl Exchange<'_> {
         node.observe_latency(thread.index, penalty, median, now);
         let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
         let settings = &upstream.upstream.settings.outlier_detection;
-        let in_a_row = node.record_failure(settings.consecutive_failures, now);
+        let in_a_row = node.record_failure(thread.index, settings.consecutive_failures, now);
         if settings.enabled && in_a_row && member.local.is_due(Note::Failing, now) {
             thread.signal(Signal::Failing(node.clone(), kind));
         }

@@ -69,7 +69,7 @@ fn what_is_safe_to_repeat_moves_to_another_node_once() {
 fn nothing_is_handed_on_while_two_nodes_fall_silent() {
     let [a, b, c] = ["a", "b", "c"].map(Actor::up);
     let whole = Whole::start("together", &entries(&[&a, &b, &c]), &quick()).until_up();
-    [&a, &b].map(fall_silent);
+    [&a, &b].into_iter().for_each(fall_silent);
     let lost = |times| [0, 1].iter().all(|index| whole.checks(*index, "timeout") > times);
     until("probes have found both lost", || lost(0));
     let waiting = [&a, &b].map(|node| held(&whole, GET, node, &[&a, &b, &c]));
