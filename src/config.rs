@@ -210,6 +210,14 @@ pub struct Upstream {
     pub queue: usize,
     /// Longest wait in that queue.
     pub queue_timeout: Duration,
+    /// Longest wait of a request while no node is eligible; zero: it is not parked.
+    pub park: Duration,
+    /// The same for WebSocket upgrades.
+    pub park_upgrades: Duration,
+    /// Exchanges parked at once, over all data threads.
+    pub park_limit: usize,
+    /// Bytes that they hold together: heads, and bodies as far as they were read.
+    pub park_bytes: usize,
     /// The nodes as written; names are resolved by control.
     pub nodes: Vec<Node>,
     /// Active checks; `None` is off.

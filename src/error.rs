@@ -65,6 +65,10 @@ pub enum Cause {
     Deadline,
     /// No node may be picked.
     NoEligibleNode,
+    /// No node may be picked, and as many exchanges are parked as may be.
+    ParkFull,
+    /// No node came up for as long as an exchange may be parked.
+    ParkTimeout,
     /// Every eligible node is at its limit and the queue is full.
     QueueFull,
     /// The wait in the queue was too long.
@@ -90,7 +94,7 @@ impl Cause {
             NotImplemented(_) => 501,
             ConnectFailed(_) | ConnectRefused | ConnectionTerminated | BadResponse(_)
             | ResponseHeadTooLarge | ResponseIncomplete => 502,
-            NoEligibleNode | QueueFull | QueueTimeout => 503,
+            NoEligibleNode | ParkFull | ParkTimeout | QueueFull | QueueTimeout => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
             ClientStalled => 598,
         }
@@ -122,6 +126,8 @@ impl Cause {
             ResponseBodyTimeout => "connection_read_timeout",
             Deadline => "deadline_exceeded",
             NoEligibleNode => "destination_unavailable",
+            ParkFull => "park_full",
+            ParkTimeout => "parked_timeout",
             QueueFull => "queue_full",
             QueueTimeout => "queue_timeout",
             Internal(_) => "proxy_internal_error",
@@ -138,9 +144,8 @@ impl Cause {
             ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
             | ResponseBodyTimeout => Side::Node,
-            NoRoute | Deadline | NoEligibleNode | QueueFull | QueueTimeout | Internal(_) => {
-                Side::Proxy
-            }
+            NoRoute | Deadline | NoEligibleNode | ParkFull | ParkTimeout | QueueFull
+            | QueueTimeout | Internal(_) => Side::Proxy,
         }
     }
 
@@ -151,7 +156,7 @@ impl Cause {
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 25] = [
+    pub const REASONS: [&'static str; 27] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -174,6 +179,8 @@ impl Cause {
         "connection_read_timeout",
         "deadline_exceeded",
         "destination_unavailable",
+        "park_full",
+        "parked_timeout",
         "queue_full",
         "queue_timeout",
         "proxy_internal_error",
@@ -205,7 +212,9 @@ impl fmt::Display for Cause {
             ResponseIncomplete => f.write_str("A node's answer ended early."),
             ResponseBodyTimeout => f.write_str("A node's answer made no progress."),
             Deadline => f.write_str("No node answered within the deadline."),
-            NoEligibleNode => f.write_str("No node can serve this request right now."),
+            NoEligibleNode | ParkFull | ParkTimeout => {
+                f.write_str("No node can serve this request right now.")
+            }
             QueueFull | QueueTimeout => f.write_str("All nodes are busy."),
             Internal(_) => f.write_str("The proxy failed."),
         }
@@ -241,6 +250,8 @@ mod tests {
             Cause::ResponseBodyTimeout,
             Cause::Deadline,
             Cause::NoEligibleNode,
+            Cause::ParkFull,
+            Cause::ParkTimeout,
             Cause::QueueFull,
             Cause::QueueTimeout,
             Cause::Internal("x"),

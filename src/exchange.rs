@@ -10,40 +10,37 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::clock;
 use crate::config::{Preset, Role};
 use crate::error::{Cause, Side};
-use crate::headers::forwarded::Forwarding;
-use crate::headers::{self, ForNode};
 use crate::health::HealthState;
 use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
-use crate::http1::field::Known;
 use crate::http1::request::RequestHead;
-use crate::nocobase;
 use crate::telemetry::metrics::RetryReason;
-use crate::upstream::Signal;
 
 pub mod answer;
 pub mod at_node;
 pub mod attempt;
 pub mod client;
+pub mod park;
 pub mod pick;
+mod plan;
 pub mod record;
 mod rescue;
 pub mod respond;
 pub mod thread;
 pub mod tunnel;
+pub mod turns;
 pub mod upload;
 mod verdict;
 pub mod view;
 
 use client::{Client, Unread};
-use pick::{Wish, pick};
+use park::Picked;
+use pick::Wish;
+use plan::Plan;
 use record::Record;
 use tunnel::Tunnel;
 use upload::Upload;
 use view::{LocalUpstream, View};
-
-/// A wait for a node that may have outlasted the client's patience.
-const NOTICEABLE_NS: u64 = 100_000_000;
 
 /// What becomes of the client's connection.
 pub enum Next {
@@ -79,24 +76,24 @@ pub async fn exchange(
     deadlines: &Deadlines,
     begun_ns: u64,
 ) -> Next {
-    let view = client.thread.view();
     let mut record = Record::begin(client.thread, client.peer, begun_ns);
     let counted = client.listener.metrics.count_in_flight();
-    let next = {
+    let (next, view) = {
         let mut exchange = Exchange {
             client,
-            view: &view,
+            view: client.thread.view(),
             head: &head,
             deadlines,
             record: &mut record,
             begun: false,
             body_done: head.framing == Framing::Empty,
         };
-        match exchange.serve(unread).await {
+        let next = match exchange.serve(unread).await {
             Ok(next) => next,
             // What is rare is boxed: every exchange would have to hold room for it.
             Err(cause) => Box::pin(exchange.fail(cause)).await,
-        }
+        };
+        (next, exchange.view)
     };
     drop(counted);
     record.finish(client.thread, &view, &client.listener, Some(&head));
@@ -107,7 +104,7 @@ pub async fn exchange(
 /// The state of one exchange.
 struct Exchange<'a> {
     client: &'a Client<'a>,
-    view: &'a Rc<View>,
+    view: Rc<View>,
     head: &'a RequestHead,
     deadlines: &'a Deadlines,
     record: &'a mut Record,
@@ -117,22 +114,12 @@ struct Exchange<'a> {
     body_done: bool,
 }
 
-/// What stays the same over all attempts.
-struct Plan<'a> {
-    upstream: &'a LocalUpstream,
-    wish: Wish,
-    /// The head for the nodes.
-    node_head: Vec<u8>,
-    /// End of the time for all attempts.
-    until_ns: u64,
-    /// Whether the head time feeds the node's average.
-    feeds_latency: bool,
-    /// Sent attempts that were repeated.
-    repeats: u32,
-    /// The free repeat of a request that was lost on a kept connection was used.
-    race_lost: bool,
-    /// It was moved away from a node that fell silent.
-    rescued: bool,
+/// How the attempts with one view ended.
+enum Served {
+    /// The exchange is over.
+    Done(Next),
+    /// It waited until after a reload: begin again with the newest view.
+    Renewed,
 }
 
 /// How an attempt ended.
@@ -145,27 +132,57 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
-        let view = self.view.clone();
-        let (route, upstream) = self.route(&view)?;
-        self.record.route = Some(route);
-        self.record.upstream = Some(upstream);
-        let upstream = &view.upstreams[upstream];
-        let mut upload = Upload::new(self.head.framing, self.client.listener.settings.max_body)?;
-        let mut plan = self.plan(upstream);
-        if !self.head.expect_continue {
-            let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
-            self.note_upload(&upload);
-            read?;
-            if self.head.framing != Framing::Empty {
-                // The client's time is not the node's.
-                self.client.thread.look_at_clock();
+        let mut upload = None;
+        let mut until_ns = u64::MAX;
+        loop {
+            let view = self.view.clone();
+            let (route, upstream) = self.route(&view)?;
+            self.record.route = Some(route);
+            self.record.upstream = Some(upstream);
+            let upstream = &view.upstreams[upstream];
+            let first = upload.is_none();
+            let upload = match &mut upload {
+                Some(upload) => upload,
+                none => none.insert(self.upload()?),
+            };
+            let mut plan = self.plan(upstream);
+            plan.until_ns = plan.until_ns.min(until_ns);
+            until_ns = plan.until_ns;
+            if first {
+                self.read_small_body(upload, unread).await?;
+                upstream.count_request();
+            }
+            let served = self.attempts(&mut plan, upload, unread).await;
+            self.note_upload(upload);
+            self.client.thread.buffers.give_back(plan.node_head);
+            match served? {
+                Served::Done(next) => return Ok(next),
+                Served::Renewed => self.view = self.client.thread.view(),
             }
         }
-        upstream.count_request();
-        let result = self.attempts(&mut plan, &mut upload, unread).await;
-        self.note_upload(&upload);
-        self.client.thread.buffers.give_back(plan.node_head);
-        result
+    }
+
+    fn upload(&self) -> Result<Upload, Cause> {
+        Upload::new(self.head.framing, self.client.listener.settings.max_body)
+    }
+
+    /// Reads a body whole if it is small, and the client does not wait to be told to send it.
+    async fn read_small_body(
+        &mut self,
+        upload: &mut Upload,
+        unread: &mut Unread,
+    ) -> Result<(), Cause> {
+        if self.head.expect_continue {
+            return Ok(());
+        }
+        let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
+        self.note_upload(upload);
+        read?;
+        if self.head.framing != Framing::Empty {
+            // The client's time is not the node's.
+            self.client.thread.look_at_clock();
+        }
+        Ok(())
     }
 
     fn note_upload(&mut self, upload: &Upload) {
@@ -185,138 +202,24 @@ impl<'a> Exchange<'a> {
         Ok((route, snapshot.upstream_of(route)))
     }
 
-    /// Decides what does not change between attempts.
-    fn plan<'u>(&mut self, upstream: &'u LocalUpstream) -> Plan<'u> {
-        let (head, settings) = (self.head, &upstream.upstream.settings);
-        let forwarding = Forwarding::new(
-            self.client.peer.ip(),
-            &self.client.listener.settings.trusted_proxies,
-            head,
-        );
-        self.warn_untrusted(&forwarding);
-        self.record.client = forwarding.client;
-        if forwarding.trusted
-            && let Some(id) = head.value(Known::XRequestId).and_then(thread::RequestId::given)
-        {
-            self.record.id = id;
-        }
-        let method = str::from_utf8(head.method()).unwrap_or_default();
-        // A target that is no text can be anything: it is not safe to repeat.
-        let target = str::from_utf8(head.target()).unwrap_or("\u{fffd}");
-        let is_text = str::from_utf8(head.target()).is_ok();
-        let sticky = settings.sticky.as_ref();
-        let mut node_head = self.client.thread.buffers.small();
-        let parts = ForNode {
-            forwarding: &forwarding,
-            request_id: self.record.id.as_str(),
-            default_host: &settings.name,
-            hidden_cookie: sticky.map(|sticky| sticky.cookie.as_str()),
-        };
-        headers::write_request(&mut node_head, head, &parts);
-        let now = self.client.thread.now_ns();
-        Plan {
-            upstream,
-            wish: Wish {
-                safe_to_repeat: is_text
-                    && nocobase::safe_to_repeat(
-                        method,
-                        target,
-                        settings.preset,
-                        &settings.api_path,
-                    ),
-                tunnel: head.websocket,
-                app: self.app(&settings.api_path),
-                hash: Wish::hash_key(upstream, head, forwarding.client),
-                sticky: self.sticky(upstream),
-                tried: Vec::new(),
-            },
-            node_head,
-            until_ns: match settings.deadline.is_zero() {
-                true => u64::MAX,
-                false => now.saturating_add(clock::nanos(settings.deadline)),
-            },
-            feeds_latency: settings.preset == Preset::None
-                || nocobase::feeds_latency(method, target, &settings.api_path),
-            repeats: 0,
-            race_lost: false,
-            rescued: false,
-        }
-    }
-
-    /// Tells control of a peer that looks like an outer proxy nobody has listed.
-    fn warn_untrusted(&self, forwarding: &Forwarding<'_>) {
-        if forwarding.trusted || !crate::net::is_private(forwarding.peer) {
-            return;
-        }
-        let field = match (
-            self.head.value(Known::XForwardedProto),
-            self.head.value(Known::XForwardedFor),
-        ) {
-            (Some(_), _) => "X-Forwarded-Proto",
-            (None, Some(_)) => "X-Forwarded-For",
-            (None, None) => return,
-        };
-        if !self.client.thread.may_warn_of(forwarding.peer) {
-            return;
-        }
-        let listener = self.client.listener.settings.name.clone();
-        self.client.thread.signal(Signal::UntrustedForwarding {
-            listener,
-            peer: forwarding.peer,
-            field,
-        });
-    }
-
-    /// Hash of the app that the request names. The host is part of it: plugins map hosts to apps.
-    fn app(&self, api_path: &str) -> u64 {
-        let text = |bytes| str::from_utf8(bytes).ok();
-        let x_app = self.head.value(Known::XApp).and_then(text);
-        let target = text(self.head.target()).unwrap_or_default();
-        let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let name = nocobase::app_name(x_app, path, query, api_path).unwrap_or_default();
-        xxhash_rust::xxh3::xxh3_64_with_seed(
-            name.as_bytes(),
-            xxhash_rust::xxh3::xxh3_64(self.head.host()),
-        )
-    }
-
-    /// The node that a valid sticky cookie names.
-    fn sticky(&self, upstream: &LocalUpstream) -> Option<u64> {
-        let settings = upstream.upstream.settings.sticky.as_ref()?;
-        let value = headers::cookie(self.head, &settings.cookie)?;
-        upstream.signer.as_ref()?.verify(value, unix_s(), settings.max_life)
-    }
-
     /// One attempt after the other, until one is answered or there is nobody left to ask.
     async fn attempts(
         &mut self,
         plan: &mut Plan<'_>,
         upload: &mut Upload,
         unread: &mut Unread,
-    ) -> Result<Next, Cause> {
+    ) -> Result<Served, Cause> {
         let mut last: Option<(Cause, RetryReason)> = None;
         loop {
-            let asked = self.client.thread.now_ns();
-            if asked >= plan.until_ns {
+            if self.client.thread.now_ns() >= plan.until_ns {
                 return Err(last.map_or(Cause::Deadline, |(cause, _)| cause));
             }
-            let picked = pick(
-                self.client.thread,
-                plan.upstream,
-                &plan.wish,
-                &self.deadlines.down,
-                plan.until_ns,
-            )
-            .await;
-            let waited = self.client.thread.now_ns() - asked;
-            self.record.queue_ns += waited;
-            // Nobody watched the client meanwhile.
-            if waited > NOTICEABLE_NS && self.client.socket.peek_idle() == crate::net::Idle::Closed
-            {
-                return Err(Cause::ClientLeft);
-            }
-            let node = match picked {
-                Ok(node) => node,
+            let node = match self.pick_or_park(plan, upload, unread).await {
+                Ok(Picked::Node(node)) => node,
+                Ok(Picked::Renewed) => return Ok(Served::Renewed),
+                Err(cause @ (Cause::ClientLeft | Cause::ParkFull | Cause::ParkTimeout)) => {
+                    return Err(cause);
+                }
                 // Whoever was asked before knows more of the reason than "nobody is left".
                 Err(cause) => return Err(last.map_or(cause, |(cause, _)| cause)),
             };
@@ -327,7 +230,7 @@ impl<'a> Exchange<'a> {
                 }
             }
             match self.attempt_at(node, plan, upload, unread).await {
-                Ok(Attempted::Done(next)) => return Ok(next),
+                Ok(Attempted::Done(next)) => return Ok(Served::Done(next)),
                 Ok(Attempted::Again) => {}
                 Err(failure) => match self.may_repeat(&failure, plan, upload) {
                     Some(reason) => {
@@ -399,11 +302,12 @@ impl<'a> Exchange<'a> {
     async fn answer(&mut self, cause: &Cause) -> Next {
         let keep_alive = self.body_done && self.keeps_alive();
         let upstream = self.record.upstream.map(|index| &self.view.upstreams[index]);
+        let nobody = matches!(cause, Cause::NoEligibleNode | Cause::ParkFull | Cause::ParkTimeout);
         let shape = answer::Shape {
             json: upstream.is_some_and(|upstream| is_api(upstream, self.head)),
             to_head: self.head.method() == b"HEAD",
             keep_alive,
-            maintaining: *cause == Cause::NoEligibleNode && upstream.is_some_and(all_maintaining),
+            maintaining: nobody && upstream.is_some_and(all_maintaining),
             request_id: self.record.id.as_str(),
         };
         self.record.from_node = false;

@@ -13,9 +13,11 @@ use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
 pub mod node;
+pub mod parking;
 pub mod pool;
 
 pub use node::Node;
+pub use parking::Parking;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
@@ -52,6 +54,8 @@ pub struct Shared {
     pub median_latency_ns: AtomicU64,
     /// Whether any of its nodes starts slowly, so that a pick need not ask each of them.
     pub slow_starts: AtomicBool,
+    /// What is parked.
+    pub parking: Arc<Parking>,
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -92,13 +96,16 @@ impl Registry {
     /// The shared part of an upstream, made when first asked for, and anew when its
     /// budget was configured anew.
     pub fn shared(&mut self, upstream: &str, budget_share: f64) -> Arc<Shared> {
-        let known = self.shared.get(upstream).filter(|known| known.budget_share == budget_share);
-        let shared = known.cloned().unwrap_or_else(|| {
+        let before = self.shared.get(upstream);
+        let same = before.filter(|known| known.budget_share == budget_share);
+        let shared = same.cloned().unwrap_or_else(|| {
             Arc::new(Shared {
                 budget: RetryBudget::new(budget_share),
                 budget_share,
                 median_latency_ns: AtomicU64::new(0),
                 slow_starts: AtomicBool::new(false),
+                // What is parked stays so, whatever the budget.
+                parking: before.map(|before| before.parking.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

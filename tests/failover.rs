@@ -58,7 +58,7 @@ fn what_was_not_sent_goes_elsewhere_whatever_its_method() {
 
 #[test]
 fn with_nobody_left_the_client_learns_why() {
-    let proxy = Proxy::start(config(&[dead(), dead()], "", ""));
+    let proxy = Proxy::start(config(&[dead(), dead()], "", "park = \"0s\""));
     let answer = ask(&proxy, "GET", "/api/app:getInfo", "");
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("CONNECTION_REFUSED"), "{}", answer.text());
@@ -269,7 +269,7 @@ fn a_backup_is_used_when_no_primary_is_left() {
     let (primary, backup) = (Origin::ok("primary"), Origin::ok("backup"));
     let text = format!(
         "[server]\nthreads = 1\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
-         [upstream.u]\nnodes = [\"{}\", {{ address = \"{}\", backup = true }}]\n",
+         [upstream.u]\npark = \"0s\"\nnodes = [\"{}\", {{ address = \"{}\", backup = true }}]\n",
         primary.address, backup.address
     );
     let proxy = Proxy::start(support::parse(&text));

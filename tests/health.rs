@@ -24,3 +24,5 @@ mod strangers;
 const QUICK: &str = "balance = \"round_robin\"\n\
     [upstream.{name}.health_check]\ninterval = \"100ms\"\ntimeout = \"20s\"\n\
     [upstream.{name}.outlier_detection]\nenabled = false\n";
+/// Nobody is parked: what cannot be served is told so at once.
+const AT_ONCE: &str = "park = \"0s\"\n";

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status};
+use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status, UpstreamStatus};
 
 /// Renders a status as it is at `now`.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
@@ -11,14 +11,28 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     out.push_str(&config(&status.config, now));
     out.push('\n');
     out.push_str(&table(&rows(status, now)));
-    for upstream in status.upstreams.iter().filter(|upstream| upstream.eligible == 0) {
-        let _ = writeln!(out, "\nno node of {} is eligible: its requests get 503", upstream.name);
-    }
+    out.push_str(&unserved(&status.upstreams));
     if !status.warnings.is_empty() {
         out.push_str("\nwarnings:\n");
         for warning in &status.warnings {
             let _ = writeln!(out, "  {}", warning.message);
         }
+    }
+    out
+}
+
+/// Upstreams that nobody serves, and what is parked there; some may still be when a node has come up.
+fn unserved(upstreams: &[UpstreamStatus]) -> String {
+    let mut out = String::new();
+    for UpstreamStatus { name, eligible, parked, .. } in upstreams {
+        let _ = match (eligible, parked) {
+            (0, _) => {
+                let held = "what is not parked gets 503";
+                writeln!(out, "\nno node of {name} is eligible: {parked} parked; {held}")
+            }
+            (_, 0) => Ok(()),
+            _ => writeln!(out, "\n{name}: {parked} parked, on their way to nodes"),
+        };
     }
     out
 }
@@ -215,7 +229,7 @@ mod tests {
                  "retry_budget_remaining": 10.0,
                  "nodes": [node("node1", "up", "2 good probes"), starting]},
                 {"name": "other", "eligible": 0, "median_latency_ms": null,
-                 "retry_budget_remaining": 10.0, "nodes": []},
+                 "retry_budget_remaining": 10.0, "parked": 7, "nodes": []},
             ],
             "config": {"generation": 4, "loaded_at": 700, "file": "config/cobalance.toml",
                 "last_reload": {"result": "invalid", "error": "line one\nline two",
@@ -240,7 +254,7 @@ UPSTREAM  NODE   ADDRESS          STATE                    FOR  WEIGHT  IN FLIGH
 nocobase  node1  127.0.0.1:13000  up                1 min 0 s       1         12        3   1.2 ms  0.5 ms  2 good probes
 nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s  0.25 of 1         12        3        -       -  503 APP_COMMANDING; start; loading plugins
 
-no node of other is eligible: its requests get 503
+no node of other is eligible: 7 parked; what is not parked gets 503
 ";
         let shown = render(&status(), now);
         let squeezed = |text: &str| {

@@ -62,6 +62,10 @@ impl Upstream {
             max_connection_age: defaults::MAX_CONNECTION_AGE,
             queue: defaults::QUEUE,
             queue_timeout: defaults::QUEUE_TIMEOUT,
+            park: defaults::PARK,
+            park_upgrades: defaults::PARK_UPGRADES,
+            park_limit: defaults::PARK_LIMIT,
+            park_bytes: defaults::PARK_BYTES,
             nodes: Vec::new(),
             health_check: match preset {
                 Preset::NocoBase => Some(HealthCheck::of(preset, defaults::API_PATH)),

@@ -45,6 +45,9 @@ pub struct UpstreamStatus {
     pub name: String,
     /// Nodes that may be picked now.
     pub eligible: usize,
+    /// Exchanges that are parked now.
+    #[serde(default)]
+    pub parked: usize,
     /// Median of the nodes' latencies; none while unknown.
     pub median_latency_ms: Option<f64>,
     /// Repeats the retry budget allows now.

@@ -213,7 +213,7 @@ impl Exchange<'_> {
             Reply::Passed { next, keep, healthy } => {
                 // Nobody would look after the pool of a node that was removed meanwhile.
                 let thread = self.client.thread;
-                let current = thread.is_current(self.view) || thread.view().has(&member.local);
+                let current = thread.is_current(&self.view) || thread.view().has(&member.local);
                 if let Some(hint) = keep.filter(|_| current) {
                     let limits = PoolLimits::of(&plan.upstream.upstream.settings);
                     connection.give_back(hint, limits, self.client.thread.now_ns());

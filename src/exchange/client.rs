@@ -18,7 +18,7 @@ use crate::snapshot::Listener;
 
 /// Bytes of pipelined requests that are read while another is answered. More stay with the kernel, and
 /// then the client's leaving is noticed later.
-const MAX_PIPELINED: usize = SMALL;
+pub const MAX_PIPELINED: usize = SMALL;
 
 /// What an exchange needs of the connection that it came in on.
 pub struct Client<'a> {

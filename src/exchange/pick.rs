@@ -40,11 +40,22 @@ pub struct Wish {
 
 /// Why nothing was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Nothing {
-    /// There is no node to pick, now.
+pub enum Nothing {
+    /// No node is eligible, now.
     NoNode,
+    /// Those that are have been tried by this exchange, or refuse its app.
+    NoneLeft,
     /// Those there are have as much as they may.
     AllFull,
+}
+
+/// What a wait for a node came to, when it came to none.
+#[derive(Debug)]
+pub enum Unpicked {
+    /// There is nobody to wait for in the queue.
+    Nobody(Nothing),
+    /// It is over, for this cause.
+    Failed(Cause),
 }
 
 impl Wish {
@@ -70,22 +81,23 @@ impl Wish {
 /// Picks a node, waiting in the queue while every eligible one is full.
 ///
 /// # Errors
-/// No node may be picked, or the queue is full or too slow.
+/// No node is eligible or left, or the queue is full or too slow.
 pub async fn pick(
     thread: &Thread,
     upstream: &LocalUpstream,
     wish: &Wish,
     deadline: &Deadline,
     until_ns: u64,
-) -> Result<usize, Cause> {
+) -> Result<usize, Unpicked> {
     if upstream.queue.is_empty() {
         match pick_now(thread, upstream, wish) {
-            Ok(node) => return Ok(node),
-            Err(Nothing::NoNode) => return Err(Cause::NoEligibleNode),
             Err(Nothing::AllFull) => {}
+            other => return other.map_err(Unpicked::Nobody),
         }
     }
-    let Some(place) = upstream.queue.enter() else { return Err(Cause::QueueFull) };
+    let Some(place) = upstream.queue.enter() else {
+        return Err(Unpicked::Failed(Cause::QueueFull));
+    };
     let _queued = upstream.upstream.metrics.count_queued();
     let timeout = clock::nanos(upstream.upstream.settings.queue_timeout);
     deadline.set_at(until_ns.min(thread.now_ns().saturating_add(timeout)));
@@ -103,14 +115,17 @@ pub async fn pick(
     let now = thread.look_at_clock();
     deadline.clear();
     match picked {
-        Ok(Ok(node)) => Ok(node),
-        Ok(Err(_)) => Err(Cause::NoEligibleNode),
-        Err(_) if now >= until_ns => Err(Cause::Deadline),
-        Err(_) => Err(Cause::QueueTimeout),
+        Ok(other) => other.map_err(Unpicked::Nobody),
+        Err(_) if now >= until_ns => Err(Unpicked::Failed(Cause::Deadline)),
+        Err(_) => Err(Unpicked::Failed(Cause::QueueTimeout)),
     }
 }
 
-fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<usize, Nothing> {
+/// Picks a node without waiting.
+///
+/// # Errors
+/// There is none, now.
+pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<usize, Nothing> {
     let now = thread.now_ns();
     let mut eligible = upstream.eligible.borrow_mut();
     // Each tier is asked only when the one before has nobody left.
@@ -119,18 +134,20 @@ fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<us
         &|member| member.backup && member.local.node.eligible(wish.safe_to_repeat),
         &|member| !member.backup && member.local.node.may_fail_open(),
     ];
+    let mut anybody = false;
     for (tier, may) in tiers.iter().enumerate() {
         // Nodes that this exchange has tried already are still the tier's: it is not empty for them.
-        if tier == 2 && upstream.nodes.iter().any(|m| m.local.node.eligible(wish.safe_to_repeat)) {
+        if tier == 2 && anybody {
             break;
         }
         eligible.clear();
         let mut full = false;
         for (index, member) in upstream.nodes.iter().enumerate() {
-            if !may(member)
-                || wish.tried.contains(&index)
-                || upstream.is_passed_over(index, wish.app, now)
-            {
+            if !may(member) {
+                continue;
+            }
+            anybody = true;
+            if wish.tried.contains(&index) || upstream.is_passed_over(index, wish.app, now) {
                 continue;
             }
             match is_full(member) {
@@ -145,7 +162,7 @@ fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<us
             None => {}
         }
     }
-    Err(Nothing::NoNode)
+    Err(if anybody { Nothing::NoneLeft } else { Nothing::NoNode })
 }
 
 /// Whether a node has as many requests as it may.

@@ -37,6 +37,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// Time in the queue.
     pub queue_ns: u64,
+    /// Time parked; none if it never was.
+    pub parked_ns: Option<u64>,
     /// Time to connect, of the last attempt that did.
     pub connect_ns: Option<u64>,
     /// From the last attempt's send to its head.
@@ -79,6 +81,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             queue_ns: 0,
+            parked_ns: None,
             connect_ns: None,
             header_ns: None,
             upstream_request_id: Vec::new(),
@@ -147,6 +150,7 @@ impl Record {
             bytes_out: self.bytes_out,
             duration_us: took / 1000,
             queue_us: self.queue_ns / 1000,
+            parked_us: self.parked_ns.map(|ns| ns / 1000),
             connect_us: self.connect_ns.map(|ns| ns / 1000),
             header_us: self.header_ns.map(|ns| ns / 1000),
             listener: &listener.settings.name,

@@ -124,6 +124,8 @@ impl Thread {
         // Nobody purges the pool of a node that is gone.
         old.nodes().filter(|local| !view.has(local)).for_each(|local| local.clear());
         *self.view.borrow_mut() = view;
+        // Among the nodes of their view, what is parked might wait for ever.
+        old.upstreams.iter().for_each(|upstream| upstream.lot.wake(usize::MAX));
     }
 
     /// Whether control should be told of an untrusted peer: once a minute each, for a few of them.
@@ -159,6 +161,7 @@ impl Thread {
         let view = self.view();
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
+            upstream.release_parked(view.snapshot.config.server.threads);
             upstream.settle(now);
             upstream.nodes.iter().for_each(|member| member.local.purge(now));
         }

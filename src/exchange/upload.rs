@@ -98,6 +98,11 @@ impl Upload {
         self.received
     }
 
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        self.wire.capacity()
+    }
+
     /// What is sent along with the head.
     pub fn wire(&self) -> &[u8] {
         &self.wire

@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
+use super::park::RELEASED_PER_TICK;
+use super::turns::{Leaving, Turns};
 use crate::balance::sticky::Signer;
 use crate::balance::{Balancer, Load};
 use crate::config::{self, Role};
@@ -32,7 +33,9 @@ pub struct LocalUpstream {
     /// Chooses among them.
     pub balancer: RefCell<Balancer>,
     /// Exchanges that wait for a node below its limit.
-    pub queue: Rc<Queue>,
+    pub queue: Rc<Turns>,
+    /// Exchanges that are parked: no node is eligible.
+    pub lot: Rc<Turns>,
     /// Signs sticky cookies.
     pub signer: Option<Signer>,
     /// Room for one pick's loads, by node.
@@ -106,11 +109,14 @@ impl LocalUpstream {
         let nodes: Vec<LocalMember> = serving.map(member).collect();
         let same = |old: &&LocalUpstream| old.upstream.settings.name == settings.name;
         let old = previous.and_then(|view| view.upstreams.iter().find(same));
-        let queue = old.map_or_else(Rc::default, |old| old.queue.clone());
+        let queue = old.map_or_else(|| Turns::new(Leaving::WakesNext), |old| old.queue.clone());
         queue.set_limit(settings.queue);
+        // Its bound is not this line's: what all threads hold together counts.
+        let lot = old.map_or_else(|| Turns::new(Leaving::WakesNobody), |old| old.lot.clone());
         LocalUpstream {
             balancer: RefCell::new(balancer(settings, &nodes, old)),
             queue,
+            lot,
             requests: Cell::new(0),
             signer,
             eligible: RefCell::default(),
@@ -124,6 +130,22 @@ impl LocalUpstream {
     /// Counts a request for the retry budget, which all threads share: it is told by [`Self::settle`].
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Lets some of those look that are parked, as soon as there is a node to pick: each tick this thread's
+    /// part of [`RELEASED_PER_TICK`] for each such node.
+    pub fn release_parked(&self, threads: usize) {
+        if self.lot.is_empty() {
+            return;
+        }
+        let count = |may: &dyn Fn(&LocalNode) -> bool| {
+            self.nodes.iter().filter(|member| may(&member.local)).count()
+        };
+        let nodes = match count(&|local| local.node.eligible(true)) {
+            0 => count(&|local| local.node.may_fail_open()),
+            eligible => eligible,
+        };
+        self.lot.wake((nodes * RELEASED_PER_TICK).div_ceil(threads.max(1)));
     }
 
     /// Tells the budget what was counted.
@@ -180,111 +202,60 @@ fn balancer(
     Balancer::new(settings.balance, settings.hash_balance_factor, identities)
 }
 
-/// First come, first served: exchanges that wait while all eligible nodes are at their limits.
-#[derive(Default)]
-pub struct Queue {
-    limit: Cell<usize>,
-    waiting: RefCell<VecDeque<Rc<Waiting>>>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    woken: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-/// A place in the queue; dropping it leaves.
-pub struct Place<'a> {
-    queue: &'a Queue,
-    waiting: Rc<Waiting>,
-}
-
-impl Queue {
-    /// How many may wait; who waits already stays.
-    pub fn set_limit(&self, limit: usize) {
-        self.limit.set(limit);
-    }
-
-    /// Whether anybody waits: who comes now waits behind them.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
-    }
-
-    /// A place at the end; none when it is full.
-    pub fn enter(&self) -> Option<Place<'_>> {
-        let mut all = self.waiting.borrow_mut();
-        if all.len() >= self.limit.get() {
-            return None;
-        }
-        let waiting = Rc::<Waiting>::default();
-        all.push_back(waiting.clone());
-        Some(Place { queue: self, waiting })
-    }
-
-    /// Lets the first look again whether a node is free.
-    pub fn wake_first(&self) {
-        if let Some(first) = self.waiting.borrow().front() {
-            first.wake();
-        }
-    }
-}
-
-impl Waiting {
-    fn wake(&self) {
-        self.woken.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-}
-
-impl Place<'_> {
-    /// Ready when it is this place's turn to look again.
-    pub fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.waiting.woken.replace(false) {
-            return Poll::Ready(());
-        }
-        *self.waiting.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Place<'_> {
-    /// Lets the next in line look: what is full for this one may be free for others.
-    pub fn pass_on(&self) {
-        let all = self.queue.waiting.borrow();
-        let own = all.iter().position(|other| Rc::ptr_eq(other, &self.waiting));
-        if let Some(next) = own.and_then(|own| all.get(own + 1)) {
-            next.wake();
-        }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.queue.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiting));
-        // Whoever is first now may find a node free as well.
-        self.queue.wake_first();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
+    use crate::health::{HealthState, OutlierState};
+    use crate::snapshot::{self, Parts};
+    use crate::telemetry::metrics::Metrics;
+    use crate::upstream::Registry;
+
+    fn view(nodes: usize) -> View {
+        let nodes: Vec<String> = (1..=nodes).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [{}]\n",
+            nodes.join(", ")
+        );
+        let source = config::Source { name: "test".into(), text };
+        let (config, _) = config::load(&source, &|_| None).unwrap();
+        let mut registry = Registry::new(1, Metrics::new());
+        let parts = Parts {
+            resolved: &Default::default(),
+            registry: &mut registry,
+            previous: None,
+            access_log: None,
+        };
+        View::new(0, Arc::new(snapshot::compile(Arc::new(config), parts)), None)
+    }
 
     #[test]
-    fn the_queue_is_bounded_and_in_order() {
-        let queue = Queue::default();
-        queue.set_limit(2);
-        let (first, second) = (queue.enter().unwrap(), queue.enter().unwrap());
-        assert!(queue.enter().is_none());
+    fn what_is_parked_is_let_go_at_a_pace() {
+        let view = view(3);
+        let upstream = &view.upstreams[0];
+        let mut places: Vec<_> = (0..100).map(|_| upstream.lot.enter().unwrap()).collect();
         let cx = Context::from_waker(Waker::noop());
-        queue.wake_first();
-        assert!(first.poll_turn(&cx).is_ready());
-        assert!(second.poll_turn(&cx).is_pending());
-        drop(first);
-        assert!(second.poll_turn(&cx).is_ready(), "the next one is woken when the first leaves");
-        drop(second);
-        assert!(queue.is_empty());
+        let mut released = |threads| {
+            upstream.release_parked(threads);
+            let before = places.len();
+            places.retain(|place| place.poll_turn(&cx).is_pending());
+            before - places.len()
+        };
+        let node = |index: usize| upstream.nodes[index].local.node.clone();
+        assert_eq!(released(1), 0, "there is nobody to go to");
+        node(0).set_health(HealthState::Up);
+        assert_eq!((released(1), released(1)), (RELEASED_PER_TICK, RELEASED_PER_TICK));
+        assert_eq!(released(4), RELEASED_PER_TICK.div_ceil(4), "each thread its part");
+        assert_eq!(released(1_000), 1, "but never nobody");
+        node(1).set_health(HealthState::Up);
+        assert_eq!(released(1), 2 * RELEASED_PER_TICK);
+        for index in 0..2 {
+            node(index).set_outlier(OutlierState::Ejected);
+        }
+        assert_eq!(released(1), 0);
+        // What may be tried for want of anything better.
+        node(2).set_fail_open(true);
+        assert_eq!(released(1), RELEASED_PER_TICK);
     }
 }

@@ -66,6 +66,8 @@ pub struct Line<'a> {
     pub duration_us: u64,
     /// Waiting for a node below its limit, in microseconds.
     pub queue_us: u64,
+    /// Parked while no node was eligible, in microseconds; none if it never was.
+    pub parked_us: Option<u64>,
     /// Opening the connection, in microseconds; none if a kept one was used.
     pub connect_us: Option<u64>,
     /// Request sent to head received, in microseconds; none if no head came.
@@ -128,6 +130,7 @@ impl Default for Line<'_> {
             bytes_out: 0,
             duration_us: 0,
             queue_us: 0,
+            parked_us: None,
             connect_us: None,
             header_us: None,
             listener: "",

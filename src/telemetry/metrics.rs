@@ -69,6 +69,8 @@ pub struct Metrics {
     pub ws_open: IntGaugeVec,
     /// `cobalance_queue{upstream}`
     pub queue: IntGaugeVec,
+    /// `cobalance_parked{upstream,kind}`
+    pub parked: IntGaugeVec,
     /// `cobalance_upstream_retry_budget_remaining{upstream}`
     pub budget: GaugeVec,
     /// `cobalance_connections_open{listener,protocol}`
@@ -120,6 +122,7 @@ impl Metrics {
             pool_connections: r.int_gauges("upstream_pool_connections", "Connections to nodes.", &["upstream", "node", "state"]),
             ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),
             queue: r.int_gauges("queue", "Exchanges that wait for a node below its limit.", &["upstream"]),
+            parked: r.int_gauges("parked", "Exchanges held while no node is eligible.", &["upstream", "kind"]),
             budget: r.gauges("upstream_retry_budget_remaining", "Repeats the budget allows now.", &["upstream"]),
             connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
@@ -160,6 +163,12 @@ impl Metrics {
         UpstreamMetrics {
             retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),
+            parked: ["http", "ws"].map(|kind| ParkMetrics {
+                now: self.parked.with_label_values(&[upstream, kind]),
+                waited: f.parked_for.with_label_values(&[upstream, kind]),
+                outcomes: PARK_OUTCOMES
+                    .map(|outcome| f.parked.with_label_values(&[upstream, kind, outcome])),
+            }),
         }
     }
 
@@ -299,6 +308,31 @@ pub struct UpstreamMetrics {
     pub retries: [IntCounter; 5],
     /// Exchanges in the queue.
     pub queue: IntGauge,
+    /// What is parked: requests, and WebSocket upgrades.
+    pub parked: [ParkMetrics; 2],
+}
+
+/// Handles of what is parked at an upstream.
+pub struct ParkMetrics {
+    /// Parked now.
+    pub now: IntGauge,
+    /// Time parked, in seconds.
+    pub waited: Histogram,
+    /// By [`ParkOutcome`].
+    pub outcomes: [IntCounter; 4],
+}
+
+impl ParkMetrics {
+    /// Counts a parked exchange while the result lives.
+    pub fn count(&self) -> Counting {
+        self.now.inc();
+        Counting(self.now.clone())
+    }
+
+    /// Counts how it ended.
+    pub fn ended(&self, outcome: ParkOutcome) {
+        self.outcomes[outcome as usize].inc();
+    }
 }
 
 impl UpstreamMetrics {

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::QUICK;
 use crate::support::actor::{Act, Actor, Whole, entries};
 use crate::support::{Answer, read_to_end, until};
+use crate::{AT_ONCE, QUICK};
 
 /// The lines with this path.
 fn lines(file: &Path, path: &str) -> Vec<Value> {
@@ -26,7 +26,7 @@ fn line(file: &Path, path: &str) -> Value {
 
 fn start(dir: &Path, name: &'static str, nodes: &[&Actor]) -> Whole {
     let log = format!("path = \"{}\"", dir.join("access.log").display());
-    Whole::with_log(name, &entries(nodes), QUICK, &log).until_up()
+    Whole::with_log(name, &entries(nodes), &format!("{AT_ONCE}{QUICK}"), &log).until_up()
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use cobalance::demo::node::{Journal, Pace, Phase, StandIn};
 
-use crate::QUICK;
 use crate::support::actor::{Act, Actor, Whole, entries, entry};
 use crate::support::until;
+use crate::{AT_ONCE, QUICK};
 
 const STARTING: Act = Act::Refuse(503, "APP_STARTING", "loading plugins");
 const COMMANDING: Act = Act::Refuse(503, "APP_COMMANDING", "installing a plugin");
@@ -27,7 +27,7 @@ fn nothing_goes_to_a_node_before_its_first_good_probe() {
 #[test]
 fn without_a_node_clients_are_told_to_come_back_and_only_a_maintained_cluster_says_so() {
     let (a, b) = (Actor::new("a", Act::Hold), Actor::new("b", Act::Hold));
-    let whole = Whole::start("none", &entries(&[&a, &b]), QUICK);
+    let whole = Whole::start("none", &entries(&[&a, &b]), &format!("{AT_ONCE}{QUICK}"));
     let told = |maintaining: bool| {
         let answer = whole.get();
         assert_eq!((answer.status, answer.field("retry-after")), (503, Some("2")));
@@ -123,7 +123,7 @@ fn a_node_that_refuses_is_down_after_three_probes_and_no_client_notices() {
 #[test]
 fn at_zero_nodes_those_that_are_merely_silent_or_odd_are_tried() {
     let (silent, odd) = (Actor::new("silent", Act::Hold), Actor::new("odd", Act::Ok("no")));
-    let quick = QUICK.replace("20s", "100ms");
+    let quick = format!("{AT_ONCE}{}", QUICK.replace("20s", "100ms"));
     let whole = Whole::start("open", &entries(&[&silent, &odd]), &quick);
     whole.until_state(0, "down");
     whole.until_state(1, "down");
@@ -149,7 +149,7 @@ fn at_zero_nodes_those_that_are_merely_silent_or_odd_are_tried() {
 #[test]
 fn the_last_node_is_not_taken_out_for_being_slow() {
     let (a, b) = (Actor::up("a"), Actor::up("b"));
-    let quick = QUICK.replace("20s", "100ms");
+    let quick = format!("{AT_ONCE}{}", QUICK.replace("20s", "100ms"));
     let whole = Whole::start("last", &entries(&[&a, &b]), &quick).until_up();
     b.health([COMMANDING]);
     whole.until_state(1, "maintaining");
@@ -170,7 +170,7 @@ fn task_nodes_and_disabled_nodes_get_no_traffic() {
         entry(&task, ", role = \"task\""),
         entry(&disabled, ", disabled = true"),
     ];
-    let whole = Whole::start("roles", &nodes, QUICK);
+    let whole = Whole::start("roles", &nodes, &format!("{AT_ONCE}{QUICK}"));
     whole.until_state(0, "up");
     whole.until_state(1, "up");
     assert_eq!(whole.node(2).state, "disabled");

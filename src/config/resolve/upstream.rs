@@ -109,6 +109,8 @@ fn one(table: &Table<'_>, name: &str) -> Upstream {
             1..=1_000_000_000,
         ),
         queue: table.number("queue", plain.queue, 0..=1_000_000),
+        park_limit: table.number("park_limit", plain.park_limit, 1..=1_000_000),
+        park_bytes: table.size("park_bytes", plain.park_bytes, 1024 * 1024..=1 << 40),
         nodes: node::all(table, preset),
         health_check: health_check(table, name, preset, &api_path),
         outlier_detection: outlier_detection(table, name),
@@ -129,6 +131,8 @@ fn with_times(table: &Table<'_>, plain: Upstream) -> Upstream {
         tunnel_idle_timeout: time("tunnel_idle_timeout", plain.tunnel_idle_timeout),
         max_connection_age: time("max_connection_age", plain.max_connection_age),
         queue_timeout: time("queue_timeout", plain.queue_timeout),
+        park: table.duration("park", plain.park, &OR_ZERO),
+        park_upgrades: table.duration("park_upgrades", plain.park_upgrades, &OR_ZERO),
         deadline: table.duration("deadline", plain.deadline, &OR_ZERO),
         slow_start: table.duration("slow_start", plain.slow_start, &OR_ZERO),
         ..plain

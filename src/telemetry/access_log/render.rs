@@ -80,6 +80,7 @@ fn outcome(line: &Line<'_>, out: &mut Vec<u8>) {
     for (name, us) in [
         ("duration_ms", Some(line.duration_us)),
         ("queue_ms", Some(line.queue_us)),
+        ("parked_ms", line.parked_us),
         ("connect_ms", line.connect_us),
         ("header_ms", line.header_us),
     ] {

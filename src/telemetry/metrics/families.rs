@@ -109,6 +109,8 @@ pub(super) struct NodeFamilies {
     pub(super) ws_closed: IntCounterVec,
     pub(super) ws_bytes: IntCounterVec,
     pub(super) ws_duration: HistogramVec,
+    pub(super) parked: IntCounterVec,
+    pub(super) parked_for: HistogramVec,
 }
 
 impl NodeFamilies {
@@ -161,6 +163,16 @@ impl NodeFamilies {
                 &["upstream", "node", "direction"],
             ),
             ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
+            parked: r.counters(
+                "parked_total",
+                "Exchanges that met no eligible node.",
+                &["upstream", "kind", "outcome"],
+            ),
+            parked_for: r.histograms(
+                "parked_seconds",
+                "Time that exchanges were held.",
+                &["upstream", "kind"],
+            ),
         }
     }
 }

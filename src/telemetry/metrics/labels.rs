@@ -117,5 +117,21 @@ pub enum RetryReason {
 /// Labels of [`RetryReason`], in the order of its discriminants.
 pub const RETRY_REASONS: [&str; 5] = ["unsent", "refused", "reset", "stale_race", "rescue"];
 
+/// What became of an exchange while no node was eligible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkOutcome {
+    /// A node came up.
+    Released,
+    /// None did in time, or the process ends.
+    Timeout,
+    /// There was no room to park it.
+    Full,
+    /// The client left.
+    Left,
+}
+
+/// Labels of [`ParkOutcome`], in the order of its discriminants.
+pub const PARK_OUTCOMES: [&str; 4] = ["released", "timeout", "full", "left"];
+
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

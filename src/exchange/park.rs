@@ -1,0 +1,203 @@
+//! Parking: exchanges of which no node has seen a byte are held while no node of their upstream is eligible,
+//! or none that is can be reached.
+//!
+//! A restart of the only node, or of all at once, costs their clients seconds instead of errors. The lot is
+//! first in, first out on each data thread; how many it holds, and how many bytes, is bounded over all threads.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use super::client::{MAX_PIPELINED, Unread};
+
+use super::pick::{Nothing, Unpicked, pick, pick_now};
+use super::turns::Place;
+use super::upload::Upload;
+use super::view::LocalUpstream;
+use super::{Exchange, Plan};
+use crate::clock;
+use crate::error::Cause;
+use crate::health::OperatorState;
+use crate::http1::deadline::Expired;
+use crate::net::Idle;
+use crate::telemetry::metrics::{AttemptResult, ParkOutcome};
+
+/// Parked exchanges that are let go for each eligible node every [`crate::http1::deadline::TICK`], by all
+/// data threads together: 200 a second. A node that has just come up is cold; a thousand requests at once
+/// would keep it busy for longer than it takes to let them go, and probes would find it late.
+pub const RELEASED_PER_TICK: usize = 10;
+
+/// A wait for a node that may have outlasted the client's patience.
+const NOTICEABLE_NS: u64 = 100_000_000;
+
+/// What a pick came to.
+pub(super) enum Picked {
+    /// A node, by index.
+    Node(usize),
+    /// Nodes may have come and gone by a reload: look again with the newest view.
+    Renewed,
+}
+
+impl Exchange<'_> {
+    /// Picks a node, queued while all are full, parked while none is eligible.
+    pub(super) async fn pick_or_park(
+        &mut self,
+        plan: &mut Plan<'_>,
+        upload: &Upload,
+        unread: &mut Unread,
+    ) -> Result<Picked, Cause> {
+        loop {
+            let (thread, down) = (self.client.thread, &self.deadlines.down);
+            let asked = thread.now_ns();
+            let picked = pick(thread, plan.upstream, &plan.wish, down, plan.until_ns).await;
+            let waited = thread.now_ns() - asked;
+            self.record.queue_ns += waited;
+            // Nobody watched the client meanwhile.
+            if waited > NOTICEABLE_NS && self.client.socket.peek_idle() == Idle::Closed {
+                return Err(Cause::ClientLeft);
+            }
+            match picked {
+                Ok(node) => return Ok(Picked::Node(node)),
+                Err(Unpicked::Failed(cause)) => return Err(cause),
+                // Whatever was tried comes back before anybody else does.
+                Err(Unpicked::Nobody(Nothing::NoNode)) => plan.wish.tried.clear(),
+                Err(Unpicked::Nobody(_)) if self.reached_nobody(plan) => {}
+                Err(Unpicked::Nobody(_)) => return Err(Cause::NoEligibleNode),
+            }
+            // What is rare is boxed: every exchange would have to hold room for it.
+            if let Some(picked) = Box::pin(self.park(plan, upload, unread)).await? {
+                return Ok(picked);
+            }
+        }
+    }
+
+    /// Whether all nodes that are eligible turned out to be gone: probes will say so in a moment, and will
+    /// say which of them is back.
+    fn reached_nobody(&self, plan: &Plan<'_>) -> bool {
+        let probed = plan.upstream.upstream.settings.health_check.is_some();
+        probed && self.record.attempts.last().is_some_and(|attempt| attempt.sent == 0)
+    }
+
+    /// Holds the exchange until a node may be picked. `None`: those that may are full, so that it is the
+    /// queue's.
+    async fn park(
+        &mut self,
+        plan: &mut Plan<'_>,
+        upload: &Upload,
+        unread: &mut Unread,
+    ) -> Result<Option<Picked>, Cause> {
+        let thread = self.client.thread;
+        if !thread.is_current(&self.view) {
+            return Ok(Some(Picked::Renewed));
+        }
+        let until_ns = self.may_park_until(plan).ok_or(Cause::NoEligibleNode)?;
+        let upstream = &plan.upstream.upstream;
+        let (settings, metrics) = (&upstream.settings, &upstream.metrics.parked[self.kind()]);
+        let bytes = self.held(plan, upload);
+        let room = &upstream.shared.parking;
+        let spot = room.enter(bytes, settings.park_limit, settings.park_bytes);
+        let (Some(_spot), Some(place)) = (spot, plan.upstream.lot.enter()) else {
+            metrics.ended(ParkOutcome::Full);
+            return Err(Cause::ParkFull);
+        };
+        let _parked = metrics.count();
+        let down = &self.deadlines.down;
+        down.set_at(plan.until_ns.min(until_ns));
+        // It has no node, so a process that ends need not wait for it.
+        down.set_grace(Some(std::time::Duration::ZERO));
+        let begun = thread.now_ns();
+        let ended = {
+            let mut leaves = pin!(self.client.watch(unread));
+            let wait = poll_fn(|cx| match leaves.as_mut().poll(cx) {
+                Poll::Ready(cause) => Poll::Ready(Err(cause)),
+                Poll::Pending => self.poll_turn(cx, plan, (&place, begun)).map(Ok),
+            });
+            down.guard(wait).await
+        };
+        down.set_grace(None);
+        down.clear();
+        let waited = thread.look_at_clock() - begun;
+        self.record.parked_ns = Some(self.record.parked_ns.unwrap_or_default() + waited);
+        metrics.waited.observe(waited as f64 / 1e9);
+        let result = match ended {
+            Ok(result) => result,
+            Err(Expired) => Err(self.why_over(plan)),
+        };
+        metrics.ended(match &result {
+            Ok(_) => ParkOutcome::Released,
+            Err(Cause::ClientLeft) => ParkOutcome::Left,
+            Err(_) => ParkOutcome::Timeout,
+        });
+        result
+    }
+
+    /// Ready when it is this exchange's turn, and there is something to be done with it.
+    fn poll_turn(
+        &self,
+        cx: &Context<'_>,
+        plan: &mut Plan<'_>,
+        (place, begun_ns): (&Place<'_>, u64),
+    ) -> Poll<Option<Picked>> {
+        let (thread, upstream) = (self.client.thread, plan.upstream);
+        while place.poll_turn(cx).is_ready() {
+            thread.look_at_clock();
+            if !thread.is_current(&self.view) {
+                return Poll::Ready(Some(Picked::Renewed));
+            }
+            // What was gone when it was tried is back when a probe says so.
+            let probed_ns = |node: usize| upstream.nodes[node].local.node.last_good_probe_ns();
+            plan.wish.tried.retain(|node| probed_ns(*node) <= begun_ns);
+            match pick_now(thread, upstream, &plan.wish) {
+                Ok(node) => return Poll::Ready(Some(Picked::Node(node))),
+                Err(Nothing::AllFull) => return Poll::Ready(None),
+                // What is nobody for this one may be somebody for others: a node on probation takes only
+                // what is safe to repeat.
+                Err(Nothing::NoNode | Nothing::NoneLeft) => place.pass_on(),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Until when the exchange may be held, over all its waits; `None`: not at all.
+    fn may_park_until(&self, plan: &Plan<'_>) -> Option<u64> {
+        let settings = &plan.upstream.upstream.settings;
+        let patience = if self.head.websocket { settings.park_upgrades } else { settings.park };
+        let waited = self.record.parked_ns.unwrap_or_default();
+        // A node may be running what was sent to it, unless it proved that it refused.
+        let unsent = |attempt: &super::record::Attempt| {
+            attempt.sent == 0 || attempt.result == AttemptResult::Maintaining
+        };
+        let may = !patience.is_zero()
+            && !self.client.thread.draining.get()
+            && self.record.attempts.iter().all(unsent)
+            && !is_taken_out(plan.upstream);
+        let left = clock::nanos(patience).saturating_sub(waited);
+        may.then(|| self.client.thread.now_ns().saturating_add(left))
+    }
+
+    /// Why the wait ended without a node.
+    fn why_over(&self, plan: &Plan<'_>) -> Cause {
+        let thread = self.client.thread;
+        match (thread.draining.get(), thread.now_ns() >= plan.until_ns) {
+            (true, _) => Cause::NoEligibleNode,
+            (false, true) => Cause::Deadline,
+            (false, false) => Cause::ParkTimeout,
+        }
+    }
+
+    /// Bytes that the exchange holds while it is parked: its heads, its body as far as it was read, and the
+    /// most that its client may send meanwhile.
+    fn held(&self, plan: &Plan<'_>, upload: &Upload) -> usize {
+        self.head.bytes.capacity() + plan.node_head.capacity() + upload.held() + MAX_PIPELINED
+    }
+
+    /// Which of the metrics are its own.
+    fn kind(&self) -> usize {
+        usize::from(self.head.websocket)
+    }
+}
+
+/// Every node was disabled: none comes back by itself.
+fn is_taken_out(upstream: &LocalUpstream) -> bool {
+    upstream.nodes.iter().all(|member| member.local.node.operator() == OperatorState::Disabled)
+}
