@@ -12,6 +12,8 @@ use crate::control::Handle;
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long a node stays away before it starts again: time for everybody to notice.
 const AWAY: Duration = Duration::from_secs(3);
+/// How long all of them do: with a start and the probes after it less than the load has patience.
+const AWAY_ALL: Duration = Duration::from_secs(2);
 /// A start, about twenty times faster than NocoBase's.
 const START: Pace =
     Pace { refusing: Duration::from_millis(800), commanding: Duration::from_millis(1_200) };
@@ -40,10 +42,11 @@ pub(super) async fn play(nodes: &[StandIn], handle: &Handle, teller: &Teller) {
         wait(handle, |eligible| eligible == all).await;
         sleep(PAUSE).await;
         teller.count(|summary| summary.mishaps += 1);
-        match nth % 3 {
+        match nth % 4 {
             0 => kill(node, teller).await,
             1 => stop(node, teller).await,
-            _ => command(node, teller).await,
+            2 => command(node, teller).await,
+            _ => kill_all(nodes, handle, teller).await,
         }
     }
 }
@@ -70,6 +73,26 @@ async fn command(node: &StandIn, teller: &Teller) {
     node.wait_for(|phase| *phase != Phase::Running).await;
     node.wait_for(|phase| *phase == Phase::Running).await;
     teller.event(&format!("*** {} has done it", node.name()));
+}
+
+/// Nobody is left: whoever comes waits for the first that is back.
+async fn kill_all(nodes: &[StandIn], handle: &Handle, teller: &Teller) {
+    teller.event("*** all nodes are killed at once");
+    for node in nodes {
+        node.kill().await;
+    }
+    sleep(AWAY_ALL).await;
+    for node in nodes {
+        node.start(START).await;
+    }
+    let upstreams = handle.status().await.map(|status| status.upstreams).unwrap_or_default();
+    let parked: usize = upstreams.iter().map(|upstream| upstream.parked).sum();
+    teller.event(&format!(
+        "*** all nodes start again; cobalance holds {parked} requests and tunnels"
+    ));
+    for node in nodes {
+        node.wait_for(|phase| *phase == Phase::Running).await;
+    }
 }
 
 async fn start(node: &StandIn, teller: &Teller) {

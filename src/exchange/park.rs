@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::client::{MAX_PIPELINED, Unread};
-
 use super::pick::{Nothing, Unpicked, pick, pick_now};
 use super::turns::Place;
 use super::upload::Upload;
@@ -123,11 +122,13 @@ impl Exchange<'_> {
             Ok(result) => result,
             Err(Expired) => Err(self.why_over(plan)),
         };
-        metrics.ended(match &result {
-            Ok(_) => ParkOutcome::Released,
-            Err(Cause::ClientLeft) => ParkOutcome::Left,
-            Err(_) => ParkOutcome::Timeout,
-        });
+        match &result {
+            // It goes on waiting, if there is nobody after the reload either.
+            Ok(Some(Picked::Renewed)) => {}
+            Ok(_) => metrics.ended(ParkOutcome::Released),
+            Err(Cause::ClientLeft) => metrics.ended(ParkOutcome::Left),
+            Err(_) => metrics.ended(ParkOutcome::Timeout),
+        }
         result
     }
 
