@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::tunnel::Tunnels;
 use super::view::View;
@@ -14,7 +14,7 @@ use crate::http1::deadline::Wheel;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::LineBuffer;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Dial, Signal, Signals};
+use crate::upstream::{Dial, Node, Signal, Signals};
 
 /// Untrusted peers that are remembered; an outer proxy is one or a few.
 const MAX_WARNED: usize = 8;
@@ -98,6 +98,14 @@ impl Thread {
         now
     }
 
+    /// Ends what a node has of this thread but for the exchanges that run: idle connections are closed at
+    /// once, and its tunnels are moved to other nodes within `window`.
+    pub fn drain_node(&self, node: &Arc<Node>, window: Duration) {
+        let view = self.view();
+        view.nodes().filter(|local| Arc::ptr_eq(&local.node, node)).for_each(|local| local.clear());
+        self.tunnels.move_off(node, window, &mut self.rng.borrow_mut());
+    }
+
     /// Milliseconds since 1970, from the monotonic clock and the last tick's look at the other.
     pub fn unix_ms(&self) -> u64 {
         let (unix_ms, at_ns) = self.epoch.get();
@@ -157,6 +165,7 @@ impl Thread {
         let now = self.look_at_clock();
         self.epoch.set((unix_ms(), now));
         let view = self.view();
+        self.tunnels.tick(now, &view.snapshot.pace);
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
             upstream.settle(now);

@@ -173,6 +173,7 @@ impl Metrics {
                 .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
             ws_opened: f.ws_opened.with_label_values(&l),
             ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
+            ws_moved: f.ws_moved.with_label_values(&l),
             ws_bytes: ["up", "down"]
                 .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
             ws_duration: f.ws_duration.with_label_values(&l),
@@ -210,7 +211,9 @@ impl Metrics {
         for family in [&self.node_state, &self.inflight, &self.ws_open] {
             let _ = family.remove_label_values(&l);
         }
-        let _ = f.ws_opened.remove_label_values(&l);
+        for family in [&f.ws_opened, &f.ws_moved] {
+            let _ = family.remove_label_values(&l);
+        }
     }
 }
 
@@ -318,6 +321,8 @@ pub struct NodeMetrics {
     pub ws_opened: IntCounter,
     /// Tunnels closed, by [`ClosedBy`].
     pub ws_closed: [IntCounter; 5],
+    /// Tunnels moved to other nodes.
+    pub ws_moved: IntCounter,
     /// Bytes towards the node, and back.
     pub ws_bytes: [IntCounter; 2],
     /// Life of tunnels, in seconds.

@@ -214,6 +214,8 @@ pub(crate) struct Obeyed {
     /// Generation and thread of each renewal.
     pub(crate) renewed: Arc<Mutex<Vec<u64>>>,
     pub(crate) drained: Arc<AtomicUsize>,
+    /// Label and window of each node that a thread was told to drain.
+    pub(crate) nodes_drained: Arc<Mutex<Vec<(String, Duration)>>>,
     pub(crate) stopped: Arc<AtomicUsize>,
     /// The threads' senders of signals.
     pub(crate) signals: Arc<Mutex<Vec<crate::upstream::Signals>>>,
@@ -239,6 +241,10 @@ impl Obeyed {
                         sockets.extend(new);
                         told.hold(index, &sockets);
                         told.renewed.lock().push(snapshot.generation);
+                        let _ = done.send(());
+                    }
+                    Command::DrainNode { node, window, done } => {
+                        told.nodes_drained.lock().push((node.label.clone(), window));
                         let _ = done.send(());
                     }
                     Command::Drain { done, .. } => {

@@ -107,6 +107,7 @@ pub(super) struct NodeFamilies {
     pub(super) pool_events: IntCounterVec,
     pub(super) ws_opened: IntCounterVec,
     pub(super) ws_closed: IntCounterVec,
+    pub(super) ws_moved: IntCounterVec,
     pub(super) ws_bytes: IntCounterVec,
     pub(super) ws_duration: HistogramVec,
 }
@@ -154,6 +155,11 @@ impl NodeFamilies {
                 "ws_closed_total",
                 "Tunnels closed.",
                 &["upstream", "node", "by"],
+            ),
+            ws_moved: r.counters(
+                "ws_moved_total",
+                "Tunnels closed with Close 1012, for their clients to come back at another node.",
+                &NODE,
             ),
             ws_bytes: r.counters(
                 "ws_bytes_total",
