@@ -19,7 +19,9 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
 mod core;
+mod drains;
 mod file;
+pub mod operator;
 mod probe;
 mod reload;
 mod resolve;
@@ -36,6 +38,7 @@ pub use status::{ReloadStatus as Outcome, Status};
 pub(crate) use verdicts::SHOWN;
 
 use self::core::{Core, Event};
+use self::operator::{Order, OrderError, Ordered};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -173,6 +176,12 @@ impl Handle {
     /// Everything an operator may want to know. None when control has ended.
     pub async fn status(&self) -> Option<Status> {
         self.ask(Event::Status).await
+    }
+
+    /// Does what an operator asks of a node; returns when all data threads have followed, and the state file
+    /// is written. None when control has ended.
+    pub async fn order(&self, order: Order) -> Option<Result<Ordered, OrderError>> {
+        self.ask(|reply| Event::Order(Box::new(order), reply)).await
     }
 
     /// Whether an outer balancer should send clients here; see [`Handle::not_ready`].

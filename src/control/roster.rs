@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::core::Event;
+use super::drains::{Drained, Drains};
 use super::probe::{Finding, Kept, Target, probe};
 use crate::clock;
 use crate::config::{self, Role};
@@ -26,6 +27,16 @@ pub(super) struct Roster {
     pub(super) metrics: Arc<Metrics>,
     pub(super) nodes: HashMap<NodeKey, Watched>,
     pub(super) ejectors: HashMap<String, Ejector>,
+    pub(super) drains: Drains,
+}
+
+/// What a snapshot leaves to do.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// Nodes that are in it no more.
+    pub(super) gone: Vec<Arc<Node>>,
+    /// Nodes that served and are disabled by it.
+    pub(super) disabled: Vec<Arc<Node>>,
 }
 
 /// One node under watch.
@@ -86,26 +97,33 @@ pub(super) fn now() -> Duration {
 
 impl Roster {
     pub(super) fn new(metrics: Arc<Metrics>) -> Roster {
-        Roster { metrics, nodes: HashMap::new(), ejectors: HashMap::new() }
+        Roster {
+            metrics,
+            nodes: HashMap::new(),
+            ejectors: HashMap::new(),
+            drains: Drains::default(),
+        }
     }
 
-    /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them, and
-    /// those that are gone are returned.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Vec<Arc<Node>> {
+    /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Followed {
         let keys: HashSet<&NodeKey> = snapshot.keys().collect();
         let gone: Vec<NodeKey> =
             self.nodes.keys().filter(|key| !keys.contains(key)).cloned().collect();
         let gone = gone.iter().filter_map(|key| self.nodes.remove(key)).map(|w| w.node).collect();
+        let mut followed = Followed { gone, disabled: Vec::new() };
         for upstream in &snapshot.upstreams {
             self.follow_outliers(upstream);
             for member in &upstream.nodes {
-                self.follow_node(upstream, member);
+                if self.follow_node(upstream, member) {
+                    followed.disabled.push(member.node.clone());
+                }
             }
         }
         let names: HashSet<&str> =
             snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
         self.ejectors.retain(|name, _| names.contains(name.as_str()));
-        gone
+        followed
     }
 
     fn follow_outliers(&mut self, upstream: &Upstream) {
@@ -121,24 +139,38 @@ impl Roster {
         ejector.retain(|label| labels.contains(label));
     }
 
-    fn follow_node(&mut self, upstream: &Upstream, member: &Member) {
+    /// True for a node that served until now and is disabled.
+    fn follow_node(&mut self, upstream: &Upstream, member: &Member) -> bool {
+        let served = self.nodes.contains_key(&member.node.key)
+            && member.node.operator() == OperatorState::Ready;
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let new = || Watched::new(member, now() + START_GAP * count);
         let watched = self.nodes.entry(member.node.key.clone()).or_insert_with(new);
         watched.role = member.role;
         watched.backup = member.backup;
         watched.follow_check(upstream);
-        watched.follow_operator(&upstream.settings);
+        watched.follow_operator(&upstream.settings, self.drains.of(&member.node).is_some());
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
         if let Some((_, reason)) = unresolved {
             watched.node.set_health(HealthState::Down);
             watched.cause = format!("its name does not resolve: {reason}");
         }
         let label = if unresolved.is_some() { "unresolved" } else { "config" };
-        self.note(&member.node.key, label, "configured");
+        match member.node.operator() {
+            OperatorState::Draining => self.note_operator(&member.node.key),
+            _ => self.note(&member.node.key, label, "configured"),
+        }
         if let Some(watched) = self.nodes.get(&member.node.key) {
             watched.publish(&self.metrics);
         }
+        served && member.node.operator() == OperatorState::Disabled
+    }
+
+    /// Notes that a node is drained, and by whom.
+    pub(super) fn note_operator(&mut self, key: &NodeKey) {
+        let Some(watched) = self.nodes.get(key) else { return };
+        let cause = self.drains.of(&watched.node).map(Drained::cause).unwrap_or_default();
+        self.note(key, "operator", &cause);
     }
 
     /// Asks for a probe now.
@@ -228,14 +260,16 @@ impl Watched {
         checker.reconfigure(check.rise, check.fall, check.interval);
     }
 
-    fn follow_operator(&mut self, settings: &config::Upstream) {
+    /// The configuration's word comes before the operator's, which holds again when that is taken back.
+    fn follow_operator(&mut self, settings: &config::Upstream, drained: bool) {
         let node = settings.nodes.iter().find(|node| node.name == self.node.key.name);
         let disabled = node.is_some_and(|node| node.disabled);
         let was = self.node.operator();
-        let state = match (disabled, was) {
+        let state = match (disabled, drained) {
             (true, _) => OperatorState::Disabled,
+            (false, true) => OperatorState::Draining,
             // Also a node that had left and is back.
-            (false, _) => OperatorState::Ready,
+            (false, false) => OperatorState::Ready,
         };
         if state != was {
             self.node.set_operator(state);

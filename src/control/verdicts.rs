@@ -19,7 +19,7 @@ use crate::upstream::{Node, NodeKey};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// Why states change, as labels; with the labels of verdicts this is the whole list.
-const CAUSES: [&str; 11] = [
+const CAUSES: [&str; 12] = [
     "good",
     "timeout",
     "refused",
@@ -31,6 +31,7 @@ const CAUSES: [&str; 11] = [
     "probation",
     "config",
     "unresolved",
+    "operator",
 ];
 
 impl Roster {
