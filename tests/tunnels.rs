@@ -12,7 +12,7 @@ use std::time::Duration;
 use cobalance::health::OperatorState;
 use cobalance::telemetry::metrics::ClosedBy;
 use parking_lot::Mutex;
-use support::origin::{Origin, read_head};
+use support::origin::{Origin, gate, read_head};
 use support::{Answer, Proxy, config, until};
 
 const HANDSHAKE: &str = "GET /ws?__appName=x HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
@@ -267,6 +267,56 @@ fn a_stream_without_a_pause_is_cut_between_two_frames() {
     let (frames, close) = rest.split_at(rest.len() - 4);
     assert_eq!(close, RESTART);
     assert!(frames.chunks(frame.len()).all(|one| one == frame), "whole frames, and no others");
+}
+
+#[test]
+fn a_handshake_that_ends_after_the_drain_began_is_moved_as_well() {
+    let (open, gate) = gate();
+    let origin = Origin::scripted(move |mut line| {
+        line.request();
+        let _ = gate.lock().recv();
+        line.send(SWITCH.as_bytes());
+        line.wait_closed();
+    });
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut stream = proxy.connect();
+    stream.write_all(HANDSHAKE.as_bytes()).unwrap();
+    until("it is asked", || origin.seen().len() == 1);
+    proxy.drain_node(0, Duration::ZERO);
+    open.send(()).unwrap();
+    assert!(read_head(&mut stream).unwrap().starts_with("HTTP/1.1 101"));
+    assert_eq!(rest(&mut stream), RESTART);
+}
+
+#[test]
+fn an_exchange_that_runs_is_finished_and_its_connection_is_not_kept() {
+    let (open, gate) = gate();
+    let origin = Origin::scripted(move |mut line| {
+        while line.request().is_some() {
+            let _ = gate.lock().recv();
+            line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let node = proxy.node(0);
+    open.send(()).unwrap();
+    assert_eq!(proxy.get("/").text(), "ok");
+    until("the connection is kept", || node.connections() == (1, 0));
+    let mut stream = proxy.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    until("it is asked", || origin.seen().len() == 2);
+    proxy.drain_node(0, Duration::ZERO);
+    assert_eq!(node.in_flight(), 1);
+    open.send(()).unwrap();
+    assert_eq!(Answer::read(&mut stream).expect("it is finished").text(), "ok");
+    until("nothing is left", || node.in_flight() == 0 && node.connections() == (0, 0));
+    assert_eq!(proxy.get("/").status, 503);
+    node.set_operator(OperatorState::Ready);
+    open.send(()).unwrap();
+    assert_eq!(proxy.get("/").text(), "ok");
+    until("the connection is kept", || node.connections() == (1, 0));
+    proxy.drain_node(0, Duration::ZERO);
+    assert_eq!(node.connections(), (0, 0), "idle ones are closed at once");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -14,15 +14,20 @@ use tokio::task::JoinHandle;
 use super::core::{Core, Event};
 use super::drains::{self, Drains, is_called};
 use super::reload::followed;
-use crate::config::{self, Config, Role};
+use super::roster::now;
+use crate::config::{self, Config, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
-use crate::health::{OperatorState, Shown};
+use crate::health::{Checker, HealthState, OperatorState, Shown};
 use crate::listener::Command;
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::upstream::Node;
 
 /// More names in an error help nobody.
 const MOST_NAMES: usize = 40;
+/// A node that is up answers its first probe within milliseconds.
+const CHECKED_WITHIN: Duration = Duration::from_secs(2);
+/// While somebody waits for that.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The subject of warnings about the state file.
 const STATE_FILE: &str = "state_file";
 
@@ -131,9 +136,12 @@ impl Core {
             (Err(error), _) | (_, Err(error)) => return drop(reply.send(Err(error))),
         };
         let nodes: Vec<_> = found.iter().map(|(_, member)| member.node.clone()).collect();
-        let saving = self.save();
+        let (saving, verb) = (self.save(), order.verb);
         tokio::spawn(async move {
             followed(waiting).await;
+            if verb == Verb::Ready {
+                nodes_checked(&nodes).await;
+            }
             let survives_restart = match saving {
                 Some(saving) => saving.await.unwrap_or(false),
                 None => false,
@@ -178,19 +186,30 @@ impl Core {
         snapshot: &Snapshot,
         order: &Order,
     ) -> Vec<oneshot::Receiver<()>> {
-        for (_, member) in found {
+        for (upstream, member) in found {
             let node = &member.node;
             let all = snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
             self.roster.drains.remove(node, all.map(|member| &*member.node));
             if node.operator() == OperatorState::Draining {
+                self.check_anew(node, upstream.settings.health_check.as_ref());
                 node.set_operator(OperatorState::Ready);
                 let cause = format!("made ready by the operator, from {}", order.from);
                 self.roster.note(&node.key, "operator", &cause);
-                // What was found while it was drained may be of the process before.
                 self.roster.kick(&node.key, &self.inner.events);
             }
         }
         Vec::new()
+    }
+
+    /// Forgets what probes have found: that may be of the process before a restart, and a node that is
+    /// taken for up would let the next one be drained too early. One good probe is enough.
+    fn check_anew(&mut self, node: &Node, check: Option<&HealthCheck>) {
+        let watched = self.roster.nodes.get_mut(&node.key);
+        if let (Some(watched), Some(check), Some(_)) = (watched, check, node.address()) {
+            watched.checker = Some(Checker::new(check.rise, check.fall, check.interval, now()));
+            node.set_fail_open(false);
+            node.set_health(HealthState::Unchecked);
+        }
     }
 
     /// Tells the data threads to end what a node has but for its exchanges. Returns what they answer when
@@ -257,6 +276,16 @@ impl Core {
             *newest = asked;
             saved.is_ok()
         }))
+    }
+}
+
+/// Returns when these nodes have been probed, so that the answer can say what was found; a node that does
+/// not answer is not waited for long.
+async fn nodes_checked(nodes: &[Arc<Node>]) {
+    let begun = Instant::now();
+    let unchecked = |node: &Arc<Node>| node.shown() == Shown::Unchecked;
+    while nodes.iter().any(unchecked) && begun.elapsed() < CHECKED_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -92,9 +92,10 @@ async fn a_drained_node_is_out_on_all_threads_when_the_answer_comes() {
     // Again: nothing changes, unless there is another window.
     assert_eq!(rig.drain(NODES[0]).await.unwrap(), ordered);
     assert_eq!((rig.told().len(), rig.counted(NODES[0], "draining")), (2, 1));
-    let window = Some(Duration::from_secs(5));
-    rig.order(Order { window, ..to(Verb::Drain, NODES[0]) }).await.unwrap();
-    assert_eq!(rig.told()[2..], [(each.0.clone(), window.unwrap()), (each.0, window.unwrap())]);
+    let window = Duration::from_secs(5);
+    let sooner = Order { window: Some(window), ..to(Verb::Drain, NODES[0]) };
+    rig.order(sooner).await.unwrap();
+    assert_eq!(rig.told()[2..], [(each.0.clone(), window), (each.0, window)]);
     let ordered = rig.order(to(Verb::Ready, NODES[0])).await.unwrap();
     assert_eq!(ordered.nodes[0].state, "up");
     assert!(rig.live(NODES[0]).eligible(false));
@@ -127,8 +128,32 @@ async fn a_node_that_does_not_serve_may_go_whoever_is_left() {
     rig.drain(NODES[0]).await.unwrap();
     assert!(matches!(rig.drain(&up).await, Err(OrderError::Last { .. })));
     rig.order(to(Verb::Ready, NODES[0])).await.unwrap();
-    assert_eq!(rig.node(NODES[0]).await.state, "down", "its health still counts");
+    assert!(!rig.live(NODES[0]).eligible(true), "its health still counts");
     assert!(matches!(rig.drain(&up).await, Err(OrderError::Last { .. })));
+}
+
+#[tokio::test]
+async fn a_node_that_is_ready_works_after_one_good_probe_of_its_own() {
+    let (origin, other) = (Origin::start(Behaviour::Ok).await, Origin::start(Behaviour::Ok).await);
+    let (name, other) = (text(origin.address()), text(other.address()));
+    let mut config = config(&[&name, &other]);
+    // What was found before stays until somebody asks for a probe.
+    let check = config.upstreams[0].health_check.as_mut().unwrap();
+    check.interval = Duration::from_secs(3600);
+    let rig = Rig::flags(config);
+    rig.until_state(&name, "up").await;
+    rig.until_state(&other, "up").await;
+    rig.drain(&name).await.unwrap();
+    let asked = origin.asked();
+    rig.order(to(Verb::Ready, &name)).await.unwrap();
+    rig.until_state(&name, "up").await;
+    assert_eq!(origin.asked(), asked + 1);
+    // The process before was up; the one that was started instead is not.
+    rig.drain(&name).await.unwrap();
+    origin.behave(Behaviour::commanding());
+    rig.order(to(Verb::Ready, &name)).await.unwrap();
+    let refused = rig.drain(&other).await;
+    assert!(matches!(refused, Err(OrderError::Last { .. })), "{refused:?}");
 }
 
 #[tokio::test]
