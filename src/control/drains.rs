@@ -107,11 +107,6 @@ impl Drains {
         gone
     }
 
-    /// Whether no node is drained.
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
     /// The file's text.
     pub(super) fn render(&self) -> String {
         let drained = &self.all;
@@ -220,7 +215,7 @@ mod tests {
         drains.remove(&one, [&*one, &*two].into_iter());
         assert!(drains.of(&one).is_none() && drains.of(&two).is_some());
         drains.remove(&two, [&*one, &*two].into_iter());
-        assert!(drains.is_empty());
+        assert_eq!(drains, Drains::default());
     }
 
     #[test]

@@ -252,8 +252,9 @@ impl Core {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");
         }
-        if !gone.is_empty() || (moved && !self.roster.drains.is_empty()) {
-            // What comes of it is a warning, or none.
+        if !gone.is_empty() || moved {
+            // What comes of it is a warning, or none. Also nothing is written: the new place may hold what
+            // was drained long ago.
             drop(self.save());
         }
     }

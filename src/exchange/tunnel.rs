@@ -390,6 +390,9 @@ impl Running {
             0 => (ClosedBy::Idle, frames::GOING_AWAY),
             code => (ClosedBy::Drain, code),
         };
+        // Whatever else is asked of it from now on, it is on its way already.
+        handle.close_code.set(code);
+        handle.close_at_ns.set(0);
         let mask = thread.rng.borrow_mut().u32(..);
         self.closing = Some(by);
         self.down.farewell = Farewell::Due(Box::new(frames::close(code)));

@@ -258,6 +258,15 @@ async fn a_reload_that_names_a_state_file_keeps_what_is_drained_already() {
     file.reload(&rig, TWO).await;
     let kept = || async { fs::read_to_string(file.state()).ok() };
     assert!(until("it is written", kept).await.contains(NODES[0]));
+    // A place that was in use before holds what was true then.
+    let now = file.state().with_file_name("other.json");
+    fs::copy(file.state(), &now).unwrap();
+    rig.order(to(Verb::Ready, NODES[0])).await.unwrap();
+    file.server = "state_file = \"DIR/other.json\"";
+    file.reload(&rig, TWO).await;
+    let replaced =
+        || async { (!fs::read_to_string(&now).unwrap().contains(NODES[0])).then_some(()) };
+    until("it is replaced", replaced).await;
 }
 
 #[tokio::test]
