@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use cobalance::balance::{Balancer, Load};
 use cobalance::config::{self, Balance, HostMatch, PathMatch, Route, Source};
@@ -9,6 +10,9 @@ use cobalance::headers::forwarded::Forwarding;
 use cobalance::headers::{self, ForNode};
 use cobalance::http1::request::RequestHead;
 use cobalance::route::Router;
+use cobalance::snapshot::{self, Parts, Resolved, Snapshot};
+use cobalance::telemetry::metrics::Metrics;
+use cobalance::upstream::Registry;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 fn routing(c: &mut Criterion) {
@@ -105,6 +109,32 @@ fn configuring(c: &mut Criterion) {
     });
     let (config, _) = config::load(&source, &|_| None).map_err(|_| ()).unwrap();
     group.bench_function("route table of 10,000", |b| b.iter(|| Router::new(&config.routes)));
+    // As a reload does it: nodes, routes and their metrics are known already.
+    let config = Arc::new(config);
+    let mut registry = Registry::new(2, Metrics::new());
+    let mut compile = |previous: Option<&Snapshot>| {
+        let parts = Parts {
+            resolved: &Resolved::new(),
+            registry: &mut registry,
+            previous,
+            access_log: None,
+        };
+        snapshot::compile(config.clone(), parts)
+    };
+    let previous = compile(None);
+    group.bench_function("compile 10,000 routes anew", |b| b.iter(|| compile(Some(&previous))));
+    group.bench_function("compile 10,000 routes at the start", |b| {
+        b.iter(|| {
+            let mut registry = Registry::new(2, Metrics::new());
+            let parts = Parts {
+                resolved: &Resolved::new(),
+                registry: &mut registry,
+                previous: None,
+                access_log: None,
+            };
+            snapshot::compile(config.clone(), parts)
+        });
+    });
 }
 
 criterion_group!(benches, routing, picking, heads, configuring);

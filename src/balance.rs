@@ -10,6 +10,7 @@ use crate::config::Balance;
 mod credit;
 pub mod ewma;
 pub mod silence;
+pub mod slow_start;
 pub mod sticky;
 
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod simulation;
 mod tests;
 
 use credit::Credits;
+use slow_start::WHOLE;
 
 /// Nodes that `least_load` compares. Three of many is close to the best of all, and the randomness
 /// keeps several balancers from running to the same node at once.
@@ -59,8 +61,10 @@ const SUSPECT_RATIO: u64 = 10;
 /// What a node carries at the moment of a pick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Its share, 1 to 1000 (or less while it starts slowly; 0 counts as 1).
+    /// Its share, 1 to 1000 (0 counts as 1).
     pub weight: u32,
+    /// What slow start holds back of that, in thousandths ([`slow_start::held_back`]).
+    pub held_back: u32,
     /// Exchanges at the node, without those that linger and without tunnels.
     pub in_flight: u32,
     /// Exchanges that have waited very long for a head while their node answers others
@@ -74,8 +78,15 @@ pub struct Load {
 }
 
 impl Load {
-    fn weight(&self) -> u32 {
-        self.weight.max(1)
+    /// Its share in thousandths: whole numbers for credits and draws, always of the same scale, so that
+    /// credits mean the same before, during and after a slow start.
+    fn thousandths(&self) -> u32 {
+        self.weight.max(1).saturating_mul(WHOLE.saturating_sub(self.held_back).max(1))
+    }
+
+    /// The same as a number of units of weight.
+    fn weight(&self) -> f64 {
+        f64::from(self.thousandths()) / f64::from(WHOLE)
     }
 
     /// The same node with one more request.
@@ -113,6 +124,8 @@ pub struct Balancer {
     identities: Vec<u64>,
     requests: Credits,
     tunnels: Credits,
+    /// Whose turn a tunnel is while a node starts slowly.
+    turns: Credits,
     /// Weights of the eligible nodes of one pick, kept so that a pick allocates nothing.
     weights: Vec<u32>,
 }
@@ -131,6 +144,7 @@ impl Balancer {
             identities,
             requests: Credits::new(nodes),
             tunnels: Credits::new(nodes),
+            turns: Credits::new(nodes),
             weights: Vec::with_capacity(nodes),
         }
     }
@@ -152,7 +166,7 @@ impl Balancer {
         match (self.algorithm, key) {
             (Balance::LeastLoad, _) => self.least_load(eligible, load, rng),
             (Balance::RoundRobin, _) => {
-                self.requests.pick(eligible, |i| load(i).weight(), |_| true)
+                self.requests.pick(eligible, |i| load(i).thousandths(), |_| true)
             }
             (Balance::LeastRequests, _) => self.least_requests(eligible, load),
             (Balance::Hash, Some(key)) => self.hash(eligible, load, key),
@@ -163,6 +177,9 @@ impl Balancer {
     /// Picks a node for a tunnel: fewest tunnels per weight, ties by smooth weighted round robin,
     /// whatever the algorithm for requests. A node that is silent or failing (a second and ten times
     /// slower than the best) is passed over: a storm of tunnels would otherwise wait there.
+    ///
+    /// A node that starts slowly has the fewest, and would get all; so it gets one only in its turn, by
+    /// its share of the weights.
     pub fn pick_tunnel(
         &mut self,
         eligible: &[usize],
@@ -170,13 +187,19 @@ impl Balancer {
     ) -> Option<usize> {
         let best = eligible.iter().map(|&i| load(i).latency_ns).min()?;
         let limit = SUSPECT_NS.max(best.saturating_mul(SUSPECT_RATIO));
+        let may_come = |i: usize| load(i).latency_ns <= limit;
+        let starts = |i: usize| load(i).held_back > 0;
+        let turn = match eligible.iter().any(|&i| starts(i)) {
+            true => self.turns.pick(eligible, |i| load(i).thousandths(), may_come),
+            false => None,
+        };
         let tunnels = |i: usize| {
-            let load = load(i);
-            let suspect = load.latency_ns > limit;
-            if suspect { f64::INFINITY } else { per_weight(load.tunnels, load.weight()) }
+            let waits = turn.is_some_and(|turn| starts(i) && i != turn);
+            let open = may_come(i) && !waits;
+            if open { per_weight(load(i).tunnels, load(i).weight()) } else { f64::INFINITY }
         };
         let fewest = least(eligible.iter().map(|&i| tunnels(i)));
-        self.tunnels.pick(eligible, |i| load(i).weight(), |i| tunnels(i) <= fewest)
+        self.tunnels.pick(eligible, |i| load(i).thousandths(), |i| tunnels(i) <= fewest)
     }
 
     fn least_load(
@@ -192,7 +215,7 @@ impl Balancer {
         let next = least(candidates.iter().map(|c| c.1.plus_one().score(floor)));
         let limit = (best * TIE_BAND).max(next * NEXT_BAND);
         let tied = |i: usize| candidates.iter().any(|c| c.0 == i && c.1.score(floor) <= limit);
-        self.requests.pick(eligible, |i| load(i).weight(), tied)
+        self.requests.pick(eligible, |i| load(i).thousandths(), tied)
     }
 
     fn least_requests(
@@ -201,7 +224,7 @@ impl Balancer {
         load: impl Fn(usize) -> Load,
     ) -> Option<usize> {
         let next = least(eligible.iter().map(|&i| load(i).plus_one().requests()));
-        self.requests.pick(eligible, |i| load(i).weight(), |i| load(i).requests() < next)
+        self.requests.pick(eligible, |i| load(i).thousandths(), |i| load(i).requests() < next)
     }
 
     fn random_two(
@@ -216,23 +239,23 @@ impl Balancer {
         let pair = [eligible[first], eligible[second]];
         let next = least(pair.iter().map(|&i| load(i).plus_one().requests()));
         let tied = |i: usize| pair.contains(&i) && load(i).requests() < next;
-        self.requests.pick(eligible, |i| load(i).weight(), tied)
+        self.requests.pick(eligible, |i| load(i).thousandths(), tied)
     }
 
     /// Rendezvous hashing: each node draws a number from the key and its identity, scaled by its
     /// weight so that shares follow weights, and the largest wins. A node that leaves moves only its
-    /// own keys. A node at its bound is passed over, which spreads a hot key.
+    /// own keys, and one that starts slowly takes them back one after the other: no other key moves. A
+    /// node at its bound is passed over, which spreads a hot key.
     fn hash(&self, eligible: &[usize], load: impl Fn(usize) -> Load, key: u64) -> Option<usize> {
-        let (mut requests, mut weights) = (1_u64, 0_u64);
+        let (mut requests, mut weights) = (1_u64, 0.0);
         for load in eligible.iter().map(|&i| load(i)) {
             requests += u64::from(load.in_flight);
-            weights += u64::from(load.weight());
+            weights += load.weight();
         }
-        let per_weight = requests as f64 / weights as f64 * self.hash_balance_factor.max(1.0);
-        let has_room = |load: Load| {
-            f64::from(load.in_flight) + 1.0 <= (per_weight * f64::from(load.weight())).ceil()
-        };
-        let draw = |i: usize| f64::from(load(i).weight()) / -uniform(key, self.identities[i]).ln();
+        let per_weight = requests as f64 / weights * self.hash_balance_factor.max(1.0);
+        let has_room =
+            |load: Load| f64::from(load.in_flight) + 1.0 <= (per_weight * load.weight()).ceil();
+        let draw = |i: usize| load(i).weight() / -uniform(key, self.identities[i]).ln();
         // The bounds add up to more than what is in flight, so one node has room (rounding aside).
         let with_room = eligible.iter().copied().filter(|&i| has_room(load(i)));
         with_room
@@ -263,7 +286,7 @@ impl Balancer {
 
     fn weigh(&mut self, eligible: &[usize], load: &impl Fn(usize) -> Load) {
         self.weights.clear();
-        self.weights.extend(eligible.iter().map(|&i| load(i).weight()));
+        self.weights.extend(eligible.iter().map(|&i| load(i).thousandths()));
     }
 
     /// Draws a position by weight and takes its weight away, so that it is not drawn again.
@@ -287,8 +310,8 @@ fn least(values: impl Iterator<Item = f64>) -> f64 {
     values.fold(f64::INFINITY, f64::min)
 }
 
-fn per_weight(count: u32, weight: u32) -> f64 {
-    f64::from(count) / f64::from(weight)
+fn per_weight(count: u32, weight: f64) -> f64 {
+    f64::from(count) / weight
 }
 
 /// The latency below which candidates are equal: see the constants it is made of. A node whose latency

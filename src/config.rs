@@ -217,6 +217,8 @@ pub struct Upstream {
     pub nodes: Vec<Node>,
     /// Active checks; `None` is off.
     pub health_check: Option<HealthCheck>,
+    /// From a node's return to its whole weight; zero is at once.
+    pub slow_start: Duration,
     /// Ejection by live traffic.
     pub outlier_detection: OutlierDetection,
     /// Stickiness; `None` is off.
@@ -279,6 +281,9 @@ pub struct OutlierDetection {
     pub enabled: bool,
     /// Failures in a row, within 10 s, until a node is ejected.
     pub consecutive_failures: u32,
+    /// Share of its requests within 10 s that fail at a node which is ejected, if that is four times the
+    /// others' median (0.5); 0 is off.
+    pub error_ratio: f64,
     /// The first ejection; later ones are multiples.
     pub ejection_time: Duration,
     /// Share of the primary nodes that may be ejected at once (0.5).

@@ -64,7 +64,8 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
             Some(head) => head,
             None => return,
         };
-        match connection.exchange(head, &mut unread).await {
+        // In a box of its own: a connection that waits for its next request keeps none of an exchange's state.
+        match Box::pin(connection.exchange(head, &mut unread)).await {
             Next::KeepAlive => {}
             // With more requests behind it, closing at once would reset the answer away.
             Next::Close if !unread.get().is_empty() => return connection.linger().await,
@@ -145,7 +146,7 @@ impl Connection {
             Ok(Ok(Err(violation))) => request_cause(violation),
             Err(_) => Cause::HeadTimeout,
         };
-        self.refuse(cause, at_ns).await;
+        Box::pin(self.refuse(cause, at_ns)).await;
         None
     }
 

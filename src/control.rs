@@ -18,15 +18,18 @@ use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
+mod compare;
 mod core;
 mod drains;
 mod file;
+mod lag;
 pub mod operator;
 mod probe;
 mod reload;
 mod resolve;
 mod roster;
 mod show;
+mod slow_start;
 mod sockets;
 pub mod status;
 mod verdicts;

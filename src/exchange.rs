@@ -27,6 +27,7 @@ pub mod attempt;
 pub mod client;
 pub mod pick;
 pub mod record;
+mod rescue;
 pub mod respond;
 pub mod thread;
 pub mod tunnel;
@@ -93,7 +94,8 @@ pub async fn exchange(
         };
         match exchange.serve(unread).await {
             Ok(next) => next,
-            Err(cause) => exchange.fail(cause).await,
+            // What is rare is boxed: every exchange would have to hold room for it.
+            Err(cause) => Box::pin(exchange.fail(cause)).await,
         }
     };
     drop(counted);
@@ -129,6 +131,8 @@ struct Plan<'a> {
     repeats: u32,
     /// The free repeat of a request that was lost on a kept connection was used.
     race_lost: bool,
+    /// It was moved away from a node that fell silent.
+    rescued: bool,
 }
 
 /// How an attempt ended.
@@ -235,6 +239,7 @@ impl<'a> Exchange<'a> {
                 || nocobase::feeds_latency(method, target, &settings.api_path),
             repeats: 0,
             race_lost: false,
+            rescued: false,
         }
     }
 
@@ -338,7 +343,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Design: unsent, any request. Sent and no byte of a head back, what is safe to repeat, within
-    /// `retries` and the budget; once for free when a kept connection was closed at the moment of reuse.
+    /// `retries` and the budget, and once if its node fell silent (`may_rescue`); once for free when a kept connection was closed at the moment of reuse.
     fn may_repeat(
         &self,
         failure: &Failure,
@@ -347,6 +352,10 @@ impl<'a> Exchange<'a> {
     ) -> Option<RetryReason> {
         if self.begun || !upload.is_replayable() || failure.cause.side() != Side::Node {
             return None;
+        }
+        if failure.rescue {
+            plan.rescued = true;
+            return Some(RetryReason::Rescue);
         }
         let terminated = failure.cause == Cause::ConnectionTerminated;
         let unsent = failure.sent == 0;
@@ -422,6 +431,8 @@ struct Failure {
     /// Bytes of the request that a node may have seen.
     sent: u64,
     reused: bool,
+    /// Given up because its node fell silent; the budget has paid for it.
+    rescue: bool,
 }
 
 /// Counts a retry, and takes it from the budget if something had been sent. False: the budget is spent.

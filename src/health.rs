@@ -4,6 +4,7 @@
 //! change; what people see is the first that holds of a fixed order ([`Shown`]).
 
 mod checker;
+pub mod lag;
 pub mod outlier;
 mod verdict;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -119,6 +119,18 @@ impl Socket {
             (Socket::Tcp(stream), [one]) => stream.try_write(one),
             (Socket::Tcp(stream), many) => stream.try_write_vectored(many),
             (Socket::Unix(stream), many) => stream.try_write_vectored(many),
+        }
+    }
+
+    /// Writes what fits now and lets the kernel keep it, so that it leaves together with the end of our
+    /// direction: [`Socket::shutdown_write`] must follow at once.
+    pub fn try_write_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(Interest::WRITABLE, || {
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                Ok(rustix::net::send(stream, bytes, flags)?)
+            }),
+            Socket::Unix(_) => self.try_write(&[IoSlice::new(bytes)]),
         }
     }
 

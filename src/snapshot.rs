@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
+use crate::balance::slow_start;
+use crate::clock;
 use crate::config::{self, Config, Role};
 use crate::limit::pace::Pace;
 use crate::route::Router;
@@ -197,6 +199,29 @@ fn member(settings: &config::Node, node: Arc<Node>) -> Member {
         backup: settings.backup,
         role: settings.role,
         max_requests: settings.max_requests,
+    }
+}
+
+impl Upstream {
+    /// The weights in force at `now_ns`, in the order of the nodes: less than configured while a node
+    /// starts slowly beside others.
+    pub fn weights(&self, now_ns: u64) -> Vec<f64> {
+        let window = clock::nanos(self.settings.slow_start);
+        let share = |member: &Member| match member.node.shown().is_eligible() {
+            true => slow_start::share(member.node.slow_since_ns(), now_ns, window),
+            false => 0,
+        };
+        let serves = |other: &&Member| other.role == Role::Serve;
+        let in_force = |member: &Member| {
+            let tier = self.nodes.iter().filter(serves).filter(|o| o.backup == member.backup);
+            let held_back = match share(member) {
+                0 => 0,
+                own => slow_start::held_back(own, tier.map(share).max().unwrap_or(own)),
+            };
+            f64::from(member.weight) * f64::from(slow_start::WHOLE - held_back)
+                / f64::from(slow_start::WHOLE)
+        };
+        self.nodes.iter().map(in_force).collect()
     }
 }
 

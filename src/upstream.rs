@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
@@ -50,6 +50,8 @@ pub struct Shared {
     budget_share: f64,
     /// Median of the nodes' latencies in nanoseconds, renewed by control; 0 while none is known.
     pub median_latency_ns: AtomicU64,
+    /// Whether any of its nodes starts slowly, so that a pick need not ask each of them.
+    pub slow_starts: AtomicBool,
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -96,6 +98,7 @@ impl Registry {
                 budget: RetryBudget::new(budget_share),
                 budget_share,
                 median_latency_ns: AtomicU64::new(0),
+                slow_starts: AtomicBool::new(false),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

@@ -5,12 +5,18 @@ mod support;
 
 #[path = "health/ejection.rs"]
 mod ejection;
+#[path = "health/lag.rs"]
+mod lag;
 #[path = "health/log.rs"]
 mod log;
 #[path = "health/probes.rs"]
 mod probes;
+#[path = "health/rescue.rs"]
+mod rescue;
 #[path = "health/silence.rs"]
 mod silence;
+#[path = "health/slow_start.rs"]
+mod slow_start;
 #[path = "health/strangers.rs"]
 mod strangers;
 

@@ -1,63 +1,130 @@
-"""What is sent, by wrk, and what one measurement of it gives."""
+"""The workloads, and what one measurement of one gives."""
 
 import json
-import subprocess
 import os
+import subprocess
 from collections import namedtuple
 
-from . import processes
+from . import processes, websocket
 
-Workload = namedtuple("Workload", "name title connections path script")
+# `send` is one of the functions below; `logged` means an instance that writes an access log.
+Workload = namedtuple("Workload", "name title send connections path script logged", defaults=("", "", False))
+# What all measurements share; `rate` is half of what nginx reached before the first round.
+Rig = namedtuple("Rig", "wrk directory proxy_core load_cores seconds rate")
+# Times a request in µs; `foreign` is the share of what the cores did that was none of ours; `lost`
+# counts access log lines.
+Sample = namedtuple("Sample", "user system rate p50 p99 p999 resident errors foreign lost")
 
+LIST = "/api/posts:list"
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 4096)\nwrk.headers["Content-Type"] = "application/json"'
 CLOSE = 'wrk.headers["Connection"] = "close"'
+# Exponential pauses make arrivals that hardly depend on how fast answers come; wrk knows whole
+# milliseconds. The first of each connection is longer: accepting them all is not what is timed.
+OPENING = 0.3
+PAUSE = f"""
+local opened = 0
+function delay()
+  local pause = -math.log(1 - math.random()) * MEAN + 0.5
+  opened = opened + 1
+  if opened <= CONNECTIONS then pause = pause + {OPENING * 1000:.0f} end
+  return math.floor(pause)
+end
+"""
 TELL = """
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    '\\nRESULT {"requests":%d,"microseconds":%d,"bytes":%d,"p50":%d,"p99":%d,"errors":%d}\\n',
-    summary.requests, summary.duration, summary.bytes, latency:percentile(50), latency:percentile(99),
-    e.connect + e.read + e.write + e.status + e.timeout))
+    '\\nRESULT {"requests":%d,"seconds":%f,"p50":%d,"p99":%d,"p999":%d,"errors":%d}\\n',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
+    latency:percentile(99.9), e.connect + e.read + e.write + e.status + e.timeout))
 end
 """
 
-WORKLOADS = [
-    Workload("get-1", "GET 1 KiB, 1 connection", 1, "/api/posts:list", ""),
-    Workload("get-64", "GET 1 KiB, 64 connections", 64, "/api/posts:list", ""),
-    Workload("get-512", "GET 1 KiB, 512 connections", 512, "/api/posts:list", ""),
-    Workload("connect", "GET 1 KiB, a connection each", 64, "/api/posts:list", CLOSE),
-    Workload("post-4k", "POST 4 KiB, 64 connections", 64, "/api/posts:create", POST),
-    Workload("large", "GET 1 MiB, 16 connections", 16, "/large", ""),
-]
 
-Sample = namedtuple("Sample", "user system rate p50 p99 resident errors foreign")
-
-
-def measure(wrk, workload, server, seconds, directory, load_cores, proxy_core):
-    """
-    One run of wrk against `server`. Times are microseconds of the proxy's CPU for each request;
-    `foreign` is the share of what the proxy's core did meanwhile that was not the proxy.
-    """
-    script = directory / f"{workload.name}.lua"
-    script.write_text(workload.script + TELL)
+def run_wrk(rig, workload, port, script=None):
+    """As many requests as there are answers."""
+    path = rig.directory / f"{workload.name}.lua"
+    path.write_text((script or workload.script) + TELL)
     command = [
-        wrk, "-t1", f"-c{workload.connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script),
-        f"http://127.0.0.1:{server.port}{workload.path}",
+        rig.wrk, "-t1", f"-c{workload.connections}", f"-d{rig.seconds}s", "--timeout", "10s", "-s", str(path),
+        f"http://127.0.0.1:{port}{workload.path}",
     ]
-    user, system = processes.cpu_seconds(server.child.pid)
-    busy = processes.core_busy(proxy_core)
     told = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=seconds + 60,
-        preexec_fn=lambda: os.sched_setaffinity(0, load_cores),
+        command, capture_output=True, text=True, check=True, timeout=rig.seconds + 60,
+        preexec_fn=lambda: os.sched_setaffinity(0, rig.load_cores),
     ).stdout
-    busy = processes.core_busy(proxy_core) - busy
-    after = processes.cpu_seconds(server.child.pid)
-    user, system = after[0] - user, after[1] - system
-    result = json.loads(told[told.rindex("RESULT ") + len("RESULT "):])
+    return json.loads(told[told.rindex("RESULT ") + len("RESULT "):])
+
+
+def run_paced(rig, workload, port):
+    """At the rate of `rig`: each connection pauses between an answer and its next request."""
+    # The answer and the wait for the next whole millisecond take one more.
+    mean = workload.connections / rig.rate * 1000 - 1
+    script = PAUSE.replace("MEAN", f"{mean:.3f}").replace("CONNECTIONS", str(workload.connections))
+    result = run_wrk(rig, workload, port, script)
+    return {**result, "seconds": result["seconds"] - OPENING}
+
+
+def run_echo(rig, workload, port):
+    """WebSocket messages there and back."""
+    times = sorted(websocket.echo(port, workload.connections, rig.seconds))
+    at = {name: times[int(share * (len(times) - 1))] * 1e6 for name, share in SHARES.items()}
+    return {"requests": len(times), "seconds": rig.seconds, "errors": 0, **at}
+
+
+SHARES = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+
+WORKLOADS = [
+    Workload("get-1", "GET 1 KiB, 1 connection", run_wrk, 1, LIST),
+    Workload("get-64", "GET 1 KiB, 64 connections", run_wrk, 64, LIST),
+    Workload("get-512", "GET 1 KiB, 512 connections", run_wrk, 512, LIST),
+    Workload("logged", "GET 1 KiB, 64 connections, access log", run_wrk, 64, LIST, logged=True),
+    Workload("connect", "GET 1 KiB, a connection each", run_wrk, 64, LIST, CLOSE),
+    Workload("post-4k", "POST 4 KiB, 64 connections", run_wrk, 64, "/api/posts:create", POST),
+    Workload("get-64k", "GET 64 KiB, 64 connections", run_wrk, 64, "/medium"),
+    Workload("get-1m", "GET 1 MiB, 16 connections", run_wrk, 16, "/large"),
+    Workload("half", "GET 1 KiB at half of nginx's rate", run_paced, 512, LIST),
+    Workload("echo", "WebSocket echo, 64 tunnels", run_echo, 64),
+]
+SATURATING = WORKLOADS[1]
+
+
+def measure(rig, workload, server):
+    """One run of `workload` against `server`."""
+    before = cpu_times(rig, server)
+    result = workload.send(rig, workload, server.port)
+    user, system, ours, busy = (now - then for now, then in zip(cpu_times(rig, server), before))
     requests = max(1, result["requests"])
     return Sample(
-        user=user / requests * 1e6, system=system / requests * 1e6,
-        rate=result["requests"] / result["microseconds"] * 1e6, p50=result["p50"], p99=result["p99"],
-        resident=processes.resident(server.child.pid), errors=result["errors"],
-        foreign=max(0.0, busy - user - system) / max(busy, 1e-9),
+        user=user / requests * 1e6, system=system / requests * 1e6, rate=result["requests"] / result["seconds"],
+        p50=result["p50"], p99=result["p99"], p999=result["p999"],
+        resident=processes.memory(server.child.pid).resident, errors=result["errors"],
+        foreign=max(0.0, busy - ours) / max(busy, 1e-9),
+        lost=lost_lines(server, result["requests"]) if server.log else 0,
     )
+
+
+def cpu_times(rig, server):
+    """Seconds so far: the proxy's user and system time, all of ours, all of the machine's."""
+    user, system = processes.cpu_seconds(server.child.pid)
+    cores = rig.load_cores | {rig.proxy_core}
+    return user, system, sum(processes.cpu_seconds(os.getpid())), processes.busy_seconds(cores)
+
+
+def lost_lines(server, requests):
+    """How many requests have no line in the access log, which is emptied for the next run."""
+    lines = 0
+    try:
+        processes.wait_for("the log", lambda: count_lines(server.log) >= requests, limit=3)
+    except RuntimeError:
+        lines = count_lines(server.log)
+        return requests - lines
+    finally:
+        os.truncate(server.log, 0)
+    return 0
+
+
+def count_lines(path):
+    """Line ends of a file."""
+    with open(path, "rb") as log:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: log.read(1 << 20), b""))

@@ -1,6 +1,7 @@
 """Children on chosen cores, and what the kernel says they used. Linux only."""
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -9,10 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections import namedtuple
 from pathlib import Path
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+DESCRIPTORS = 16384
+
+Memory = namedtuple("Memory", "resident once")
 
 
 class Children:
@@ -22,28 +26,36 @@ class Children:
         self.directory = Path(directory)
         self.started = []
 
-    def start(self, name, command, core):
-        """Starts `command` pinned to the set of cores `core`; its output goes to `<name>.log`."""
-        log = open(self.directory / f"{name}.log", "ab")
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            preexec_fn=lambda: os.sched_setaffinity(0, core),
-        )
-        log.close()
-        self.started.append((name, child))
+    def start(self, name, command, core, environment=None, output=None):
+        """Starts `command` pinned to the set of cores `core`; what it says goes to `<name>.out`."""
+        with open(output or self.directory / f"{name}.out", "ab") as log:
+            child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, **(environment or {})},
+                preexec_fn=lambda: os.sched_setaffinity(0, core),
+            )
+        self.started.append(child)
         return child
 
-    def stop(self):
-        """SIGTERM, because the workers of nginx would outlive a killed master; then SIGKILL."""
-        for _, child in reversed(self.started):
+    def stop(self, *children):
+        """Ends these, or all: SIGTERM, because nginx's workers outlive a killed master; then SIGKILL."""
+        ending = list(children or reversed(self.started))
+        for child in ending:
             if child.poll() is None:
                 child.send_signal(signal.SIGTERM)
-        for _, child in reversed(self.started):
+        for child in ending:
             try:
                 child.wait(timeout=10)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+            self.started.remove(child)
+
+
+def allow_descriptors():
+    """Thousands of connections need as many descriptors; children inherit the limit."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, DESCRIPTORS) if hard > 0 else DESCRIPTORS, hard))
 
 
 def free_ports(count):
@@ -53,6 +65,15 @@ def free_ports(count):
     for holder in holders:
         holder.close()
     return ports
+
+
+def listens(port):
+    """Does something accept connections there?"""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        return True
+    except OSError:
+        return False
 
 
 def answers(url):
@@ -98,24 +119,86 @@ def cpu_seconds(pid):
     return user * TICK, system * TICK
 
 
-def resident(pid):
-    """Resident bytes of `pid` and its descendants; pages that they share count once for each."""
-    total = 0
+def thread_seconds(pid):
+    """`{name: seconds}` that each thread of `pid` has run."""
+    times = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        times[name] = times.get(name, 0) + int((task / "schedstat").read_text().split()[0]) / 1e9
+    return times
+
+
+def memory(pid):
+    """
+    Bytes of `pid` and its descendants: resident as `ps` adds them up, and with each page counted
+    once. Anonymous pages are shared among them only; of files, the largest part stands for all,
+    because other programs here may have mapped the same ones.
+    """
+    resident = anonymous = files = 0
     for member in family(pid):
         try:
-            total += int(Path(f"/proc/{member}/statm").read_text().split()[1]) * PAGE
+            rollup = kib_fields(Path(f"/proc/{member}/smaps_rollup").read_text())
+            status = kib_fields(Path(f"/proc/{member}/status").read_text())
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return total
+        resident += rollup["Rss"]
+        anonymous += rollup["Pss_Anon"] + rollup["Pss_Shmem"]
+        files = max(files, status["RssFile"])
+    return Memory(resident * 1024, (anonymous + files) * 1024)
 
 
-def core_busy(core):
-    """Seconds that a core was not idle, since the machine started, stolen time included."""
+def connections_by_poller(pid, port):
+    """
+    How many connections to `port` each epoll instance of `pid` watches; those with none are left
+    out. Where each thread has its own instance, that is how many connections each has.
+    """
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *rest = line.split()
+        if state == "01" and int(local.rpartition(":")[2], 16) == port:
+            inodes.add(f"socket:[{rest[5]}]")
+    files = {entry.name: os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    sets = set()  # because an instance may have two descriptors
+    for poller in (name for name, target in files.items() if target == "anon_inode:[eventpoll]"):
+        lines = Path(f"/proc/{pid}/fdinfo/{poller}").read_text().splitlines()
+        watched = [line.split()[1] for line in lines if line.startswith("tfd:")]
+        sets.add(frozenset(name for name in watched if files.get(name) in inodes))
+    return [len(watched) for watched in sets if watched]
+
+
+def kib_fields(text):
+    """The lines `Name: number kB`, by name."""
+    lines = (line.split() for line in text.splitlines())
+    return {words[0][:-1]: int(words[1]) for words in lines if len(words) == 3 and words[2] == "kB"}
+
+
+def settled_memory(pid, limit=5.0):
+    """`memory` once it has stayed the same, to 64 KiB, for half a second."""
+    end = time.monotonic() + limit
+    before, now = None, memory(pid)
+    while time.monotonic() < end and (before is None or abs(now.resident - before.resident) > 65536):
+        time.sleep(0.5)
+        before, now = now, memory(pid)
+    return now
+
+
+def busy_seconds(cores):
+    """Seconds that these cores were not idle, since the machine started, stolen time included."""
+    ticks = 0
     for line in Path("/proc/stat").read_text().splitlines():
-        if line.startswith(f"cpu{core} "):
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, line.split()[1:9])
-            return (user + nice + system + irq + softirq + steal) * TICK
-    raise RuntimeError(f"no core {core} in /proc/stat")
+        name, *values = line.split()
+        if name in {f"cpu{core}" for core in cores}:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, values[:8])
+            ticks += user + nice + system + irq + softirq + steal
+    return ticks * TICK
+
+
+def processor():
+    """The processor's name."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return "unknown processor"
 
 
 def program(name, given=None):

@@ -1,8 +1,8 @@
-"""The numbers as Markdown and as a picture."""
+"""The numbers as Markdown. `samples` and `memory` are `{name: {proxy: [one of each round]}}`."""
 
 from statistics import median
 
-COLOURS = {"nginx": ("#1b7f4b", "#7cc79f"), "haproxy": ("#2b5c9e", "#8fb4e3"), "cobalance": ("#b3541e", "#eba679")}
+from . import goals, idle, load
 
 
 def total(sample):
@@ -10,68 +10,58 @@ def total(sample):
     return sample.user + sample.system
 
 
-def ratios(samples, name, other, value):
-    """`value` of `name` over that of `other`, round by round."""
-    return [value(a) / value(b) for a, b in zip(samples[name], samples[other]) if value(b) > 0]
-
-
 def spread(values, digits=2):
     """The median with the least and the greatest."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def tables(results):
-    """`results` is `[(workload, {proxy: [Sample]})]`; gives the two tables as lines."""
+def tables(samples, memory):
+    """All tables as lines."""
+    titles = {workload.name: workload.title for workload in load.WORKLOADS}
+    by_title = [(titles[name], by_proxy) for name, by_proxy in samples.items()]
+    parts = [goals.table(samples, memory), workload_table(by_title), ratio_table(by_title), memory_table(memory)]
+    return [line for part in parts if part for line in [*part, ""]]
+
+
+def workload_table(results):
+    """What each proxy did in each workload."""
     lines = [
-        "| workload | proxy | CPU µs a request (user + system) | requests/s | p50 ms | p99 ms | RSS MiB | errors |",
-        "|---|---|--:|--:|--:|--:|--:|--:|",
+        "| workload | proxy | CPU µs a request (user + system) | requests/s | p50 ms | p99 ms | p99.9 ms "
+        "| RSS MiB | errors |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for workload, samples in results:
-        for name, rows in samples.items():
+    for title, by_proxy in results:
+        for name, rows in by_proxy.items():
             mid = {field: median(getattr(row, field) for row in rows) for field in rows[0]._fields}
-            cpu = median(total(row) for row in rows)
+            times = " | ".join(f"{mid[field] / 1000:.2f}" for field in ("p50", "p99", "p999"))
             lines.append(
-                f"| {workload.title} | {name} | {cpu:.1f} ({mid['user']:.1f} + {mid['system']:.1f}) "
-                f"| {mid['rate']:,.0f} | {mid['p50'] / 1000:.2f} | {mid['p99'] / 1000:.2f} "
-                f"| {mid['resident'] / 2**20:.1f} | {sum(row.errors for row in rows)} |")
-    return lines + ["", *ratio_table(results)]
+                f"| {title} | {name} | {median(map(total, rows)):.1f} ({mid['user']:.1f} + {mid['system']:.1f}) "
+                f"| {mid['rate']:,.0f} | {times} | {mid['resident'] / 2**20:.1f} | {sum(row.errors for row in rows)} |")
+    return lines if results else []
 
 
 def ratio_table(results):
-    """Ratios of each round: the machine's slow changes fall out of them."""
-    names = list(results[0][1])
-    pairs = [(a, b) for a in reversed(names) for b in names if names.index(b) < names.index(a)]
-    lines = ["| workload | ratio | CPU a request | requests/s | p99 |", "|---|---|--:|--:|--:|"]
-    for workload, samples in results:
-        for a, b in pairs:
-            columns = [spread(ratios(samples, a, b, value)) for value in (total, lambda s: s.rate, lambda s: s.p99)]
-            lines.append(f"| {workload.title} | {a} / {b} | {' | '.join(columns)} |")
-    return lines if pairs else []
+    """The last proxy against each other one, round by round: slow changes of the machine fall out."""
+    values = (total, lambda s: s.rate, lambda s: s.p50, lambda s: s.p99, lambda s: s.p999)
+    lines = ["| workload | ratio | CPU a request | requests/s | p50 | p99 | p99.9 |", "|---|---|--:|--:|--:|--:|--:|"]
+    head = len(lines)
+    for title, by_proxy in results:
+        *others, subject = by_proxy
+        for other in others:
+            columns = [spread(goals.ratios(by_proxy, subject, other, value)) for value in values]
+            lines.append(f"| {title} | {subject} / {other} | {' | '.join(columns)} |")
+    return lines if len(lines) > head else []
 
 
-def picture(results):
-    """Bars of CPU time a request, user dark and system light, as SVG."""
-    bars = [(workload.title, name, rows) for workload, samples in results for name, rows in samples.items()]
-    # Each workload has its own scale: a megabyte costs fifty times what a kilobyte does.
-    greatest = {workload.title: max(median(total(r) for r in rows) for rows in samples.values())
-                for workload, samples in results}
-    left, width, step, parts, top, seen = 230, 420, 20, [], 40, None
-    for title, name, rows in bars:
-        if title != seen:
-            top += 12
-            parts.append(f'<text x="8" y="{top + 14}">{title}</text>')
-            seen = title
-        user, system = median(r.user for r in rows), median(r.system for r in rows)
-        scale = width / greatest[title]
-        dark, light = COLOURS[name]
-        parts.append(f'<rect x="{left}" y="{top}" width="{user * scale:.1f}" height="15" fill="{dark}"/>')
-        parts.append(f'<rect x="{left + user * scale:.1f}" y="{top}" width="{system * scale:.1f}" height="15" fill="{light}"/>')
-        parts.append(f'<text x="{left + (user + system) * scale + 6:.1f}" y="{top + 12}">{name} {user + system:.1f} µs</text>')
-        top += step
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" width="800" height="{top + 12}" font-family="sans-serif" font-size="12">'
-            f'<rect width="100%" height="100%" fill="white"/>'
-            f'<text x="8" y="22" font-size="14">CPU time of the proxy a request: user (dark) and system (light)</text>')
-    return head + "".join(parts) + "</svg>\n"
+def memory_table(memory):
+    """Memory of what is idle."""
+    titles = {measure.name: measure.title for measure in idle.MEASURES}
+    lines = ["| memory of | proxy | resident | each page once |", "|---|---|--:|--:|"]
+    for name, by_proxy in memory.items():
+        for proxy, rows in by_proxy.items():
+            columns = [spread([row[column] for row in rows], 1) for column in (0, 1)]
+            lines.append(f"| {titles[name]} | {proxy} | {' | '.join(columns)} |")
+    return lines if memory else []
 
 
 def between_markers(text, name, inside):

@@ -41,7 +41,7 @@ fn refresh(handle: &Handle) {
     let snapshot = handle.snapshot();
     refresh_listeners(metrics, &snapshot);
     for node in handle.leaving() {
-        refresh_node(metrics, &node, 0);
+        refresh_node(metrics, &node, 0.0);
     }
     for upstream in &snapshot.upstreams {
         refresh_upstream(metrics, upstream);
@@ -65,18 +65,18 @@ fn refresh_upstream(metrics: &Metrics, upstream: &Upstream) {
     }
     let remaining = upstream.shared.budget.remaining(clock::now_ns() / 1_000_000_000);
     metrics.budget.with_label_values(&[name]).set(remaining);
-    for member in &upstream.nodes {
-        refresh_node(metrics, &member.node, member.weight);
+    for (member, weight) in upstream.nodes.iter().zip(upstream.weights(clock::now_ns())) {
+        refresh_node(metrics, &member.node, weight);
     }
 }
 
-fn refresh_node(metrics: &Metrics, node: &Node, weight: u32) {
+fn refresh_node(metrics: &Metrics, node: &Node, weight: f64) {
     let labels = [node.key.upstream.as_str(), node.label.as_str()];
     metrics.node_state.with_label_values(&labels).set(i64::from(node.shown().metric()));
     metrics.inflight.with_label_values(&labels).set(i64::from(node.in_flight()));
     metrics.ws_open.with_label_values(&labels).set(i64::from(node.tunnels()));
     metrics.ewma.with_label_values(&labels).set(node.latency_ns() as f64 / 1e9);
-    metrics.weight.with_label_values(&labels).set(f64::from(weight));
+    metrics.weight.with_label_values(&labels).set(weight);
     metrics.keepalive_hint.with_label_values(&labels).set(node.keepalive_hint() as f64);
     for (state, count) in ["idle", "active"].into_iter().zip(<[u32; 2]>::from(node.connections())) {
         let gauge = metrics.pool_connections.with_label_values(&[labels[0], labels[1], state]);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Balancer, Load, ewma, silence};
+use super::{Balancer, Load, ewma, silence, slow_start};
 use crate::config::Balance;
 
 const MS: u64 = 1_000_000;
@@ -30,6 +30,8 @@ struct Node {
     average: u64,
     average_at: u64,
     last_head: u64,
+    /// When it came back; 0 is long ago.
+    slow_since: u64,
     picked: u32,
 }
 
@@ -53,6 +55,7 @@ impl World {
             average: 0,
             average_at: 0,
             last_head: 0,
+            slow_since: 0,
             picked: 0,
         };
         Self {
@@ -88,6 +91,7 @@ impl World {
 
     fn load(&self, node: usize) -> Load {
         let node = &self.nodes[node];
+        let furthest = self.nodes.iter().map(|node| self.share(node)).max();
         let average = ewma::decayed(node.average, self.now - node.average_at);
         let lingering = node
             .waiting
@@ -99,11 +103,16 @@ impl World {
             silence::silence(node.last_head, waiting_since.copied().unwrap_or(0), self.now);
         Load {
             weight: 1,
+            held_back: slow_start::held_back(self.share(node), furthest.unwrap_or(0)),
             in_flight: (node.waiting.len() - lingering) as u32,
             lingering: lingering as u32,
             tunnels: 0,
             latency_ns: average.max(silence),
         }
+    }
+
+    fn share(&self, node: &Node) -> u32 {
+        slow_start::share(node.slow_since, self.now, 30 * SECOND)
     }
 
     fn send(&mut self, node: usize, will_be_answered: bool) {
@@ -240,4 +249,30 @@ fn fast_failures_attract_nobody() {
     world.nodes[2].mood = Mood::Failing;
     let counts = world.run(60 * SECOND);
     assert!(counts[2] < 30, "of 30,000: {counts:?}");
+}
+
+#[test]
+fn a_node_that_comes_back_takes_up_its_share_in_half_a_minute() {
+    let mut world = World::new();
+    world.run(10 * SECOND);
+    world.nodes[1].slow_since = world.now;
+    let mut before = 0;
+    for second in [3, 6, 9, 12, 15, 18, 21, 24, 27, 30_u32] {
+        let counts = world.run(3 * SECOND);
+        let weight = (f64::from(second) - 1.5).max(3.0) / 30.0;
+        let due = 1500.0 * weight / (2.0 + weight);
+        assert!((f64::from(counts[1]) - due).abs() < 30.0, "{second} s, {due:.0}: {counts:?}");
+        assert!(counts[1] + 10 > before, "it only grows: {counts:?}");
+        before = counts[1];
+    }
+    let after = world.run(10 * SECOND);
+    assert!(moved(&after, &[1, 1, 1]) < 0.01, "{after:?}");
+}
+
+#[test]
+fn a_cold_cluster_shares_as_a_warm_one() {
+    let mut world = World::new();
+    (0..NODES).for_each(|i| world.nodes[i].slow_since = world.now + 1);
+    let counts = world.run(10 * SECOND);
+    assert!(moved(&counts, &[1, 1, 1]) < 0.01, "{counts:?}");
 }

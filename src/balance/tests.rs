@@ -162,14 +162,18 @@ fn hash_without_a_key_spreads() {
 }
 
 /// `clients` requests are always in flight; each takes 5 to 15 ms wherever it goes.
-fn closed_loop(algorithm: Balance, weights: &[u32], clients: usize, requests: usize) -> Vec<f64> {
-    let mut balancer = balancer(algorithm, weights.len());
+fn closed_loop(
+    algorithm: Balance,
+    mut loads: Vec<Load>,
+    clients: usize,
+    requests: usize,
+) -> Vec<f64> {
+    let mut balancer = balancer(algorithm, loads.len());
     let mut rng = fastrand::Rng::with_seed(42);
-    let mut loads = idle(weights);
     loads.iter_mut().for_each(|load| load.latency_ns = 10_000_000);
-    let eligible: Vec<usize> = (0..weights.len()).collect();
+    let eligible: Vec<usize> = (0..loads.len()).collect();
     let mut running: BTreeMap<(u64, usize), usize> = BTreeMap::new();
-    let mut counts = vec![0_f64; weights.len()];
+    let mut counts = vec![0_f64; loads.len()];
     let mut now = 0;
     for id in 0..requests {
         if running.len() >= clients {
@@ -183,8 +187,8 @@ fn closed_loop(algorithm: Balance, weights: &[u32], clients: usize, requests: us
         counts[node] += 1.0;
         running.insert((now + rng.u64(5_000_000..15_000_000), id), node);
     }
-    let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-    let fair = weights.iter().map(|&w| f64::from(w) / total * requests as f64);
+    let total: f64 = loads.iter().map(Load::weight).sum();
+    let fair = loads.iter().map(|load| load.weight() / total * requests as f64);
     counts.iter().zip(fair).map(|(count, fair)| count / fair).collect()
 }
 
@@ -194,7 +198,7 @@ fn shares_follow_weights_in_a_closed_loop() {
     for &algorithm in algorithms {
         for weights in [&[1, 1, 1][..], &[1, 2, 3], &[1, 2, 3, 4, 5, 6], &[5, 1, 1, 1, 1]] {
             for clients in [1, 2, 3, 6, 12, 30, 100] {
-                let shares = closed_loop(algorithm, weights, clients, 12_000);
+                let shares = closed_loop(algorithm, idle(weights), clients, 12_000);
                 let off = shares.iter().map(|s| (s - 1.0).abs()).fold(0.0, f64::max);
                 assert!(off < 0.05, "{algorithm:?} {weights:?} {clients}: {shares:.3?}");
             }
@@ -202,29 +206,94 @@ fn shares_follow_weights_in_a_closed_loop() {
     }
 }
 
+#[test]
+fn shares_follow_what_slow_start_leaves_of_the_weights() {
+    for &algorithm in ALGORITHMS.iter().filter(|&&a| a != Balance::Hash) {
+        for (held_back, clients) in [(900, 1), (900, 6), (900, 30), (500, 6), (500, 30)] {
+            let mut loads = idle(&[1, 2, 1]);
+            loads[1].held_back = held_back;
+            let shares = closed_loop(algorithm, loads, clients, 12_000);
+            let off = shares.iter().map(|s| (s - 1.0).abs()).fold(0.0, f64::max);
+            assert!(off < 0.1, "{algorithm:?} {held_back} {clients}: {shares:.3?}");
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_slow_start_is_no_flood() {
+    for algorithm in [Balance::LeastLoad, Balance::RoundRobin, Balance::LeastRequests] {
+        let mut balancer = balancer(algorithm, 2);
+        let mut loads = idle(&[1, 1]);
+        loads[1].held_back = 900;
+        let slow = tally(&picks(&mut balancer, &[0, 1], &loads, 110), 2);
+        assert_eq!(slow, [100, 10], "{algorithm:?}");
+        loads[1].held_back = 0;
+        let whole = tally(&picks(&mut balancer, &[0, 1], &loads, 20), 2);
+        assert!(whole[0].abs_diff(10) <= 1, "{algorithm:?}: {whole:?}");
+    }
+}
+
+#[test]
+fn a_node_that_starts_slowly_gets_tunnels_only_in_its_turn() {
+    let mut loads = idle(&[1, 1, 1]);
+    (loads[0].tunnels, loads[1].tunnels, loads[2].held_back) = (700, 720, 900);
+    let mut balancer = balancer(Balance::LeastLoad, 3);
+    let open = |balancer: &mut Balancer, loads: &mut [Load], count: u32| {
+        for _ in 0..count {
+            let node = balancer.pick_tunnel(&[0, 1, 2], |i| loads[i]).unwrap();
+            loads[node].tunnels += 1;
+        }
+        [loads[0].tunnels, loads[1].tunnels, loads[2].tunnels]
+    };
+    assert_eq!(open(&mut balancer, &mut loads, 210), [810, 810, 10], "a tenth beside two wholes");
+    loads[2].held_back = 500;
+    assert_eq!(open(&mut balancer, &mut loads, 50), [830, 830, 20]);
+    // It never gets more than its weight says, though it is its turn.
+    (loads[2].held_back, loads[2].tunnels) = (900, 90);
+    assert_eq!(open(&mut balancer, &mut loads, 100)[2], 90);
+    loads[2].held_back = 0;
+    assert_eq!(open(&mut balancer, &mut loads, 100)[2], 190, "warm, it is filled first");
+}
+
+#[test]
+fn hash_gives_a_node_that_starts_slowly_its_own_keys_one_after_the_other() {
+    let mut balancer = balancer(Balance::Hash, 3);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut owners = |held_back| {
+        let mut loads = idle(&[1, 1, 1]);
+        loads[2].held_back = held_back;
+        let owner = |key| balancer.pick(&[0, 1, 2], |i| loads[i], Some(key), &mut rng).unwrap();
+        (0..30_000).map(owner).collect::<Vec<_>>()
+    };
+    let [cold, half, whole] = [900, 500, 0].map(&mut owners);
+    let share = |owners: &[usize]| owners.iter().filter(|&&node| node == 2).count();
+    for (owners, fair) in [(&cold, 30_000 / 21), (&half, 30_000 / 5), (&whole, 30_000 / 3)] {
+        assert!(share(owners).abs_diff(fair) < fair / 10, "{} for {fair}", share(owners));
+    }
+    for (before, after) in cold.iter().zip(&half).chain(half.iter().zip(&whole)) {
+        assert!(before == after || *after == 2, "a key moves only to the node that comes back");
+    }
+}
+
 /// The bound comes in whole requests, so under few requests it, not the key, decides: equal weights.
 #[test]
 fn hash_shares_evenly_in_a_closed_loop() {
     for clients in [1, 2, 3, 6, 12, 30, 100] {
-        let shares = closed_loop(Balance::Hash, &[2, 2, 2], clients, 12_000);
+        let shares = closed_loop(Balance::Hash, idle(&[2, 2, 2]), clients, 12_000);
         assert!(shares.iter().all(|s| (s - 1.0).abs() < 0.05), "{clients}: {shares:.3?}");
     }
 }
 
 /// Nodes of an upstream: weights and loads, and at least one of them eligible.
 fn upstream() -> impl Strategy<Value = (Vec<Load>, Vec<usize>)> {
-    let load = (0..1_001_u32, 0..50_u32, 0..300_u32, 0..900_u32, 0..2_000_000_000_u64);
-    let node = (load, any::<bool>());
+    let work = (0..50_u32, 0..300_u32, 0..900_u32, 0..2_000_000_000_u64);
+    let node = ((0..1_001_u32, 0..901_u32), work, any::<bool>());
     proptest::collection::vec(node, 1..12).prop_map(|nodes| {
-        let loads =
-            nodes.iter().map(|&((weight, in_flight, lingering, tunnels, latency_ns), _)| Load {
-                weight,
-                in_flight,
-                lingering,
-                tunnels,
-                latency_ns,
-            });
-        let mut eligible: Vec<usize> = (0..nodes.len()).filter(|&i| nodes[i].1).collect();
+        let loads = nodes.iter().map(|&((weight, held_back), work, _)| {
+            let (in_flight, lingering, tunnels, latency_ns) = work;
+            Load { weight, held_back, in_flight, lingering, tunnels, latency_ns }
+        });
+        let mut eligible: Vec<usize> = (0..nodes.len()).filter(|&i| nodes[i].2).collect();
         if eligible.is_empty() {
             eligible.push(nodes.len() - 1);
         }
@@ -280,12 +349,12 @@ proptest! {
         loads.iter_mut().for_each(|load| load.in_flight = 0);
         let mut balancer = balancer(Balance::Hash, loads.len());
         let mut rng = fastrand::Rng::with_seed(0);
-        let weights: u32 = eligible.iter().map(|&i| loads[i].weight.max(1)).sum();
+        let weights: f64 = eligible.iter().map(|&i| loads[i].weight()).sum();
         for sent in 1..200_u32 {
             let key = keys[rng.usize(..4)];
             let node = balancer.pick(&eligible, |i| loads[i], Some(key), &mut rng).unwrap();
             loads[node].in_flight += 1;
-            let fair = f64::from(sent) * f64::from(loads[node].weight.max(1)) / f64::from(weights);
+            let fair = f64::from(sent) * loads[node].weight() / weights;
             let bound = (1.25 * fair + 1e-9).ceil();
             prop_assert!(f64::from(loads[node].in_flight) <= bound);
         }

@@ -71,7 +71,7 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
     out
 }
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 11] = [
     "UPSTREAM",
     "NODE",
     "ADDRESS",
@@ -81,12 +81,13 @@ const HEADER: [&str; 10] = [
     "IN FLIGHT",
     "TUNNELS",
     "LATENCY",
+    "LAG",
     "CAUSE",
 ];
 /// Columns of numbers are aligned to the right.
-const RIGHT: [bool; 10] = [false, false, false, false, true, true, true, true, true, false];
+const RIGHT: [bool; 11] = [false, false, false, false, true, true, true, true, true, true, false];
 
-type Row = [String; 10];
+type Row = [String; 11];
 
 fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
     let of = |upstream: &str, node: &NodeStatus| {
@@ -96,10 +97,11 @@ fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
             node.address.clone(),
             state(node),
             since(node.since, now),
-            node.weight.to_string(),
+            weight(node),
             node.in_flight.to_string(),
             node.tunnels.to_string(),
-            node.latency_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
+            millis(node.latency_ms),
+            millis(node.event_loop_lag_ms),
             cause(node),
         ]
     };
@@ -119,6 +121,18 @@ fn state(node: &NodeStatus) -> String {
         state.push_str(" (backup)");
     }
     state
+}
+
+fn millis(ms: Option<f64>) -> String {
+    ms.map_or("-".into(), |ms| format!("{ms:.1} ms"))
+}
+
+/// As configured; and what is in force while the node starts slowly.
+fn weight(node: &NodeStatus) -> String {
+    match node.effective_weight < f64::from(node.weight) {
+        true => format!("{:.2} of {}", node.effective_weight, node.weight),
+        false => node.weight.to_string(),
+    }
 }
 
 /// Why the state holds; and while NocoBase works at something, what it says of its progress now.
@@ -196,8 +210,8 @@ mod tests {
             serde_json::json!({
                 "name": name, "address": "127.0.0.1:13000", "state": state, "operator": "ready",
                 "health": "up", "outlier": "in", "since": 940, "cause": cause,
-                "last_check": null, "weight": 1, "backup": false, "role": "serve",
-                "in_flight": 12, "tunnels": 3, "latency_ms": 1.25,
+                "last_check": null, "weight": 1, "effective_weight": 1.0, "backup": false, "role": "serve",
+                "in_flight": 12, "tunnels": 3, "latency_ms": 1.25, "event_loop_lag_ms": 0.5,
             })
         };
         let mut starting = node("n2", "starting", "503 APP_COMMANDING");
@@ -206,7 +220,9 @@ mod tests {
             "message": "loading\nplugins", "command": "start", "at": 999,
         });
         starting["latency_ms"] = serde_json::Value::Null;
+        starting["event_loop_lag_ms"] = serde_json::Value::Null;
         starting["backup"] = true.into();
+        starting["effective_weight"] = 0.25.into();
         serde_json::from_value(serde_json::json!({
             "version": "0.1.0", "uptime_s": 3_700, "ready": true, "draining": false,
             "listeners": [{"name": "public", "address": "0.0.0.0:80", "connections": 5}],
@@ -236,9 +252,9 @@ last reload 5 s ago: invalid; generation 4 stays
   line one
   line two
 
-UPSTREAM  NODE   ADDRESS          STATE                    FOR  WEIGHT  IN FLIGHT  TUNNELS  LATENCY  CAUSE
-nocobase  node1  127.0.0.1:13000  up                1 min 0 s       1         12        3   1.2 ms  2 good probes
-nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s       1         12        3        -  503 APP_COMMANDING; start; loading plugins
+UPSTREAM  NODE   ADDRESS          STATE                    FOR  WEIGHT  IN FLIGHT  TUNNELS  LATENCY     LAG  CAUSE
+nocobase  node1  127.0.0.1:13000  up                1 min 0 s       1         12        3   1.2 ms  0.5 ms  2 good probes
+nocobase  n2     127.0.0.1:13000  starting (backup)  1 min 0 s  0.25 of 1         12        3        -       -  503 APP_COMMANDING; start; loading plugins
 
 no node of other is eligible: its requests get 503
 ";

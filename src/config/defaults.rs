@@ -76,8 +76,13 @@ pub const FALL: u32 = 3;
 /// NocoBase's Snowflake worker ids end at 31 (packages/core/snowflake-id).
 pub const MAX_NOCOBASE_NODES: usize = 32;
 
+/// So long V8 needs for NocoBase's hot code, and a node for its database connections and caches.
+pub const SLOW_START: Duration = Duration::from_secs(30);
+
 /// Failures in a row until an ejection.
 pub const CONSECUTIVE_FAILURES: u32 = 5;
+/// A node that fails every second request is worse than none; less may be what clients ask for.
+pub const ERROR_RATIO: f64 = 0.5;
 /// Short, because recovery is quick and the time grows with each ejection.
 pub const EJECTION_TIME: Duration = Duration::from_secs(5);
 /// Half: Envoy's tenth can never eject one of nine.

@@ -79,6 +79,7 @@ impl Upstream {
                 Preset::NocoBase => Some(HealthCheck::of(preset, defaults::API_PATH)),
                 Preset::None => None,
             },
+            slow_start: defaults::SLOW_START,
             outlier_detection: OutlierDetection::default(),
             sticky: None,
         }
@@ -130,6 +131,7 @@ impl Default for OutlierDetection {
         Self {
             enabled: true,
             consecutive_failures: defaults::CONSECUTIVE_FAILURES,
+            error_ratio: defaults::ERROR_RATIO,
             ejection_time: defaults::EJECTION_TIME,
             max_ejected: defaults::MAX_EJECTED,
         }

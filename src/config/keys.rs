@@ -62,6 +62,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "max_requests",
         "queue",
         "queue_timeout",
+        "slow_start",
         "nodes",
         "health_check",
         "outlier_detection",
@@ -91,7 +92,7 @@ pub(super) static HEALTH_CHECK: TableKeys = TableKeys {
 
 pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
     title: "[upstream.NAME.outlier_detection]",
-    keys: &["enabled", "consecutive_failures", "ejection_time", "max_ejected"],
+    keys: &["enabled", "consecutive_failures", "error_ratio", "ejection_time", "max_ejected"],
 };
 
 pub(super) static STICKY: TableKeys =

@@ -383,6 +383,8 @@ impl Core {
         let upstream = snapshot.upstreams.iter().find(|u| u.settings.name == key.upstream);
         let Some(upstream) = upstream else { return };
         let most = upstream.settings.outlier_detection.max_ejected;
+        let median = upstream.shared.median_latency_ns.load(Ordering::Relaxed);
+        self.roster.take_lag(key, &finding, median);
         match self.roster.apply(key, finding, most) {
             Some(Verdict::WrongBody { html: true }) => {
                 let path = upstream.settings.health_check.as_ref().map_or("", |check| &check.path);
@@ -396,6 +398,7 @@ impl Core {
             Some(Verdict::Good) => self.warnings.settle(Kind::HealthPathHtml, &key.upstream),
             _ => {}
         }
+        self.warn_of_lag(key);
     }
 
     fn warn_of_many_nodes(&mut self, snapshot: &Snapshot) {

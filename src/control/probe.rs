@@ -35,9 +35,26 @@ pub(super) struct Target {
     pub preset: Preset,
 }
 
+/// A kept connection is replaced after so long: how long connecting takes tells what the network takes,
+/// and that may change.
+const RENEW: Duration = Duration::from_secs(30);
+
 /// A connection that answered well and was not closed.
 #[derive(Debug)]
-pub(super) struct Kept(SendRequest<Empty<Bytes>>);
+pub(super) struct Kept {
+    sender: SendRequest<Empty<Bytes>>,
+    opened: Instant,
+}
+
+/// The parts of a probe's time, as far as it came.
+#[derive(Debug, Default)]
+pub(super) struct Trip {
+    /// To open the connection, if it was a new one.
+    pub connected: Option<Duration>,
+    /// From the request to the whole answer; after a time-out, how long that was waited for.
+    pub answered: Option<Duration>,
+    asked: Option<Instant>,
+}
 
 /// What a probe found.
 #[derive(Debug)]
@@ -46,6 +63,8 @@ pub(super) struct Finding {
     pub verdict: Verdict,
     /// From the begin of the probe to its verdict.
     pub took: Duration,
+    /// What that time consists of.
+    pub trip: Trip,
     /// For the next one. Only after a good answer: an old process that is ending still answers on
     /// connections it has, while its successor listens on the port.
     pub kept: Option<Kept>,
@@ -54,28 +73,37 @@ pub(super) struct Finding {
 /// Asks once; the time-out covers connecting and the whole answer.
 pub(super) async fn probe(target: &Target, kept: Option<Kept>) -> Finding {
     let begun = Instant::now();
-    let asked = tokio::time::timeout(target.check.timeout, ask(target, kept)).await;
+    let mut trip = Trip::default();
+    let kept = kept.filter(|kept| kept.opened.elapsed() < RENEW);
+    let asked = tokio::time::timeout(target.check.timeout, ask(target, kept, &mut trip)).await;
     let (verdict, kept) = asked.unwrap_or((Verdict::Timeout, None));
+    if verdict == Verdict::Timeout {
+        trip.answered = trip.asked.map(|asked| asked.elapsed());
+    }
     let kept = kept.filter(|_| verdict == Verdict::Good);
-    Finding { verdict, took: begun.elapsed(), kept }
+    Finding { verdict, took: begun.elapsed(), trip, kept }
 }
 
 /// A kept connection that turns out to be closed says nothing of the node: then a new one is asked.
-async fn ask(target: &Target, kept: Option<Kept>) -> (Verdict, Option<Kept>) {
+async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> (Verdict, Option<Kept>) {
     if let Some(kept) = kept
-        && let Ok(found) = exchange(target, kept).await
+        && let Ok(found) = exchange(target, kept, trip).await
     {
         return found;
     }
-    let fresh = match connect(target.address).await {
+    *trip = Trip::default();
+    let fresh = match connect(target.address, trip).await {
         Ok(fresh) => fresh,
         Err(error) => return (unreachable(&error), None),
     };
-    exchange(target, fresh).await.unwrap_or_else(|verdict| (verdict, None))
+    exchange(target, fresh, trip).await.unwrap_or_else(|verdict| (verdict, None))
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Kept> {
+async fn connect(address: SocketAddr, trip: &mut Trip) -> io::Result<Kept> {
+    let begun = Instant::now();
     let stream = TcpStream::connect(address).await?;
+    let opened = Instant::now();
+    trip.connected = Some(opened - begun);
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -84,21 +112,28 @@ async fn connect(address: SocketAddr) -> io::Result<Kept> {
         .map_err(io::Error::other)?;
     // It ends when the sender is dropped; its error is seen by whoever asks through it.
     tokio::spawn(async move { drop(connection.await) });
-    Ok(Kept(sender))
+    Ok(Kept { sender, opened })
 }
 
 /// Asks over one connection.
-async fn exchange(target: &Target, kept: Kept) -> Result<(Verdict, Option<Kept>), Verdict> {
-    let Kept(mut sender) = kept;
+async fn exchange(
+    target: &Target,
+    kept: Kept,
+    trip: &mut Trip,
+) -> Result<(Verdict, Option<Kept>), Verdict> {
+    let Kept { mut sender, opened } = kept;
     sender.ready().await.map_err(|error| broken(&error))?;
     let request =
         request(target).map_err(|error| Verdict::Garbage { detail: error.to_string() })?;
+    let asked = Instant::now();
+    trip.asked = Some(asked);
     let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let (head, body) = answer.into_parts();
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (text, whole) = read(body).await.map_err(|error| broken(&error))?;
+    trip.answered = Some(asked.elapsed());
     let verdict = classify(head.status.as_u16(), kind, &text, &target.check, target.preset);
-    Ok((verdict, whole.then_some(Kept(sender))))
+    Ok((verdict, whole.then_some(Kept { sender, opened })))
 }
 
 fn request(target: &Target) -> http::Result<http::Request<Empty<Bytes>>> {
@@ -202,6 +237,12 @@ mod tests {
         origin.close_all().await;
         let third = probe(&target, second.kept).await;
         assert_eq!((&third.verdict, origin.connections()), (&Verdict::Good, 2));
+        let connected = [&first.trip, &second.trip, &third.trip].map(|t| t.connected.is_some());
+        assert_eq!(connected, [true, false, true]);
+        // What the network takes is measured anew when that was long ago.
+        let aged = |kept: Kept| Kept { opened: kept.opened - RENEW, ..kept };
+        let fourth = probe(&target, third.kept.map(aged)).await;
+        assert_eq!((&fourth.verdict, origin.connections()), (&Verdict::Good, 3));
     }
 
     #[tokio::test]
@@ -210,11 +251,16 @@ mod tests {
         let mut target = target(&origin);
         target.check =
             Arc::new(HealthCheck { timeout: Duration::from_millis(50), ..(*target.check).clone() });
-        assert_eq!(probe(&target, None).await.verdict, Verdict::Timeout);
+        let silent = probe(&target, None).await;
+        assert_eq!(silent.verdict, Verdict::Timeout);
+        let waited = silent.trip.answered.unwrap();
+        assert!(silent.trip.connected.is_some() && waited <= silent.took, "{:?}", silent.trip);
         target.check =
             Arc::new(HealthCheck { timeout: Duration::from_secs(20), ..(*target.check).clone() });
         origin.stop().await;
-        assert!(matches!(probe(&target, None).await.verdict, Verdict::Refused { .. }));
+        let refused = probe(&target, None).await;
+        assert!(matches!(refused.verdict, Verdict::Refused { .. }));
+        assert!(refused.trip.answered.is_none() && refused.trip.connected.is_none());
     }
 
     #[tokio::test]

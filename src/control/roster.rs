@@ -9,9 +9,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::core::Event;
 use super::drains::{Drained, Drains};
 use super::probe::{Finding, Kept, Target, probe};
+use super::slow_start::SlowStart;
 use crate::clock;
 use crate::config::{self, Role};
-use crate::health::outlier::{Ejector, FailureKind};
+use crate::health::lag::LagMeter;
+use crate::health::outlier::{Ejector, FailureKind, ratio};
 use crate::health::{Checker, HealthState, OperatorState, OutlierState, Shown, Verdict};
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
@@ -27,6 +29,10 @@ pub(super) struct Roster {
     pub(super) metrics: Arc<Metrics>,
     pub(super) nodes: HashMap<NodeKey, Watched>,
     pub(super) ejectors: HashMap<String, Ejector>,
+    /// When the nodes' shares of failures were last compared.
+    pub(super) compared: Duration,
+    /// The first snapshot has been followed.
+    started: bool,
     pub(super) drains: Drains,
 }
 
@@ -45,6 +51,10 @@ pub(super) struct Watched {
     pub(super) role: Role,
     pub(super) backup: bool,
     pub(super) checker: Option<Checker>,
+    pub(super) slow: SlowStart,
+    /// What real requests met here lately.
+    pub(super) conduct: ratio::Window,
+    pub(super) lag: LagMeter,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -101,6 +111,8 @@ impl Roster {
             metrics,
             nodes: HashMap::new(),
             ejectors: HashMap::new(),
+            compared: Duration::ZERO,
+            started: false,
             drains: Drains::default(),
         }
     }
@@ -123,6 +135,7 @@ impl Roster {
         let names: HashSet<&str> =
             snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
         self.ejectors.retain(|name, _| names.contains(name.as_str()));
+        self.started = true;
         followed
     }
 
@@ -144,10 +157,12 @@ impl Roster {
         let served = self.nodes.contains_key(&member.node.key)
             && member.node.operator() == OperatorState::Ready;
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        let new = || Watched::new(member, now() + START_GAP * count);
+        let slow = SlowStart::new(upstream, !self.started);
+        let new = || Watched::new(member, slow, now() + START_GAP * count);
         let watched = self.nodes.entry(member.node.key.clone()).or_insert_with(new);
         watched.role = member.role;
         watched.backup = member.backup;
+        watched.slow.follow(upstream);
         watched.follow_check(upstream);
         watched.follow_operator(&upstream.settings, self.drains.of(&member.node).is_some());
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
@@ -196,6 +211,7 @@ impl Roster {
             return;
         }
         watched.shown = to;
+        watched.follow_slow_start(from, to);
         watched.since = SystemTime::now();
         if watched.node.address().is_some() {
             cause.clone_into(&mut watched.cause);
@@ -221,7 +237,7 @@ fn log_change(upstream: &str, node: &str, (from, to): (Shown, Shown), cause: &st
 impl Watched {
     /// Nothing is known of it, though it may be a node that had left and is back before it was forgotten:
     /// what was known then is old.
-    fn new(member: &Member, due: Duration) -> Watched {
+    fn new(member: &Member, slow: SlowStart, due: Duration) -> Watched {
         member.node.set_health(HealthState::Unchecked);
         member.node.set_outlier(OutlierState::In);
         Watched {
@@ -229,6 +245,9 @@ impl Watched {
             role: member.role,
             backup: member.backup,
             checker: None,
+            slow,
+            conduct: ratio::Window::default(),
+            lag: LagMeter::default(),
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
@@ -252,6 +271,7 @@ impl Watched {
         let Some(check) = check else {
             self.checker = None;
             self.last = None;
+            self.lag = LagMeter::default();
             self.node.set_health(HealthState::Up);
             return;
         };

@@ -32,9 +32,11 @@ impl Core {
     }
 
     fn upstream(&self, upstream: &Upstream) -> UpstreamStatus {
-        let node = |member: &Member| {
-            self.roster.nodes.get(&member.node.key).map(|watched| node(upstream, member, watched))
+        let node = |(member, weight): (&Member, f64)| {
+            let watched = self.roster.nodes.get(&member.node.key)?;
+            Some(NodeStatus { effective_weight: weight, ..node(upstream, member, watched) })
         };
+        let weights = upstream.weights(clock::now_ns());
         let eligible =
             |member: &&Member| member.role == Role::Serve && member.node.shown().is_eligible();
         UpstreamStatus {
@@ -45,7 +47,7 @@ impl Core {
                 .shared
                 .budget
                 .remaining(clock::now_ns() / 1_000_000_000),
-            nodes: upstream.nodes.iter().filter_map(node).collect(),
+            nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
         }
     }
 
@@ -85,11 +87,13 @@ fn node(upstream: &Upstream, member: &Member, watched: &Watched) -> NodeStatus {
         cause: watched.cause.clone(),
         last_check: watched.last.as_ref().map(check),
         weight: member.weight,
+        effective_weight: f64::from(member.weight),
         backup: member.backup,
         role: role(member.role).into(),
         in_flight: node.in_flight(),
         tunnels: node.tunnels(),
         latency_ms: millis(node.latency_ns()),
+        event_loop_lag_ms: watched.lag.last().map(|lag| lag.as_secs_f64() * 1e3),
     }
 }
 

@@ -76,6 +76,8 @@ pub struct NodeStatus {
     pub last_check: Option<CheckStatus>,
     /// 1 to 1000.
     pub weight: u32,
+    /// The weight in force: less while the node starts slowly.
+    pub effective_weight: f64,
     /// Picked only when no primary node is eligible.
     pub backup: bool,
     /// `serve` or `task`.
@@ -86,6 +88,8 @@ pub struct NodeStatus {
     pub tunnels: u32,
     /// Moving average of the head time; none while unknown.
     pub latency_ms: Option<f64>,
+    /// How late its event loop was at the last probe; none while unknown.
+    pub event_loop_lag_ms: Option<f64>,
 }
 
 /// The last probe of a node.

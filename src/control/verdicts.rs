@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::probe::{self, Finding};
 use super::roster::{Roster, Watched, now};
+use super::slow_start;
 use crate::clock;
 use crate::config::Role;
 use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
@@ -56,6 +57,9 @@ impl Roster {
         if let Some(change) = &change {
             watched.node.set_health(change.to);
         }
+        if matches!(verdict, Verdict::Timeout | Verdict::Refused { .. }) {
+            watched.node.lost_probe(clock::now_ns());
+        }
         if verdict == Verdict::Good {
             watched.node.good_probe(clock::now_ns());
             let label = watched.node.label.clone();
@@ -92,22 +96,26 @@ impl Roster {
 
     /// A node has failed too often in a row.
     pub(super) fn failing(&mut self, node: &Node, kind: FailureKind) {
-        let key = &node.key;
+        let what = format!("failures in a row ({})", kind.as_str());
+        self.eject_if_allowed(&node.key, kind, &what);
+    }
+
+    /// Takes a node out, if its tier can do without it; `what` speaks against it.
+    pub(super) fn eject_if_allowed(&mut self, key: &NodeKey, kind: FailureKind, what: &str) {
         let Some(watched) = self.nodes.get(key) else { return };
+        let label = watched.node.label.clone();
         let tier = self.tier_counts(&key.upstream, watched.backup);
         let Some(ejector) = self.ejectors.get_mut(&key.upstream) else { return };
-        match ejector.consider(&node.label, kind, &tier, now(), fastrand::f64()) {
+        match ejector.consider(&label, kind, &tier, now(), fastrand::f64()) {
             Decision::Eject { until, count } => {
                 let time = until.saturating_sub(now()).as_secs_f64();
-                let what = kind.as_str();
-                let cause =
-                    format!("failures in a row ({what}); out for {time:.1} s, number {count}");
+                let cause = format!("{what}; out for {time:.1} s, number {count}");
                 self.ejected(key, &cause, kind);
             }
             Decision::Keep { reason: KeepReason::AlreadyOut | KeepReason::Off } => {}
             Decision::Keep { reason } => {
                 let (upstream, reason, kind) = (&key.upstream, reason.as_str(), kind.as_str());
-                tracing::debug!(target: "cobalance::health", upstream, node = node.label, kind, reason,
+                tracing::debug!(target: "cobalance::health", upstream, node = label, kind, reason,
                     "a failing node is kept");
             }
         }
@@ -140,7 +148,9 @@ impl Roster {
         for upstream in &snapshot.upstreams {
             self.pass_time(upstream);
             merge_latencies(upstream);
+            slow_start::end_those_over(upstream, clock::now_ns());
         }
+        self.compare(snapshot);
         // Also by time: an unchecked node may be asked after its first seconds.
         self.nodes.values().for_each(Watched::allow_fail_open);
     }
@@ -156,7 +166,7 @@ impl Roster {
         }
     }
 
-    fn tier(&self, upstream: &str, backup: bool) -> impl Iterator<Item = &Watched> {
+    pub(super) fn tier(&self, upstream: &str, backup: bool) -> impl Iterator<Item = &Watched> {
         self.nodes
             .values()
             .filter(move |other| other.node.key.upstream == upstream && other.serves(backup))

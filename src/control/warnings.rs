@@ -30,16 +30,29 @@ pub enum Kind {
     NeedsRestart,
     /// Something that was asked for does not run.
     Degraded,
+    /// A node's event loop is late.
+    EventLoopLag,
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [
+    const ALL: [Kind; 6] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
         Kind::NeedsRestart,
         Kind::Degraded,
+        Kind::EventLoopLag,
     ];
+
+    /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
+    /// back when it is repaired. A late node is told of again an hour later at the earliest.
+    fn forgotten_after(self) -> Option<Duration> {
+        match self {
+            Kind::UntrustedForwarding => Some(FORGET),
+            Kind::EventLoopLag => Some(SAY_AGAIN),
+            _ => None,
+        }
+    }
 
     fn as_str(self) -> &'static str {
         match self {
@@ -48,6 +61,7 @@ impl Kind {
             Kind::TooManyNodes => "too_many_nodes",
             Kind::NeedsRestart => "needs_restart",
             Kind::Degraded => "degraded",
+            Kind::EventLoopLag => "event_loop_lag",
         }
     }
 }
@@ -106,12 +120,11 @@ impl Warnings {
         self.standing.retain(|(other, _), _| *other != kind);
     }
 
-    /// Forgets what has not been seen for a day, and renews the gauge.
+    /// Forgets what has not been seen for long, and renews the gauge.
     pub fn sweep(&mut self, now: SystemTime, metrics: &Metrics) {
-        let limit = seconds(now).saturating_sub(FORGET.as_secs());
-        // Only what traffic shows is forgotten by silence; the rest is taken back when it is repaired.
         self.standing.retain(|(kind, _), (warning, _)| {
-            *kind != Kind::UntrustedForwarding || warning.last_seen >= limit
+            let age = seconds(now).saturating_sub(warning.last_seen);
+            kind.forgotten_after().is_none_or(|limit| age <= limit.as_secs())
         });
         for kind in Kind::ALL {
             let count = self.standing.keys().filter(|(other, _)| *other == kind).count();
@@ -142,6 +155,16 @@ pub fn untrusted_forwarding(listener: &str, peer: IpAddr, field: &str) -> Option
              `trusted_proxies = [\"{peer}/{bits}\"]` to this listener"
         )
     })
+}
+
+/// Says that a node's event loop is late, and what helps.
+pub fn event_loop_lag(upstream: &str, node: &str, lag: Duration) -> String {
+    format!(
+        "the event loop of node `{node}` of upstream `{upstream}` is {} ms late, as in the probes before: \
+         so long each request waits before the node looks at it. Look for imports, exports and workflows \
+         that run there, move background work to a task node, or add nodes",
+        lag.as_millis()
+    )
 }
 
 fn private(peer: IpAddr) -> bool {
@@ -191,6 +214,23 @@ mod tests {
         assert_eq!((gauge("untrusted_forwarding"), gauge("too_many_nodes")), (1, 1));
         warnings.sweep(at(24 * 3600 + 1), &metrics);
         assert_eq!((gauge("untrusted_forwarding"), gauge("too_many_nodes")), (0, 1));
+    }
+
+    #[test]
+    fn a_node_that_is_not_late_any_more_is_forgotten_after_an_hour() {
+        let metrics = Metrics::new();
+        let mut warnings = Warnings::default();
+        let message = event_loop_lag("app", "n1", Duration::from_millis(312));
+        assert!(message.contains("node `n1` of upstream `app` is 312 ms late"), "{message}");
+        let raise = |warnings: &mut Warnings, t| {
+            warnings.raise(Kind::EventLoopLag, "app n1", message.clone(), at(t))
+        };
+        assert!(raise(&mut warnings, 0));
+        warnings.sweep(at(3600), &metrics);
+        assert_eq!(warnings.list().len(), 1);
+        warnings.sweep(at(3601), &metrics);
+        assert_eq!(warnings.list().len(), 0);
+        assert!(raise(&mut warnings, 3602), "said again, more than an hour later");
     }
 
     #[test]

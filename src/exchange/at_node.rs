@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
 use super::client::Unread;
-use super::pick::{InFlight, is_full};
+use super::pick::InFlight;
 use super::record::Attempt;
+use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
@@ -64,6 +65,8 @@ struct Seen {
     sent_ns: Cell<u64>,
     /// The head came and looked healthy.
     healthy: Cell<Option<bool>>,
+    /// It was given up so that another node is asked.
+    rescue: Cell<bool>,
 }
 
 impl Exchange<'_> {
@@ -91,7 +94,8 @@ impl Exchange<'_> {
                 // A URL that never answers says nothing about a node that answered others meanwhile.
                 let alive = *cause == Cause::ResponseTimeout
                     && member.local.node.last_traffic_head_ns() > seen.sent_ns.get();
-                let verdict = node_verdict(cause, race || alive);
+                // Nor does giving up early: what probes found is counted where they are judged.
+                let verdict = node_verdict(cause, race || alive || seen.rescue.get());
                 (attempt_result(cause), verdict.or(seen.healthy.get()))
             }
         };
@@ -119,7 +123,12 @@ impl Exchange<'_> {
                 if race {
                     self.lost_race(member, plan);
                 }
-                Err(Failure { cause, sent: seen.sent.get(), reused: seen.reused.get() })
+                Err(Failure {
+                    cause,
+                    sent: seen.sent.get(),
+                    reused: seen.reused.get(),
+                    rescue: seen.rescue.get(),
+                })
             }
         }
     }
@@ -145,7 +154,7 @@ impl Exchange<'_> {
             (&member.local.node, self.client.thread, self.client.thread.now_ns());
         match healthy {
             None => return,
-            Some(true) => return node.record_success(),
+            Some(true) => return node.record_success(thread.index),
             Some(false) => {}
         }
         // Failures count as slow, so that fast errors attract nobody.
@@ -154,7 +163,7 @@ impl Exchange<'_> {
         node.observe_latency(thread.index, penalty, median, now);
         let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
         let settings = &upstream.upstream.settings.outlier_detection;
-        let in_a_row = node.record_failure(settings.consecutive_failures, now);
+        let in_a_row = node.record_failure(thread.index, settings.consecutive_failures, now);
         if settings.enabled && in_a_row && member.local.is_due(Note::Failing, now) {
             thread.signal(Signal::Failing(node.clone(), kind));
         }
@@ -198,7 +207,9 @@ impl Exchange<'_> {
             .await?;
         let (next, healthy) = match reply {
             Reply::Refused => return Ok(Tried::Refused),
-            Reply::Upgraded(head) => (self.upgrade(head, connection, plan).await?, Some(true)),
+            Reply::Upgraded(head) => {
+                (Box::pin(self.upgrade(head, connection, plan)).await?, Some(true))
+            }
             Reply::Passed { next, keep, healthy } => {
                 // Nobody would look after the pool of a node that was removed meanwhile.
                 let thread = self.client.thread;
@@ -242,9 +253,14 @@ impl Exchange<'_> {
             deadline: &self.deadlines.up,
             sent: &seen.sent,
         };
+        let replayable = upload.is_replayable();
+        let give_up = |since_ns, now| {
+            seen.rescue.set(replayable && may_rescue(client.thread, (node, plan), since_ns, now));
+            seen.rescue.get()
+        };
         let mut beside = pin!(async {
             if flags.streams() {
-                match upload.pump(client, unread, &towards, flags).await {
+                match Box::pin(upload.pump(client, unread, &towards, flags)).await {
                     Err(cause) => return cause,
                     Ok(()) => waiting.begin(),
                 }
@@ -261,6 +277,7 @@ impl Exchange<'_> {
             expects_continue: self.head.expect_continue,
             interim: self.head.version_11,
             until_ns: plan.until_ns,
+            give_up: &give_up,
         };
         let head = await_head(&awaiting, in_flight, &self.deadlines.down, beside.as_mut()).await;
         in_flight.set_lingering(false);
@@ -269,7 +286,7 @@ impl Exchange<'_> {
         let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
-            if !flags.streamed.get() && self.another_may_take_it(node, plan) {
+            if !flags.streamed.get() && another_may_take_it(client.thread, node, plan) {
                 return Ok(Reply::Refused);
             }
         }
@@ -306,7 +323,8 @@ impl Exchange<'_> {
         let left = Duration::from_nanos(plan.until_ns - now.min(plan.until_ns))
             .max(Duration::from_nanos(1));
         let down = &self.deadlines.down;
-        let opened = member.local.connect(&self.client.thread.dial, down, timeout.min(left)).await;
+        let connect = member.local.connect(&self.client.thread.dial, down, timeout.min(left));
+        let opened = Box::pin(connect).await;
         let opened = opened.map_err(|cause| match cause {
             // The end of the time for all attempts is not the node's fault.
             Cause::ConnectTimeout if left < timeout => Cause::Deadline,
@@ -352,19 +370,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether a node is left that has not refused this exchange.
-    fn another_may_take_it(&self, node: usize, plan: &Plan<'_>) -> bool {
-        let now = self.client.thread.now_ns();
-        let nodes = plan.upstream.nodes.iter().enumerate();
-        now < plan.until_ns
-            && nodes.filter(|(index, _)| *index != node).any(|(index, member)| {
-                !plan.wish.tried.contains(&index)
-                    && member.local.node.eligible(plan.wish.safe_to_repeat)
-                    && !is_full(member)
-                    && !plan.upstream.is_passed_over(index, plan.wish.app, now)
-            })
-    }
-
     fn ask_for_probe(&self, member: &LocalMember) {
         if member.local.is_due(Note::ProbeNow, self.client.thread.now_ns()) {
             self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
@@ -400,6 +405,7 @@ impl Exchange<'_> {
                 set_cookie: cookie.as_deref(),
             },
             // An event stream says nothing for as long as nothing happens.
+            last: !keep_alive,
             idle: if head.event_stream { Duration::ZERO } else { settings.body_idle_timeout },
         };
         let (node_keeps, hint, status) = (head.keep_alive, head.keep_alive_hint, head.status);

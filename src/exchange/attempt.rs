@@ -30,7 +30,7 @@ use crate::upstream::{LocalNode, Node};
 const MAX_INTERIM: u32 = 16;
 /// Bytes and fields of a node's head: what it adds to the client's request comes back as cookies.
 const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 200 };
-/// How often it is looked whether an exchange lingers.
+/// How often it is looked whether an exchange lingers, and whether its node fell silent.
 const LINGER_CHECK_NS: u64 = 250_000_000;
 
 /// What sending needs.
@@ -129,6 +129,9 @@ pub struct Awaiting<'a> {
     pub interim: bool,
     /// End of the time for all attempts; `u64::MAX` is none.
     pub until_ns: u64,
+    /// Asked now and then, with the time since when the node owes a head and the present: whether to give
+    /// up because the node fell silent.
+    pub give_up: &'a dyn Fn(u64, u64) -> bool,
 }
 
 /// Waits for the final head, passing interim ones on. `beside` runs along; it only ever ends the wait.
@@ -162,6 +165,9 @@ pub async fn await_head<S: Future<Output = Cause>>(
                 if now >= since.saturating_add(response_timeout) {
                     return Err(Cause::ResponseTimeout);
                 }
+                if (awaiting.give_up)(since, now) {
+                    return Err(Cause::ResponseTimeout);
+                }
                 let node = awaiting.node;
                 let last = node.last_traffic_head_ns();
                 in_flight.set_lingering(lingers(since, last, node.latency_ns(), now));
@@ -180,7 +186,7 @@ pub async fn await_head<S: Future<Output = Cause>>(
                 if interim > MAX_INTERIM {
                     return Err(Cause::ResponseHeadTooLarge);
                 }
-                bytes = pass_interim(awaiting, head, deadline).await?;
+                bytes = Box::pin(pass_interim(awaiting, head, deadline)).await?;
             }
         }
     }

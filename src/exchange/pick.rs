@@ -1,11 +1,12 @@
 //! Which node gets an exchange: who may be picked, who is, and waiting while all are full.
 
 use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
 use super::thread::Thread;
 use super::view::{LocalMember, LocalUpstream};
-use crate::balance::Load;
+use crate::balance::{Load, slow_start};
 use crate::clock;
 use crate::config::{Balance, HashKey};
 use crate::error::Cause;
@@ -182,12 +183,30 @@ fn choose(
             }
         }
     }
+    let slow = upstream.upstream.shared.slow_starts.load(Relaxed);
+    if slow {
+        hold_back(upstream, eligible, now, &mut loads);
+    }
     // Smooth weighted round robin asks for weights alone: what it does not weigh is not added up.
-    let load = |index: usize| Load { weight: weight(index), ..loads[index] };
+    let load = |index: usize| {
+        let held_back = if slow { loads[index].held_back } else { 0 };
+        Load { weight: weight(index), held_back, ..loads[index] }
+    };
     let mut balancer = upstream.balancer.borrow_mut();
     match wish.tunnel {
         true => balancer.pick_tunnel(eligible, load),
         false => balancer.pick(eligible, load, wish.hash, &mut thread.rng.borrow_mut()),
+    }
+}
+
+/// Notes what slow start holds back of the weights of those that may be picked.
+fn hold_back(upstream: &LocalUpstream, eligible: &[usize], now: u64, loads: &mut [Load]) {
+    let window = clock::nanos(upstream.upstream.settings.slow_start);
+    let share =
+        |i: usize| slow_start::share(upstream.nodes[i].local.node.slow_since_ns(), now, window);
+    let furthest = eligible.iter().map(|i| share(*i)).max().unwrap_or(slow_start::WHOLE);
+    for index in eligible {
+        loads[*index].held_back = slow_start::held_back(share(*index), furthest);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Responding<'a> {
     pub parts: ForClient<'a>,
     /// Longest silence between bytes; zero is none.
     pub idle: std::time::Duration,
+    /// The client's connection ends with this answer.
+    pub last: bool,
 }
 
 /// How far an answer got, whatever became of it.
@@ -130,6 +132,12 @@ impl Through {
         // that shows before the client has seen any of it.
         if !progress.clean && !progress.begun {
             return Err(Cause::BadResponse("bytes after its end"));
+        }
+        if responding.last && !self.out.is_empty() {
+            // In one packet with the end of the connection, if all of it fits.
+            progress.begun = true;
+            let written = client.socket.try_write_last(&self.out).unwrap_or(0);
+            self.out.drain(..written);
         }
         self.flush(client, deadline, progress).await
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::OutlierState;
 
+pub mod ratio;
+
 /// Failures count as one row only within this time.
 pub const ROW_WINDOW_NS: u64 = 10_000_000_000;
 /// No ejection is longer, but for the jitter.
@@ -53,6 +55,8 @@ pub enum FailureKind {
     Reset,
     /// A 502, 503 or 504 that is no refusal of NocoBase's.
     GatewayError,
+    /// Too large a share of all requests, compared with the other nodes'.
+    ErrorRatio,
 }
 
 impl FailureKind {
@@ -71,6 +75,7 @@ impl FailureKind {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::GatewayError => "gateway_error",
+            Self::ErrorRatio => "error_ratio",
         }
     }
 }

@@ -51,6 +51,10 @@ pub struct Metrics {
     pub checks: IntCounterVec,
     /// `cobalance_upstream_check_duration_seconds{upstream,node}`
     pub check_duration: GaugeVec,
+    /// `cobalance_upstream_event_loop_lag_seconds{upstream,node}`
+    pub lag: GaugeVec,
+    /// `cobalance_upstream_event_loop_lag_seconds_max{upstream,node}`
+    pub lag_max: GaugeVec,
     /// `cobalance_upstream_inflight{upstream,node}`
     pub inflight: IntGaugeVec,
     /// `cobalance_upstream_ewma_seconds{upstream,node}`
@@ -107,9 +111,11 @@ impl Metrics {
             state_changes: r.counters("upstream_state_changes_total", "Changes of state.", &["upstream", "node", "to", "cause"]),
             checks: r.counters("upstream_checks_total", "Probes, by result.", &["upstream", "node", "result"]),
             check_duration: r.gauges("upstream_check_duration_seconds", "Round trip of the last probe.", &NODE),
+            lag: r.gauges("upstream_event_loop_lag_seconds", "What the last probe took longer than the network.", &NODE),
+            lag_max: r.gauges("upstream_event_loop_lag_seconds_max", "The largest such lag within a minute.", &NODE),
             inflight: r.int_gauges("upstream_inflight", "Requests in flight.", &NODE),
             ewma: r.gauges("upstream_ewma_seconds", "Moving average of the head time.", &NODE),
-            weight: r.gauges("upstream_weight_effective", "Weight in force.", &NODE),
+            weight: r.gauges("upstream_weight_effective", "Weight in force: less than configured during slow start.", &NODE),
             keepalive_hint: r.gauges("upstream_keepalive_hint_seconds", "The node's last Keep-Alive hint.", &NODE),
             pool_connections: r.int_gauges("upstream_pool_connections", "Connections to nodes.", &["upstream", "node", "state"]),
             ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),
@@ -205,7 +211,10 @@ impl Metrics {
         for family in [&f.connect, &f.head, &f.response, &f.ws_duration] {
             let _ = family.remove_label_values(&l);
         }
-        for family in [&self.check_duration, &self.ewma, &self.weight, &self.keepalive_hint] {
+        for family in [&self.check_duration, &self.lag, &self.lag_max] {
+            let _ = family.remove_label_values(&l);
+        }
+        for family in [&self.ewma, &self.weight, &self.keepalive_hint] {
             let _ = family.remove_label_values(&l);
         }
         for family in [&self.node_state, &self.inflight, &self.ws_open] {
@@ -290,7 +299,7 @@ impl RouteMetrics {
 /// Handles of an upstream.
 pub struct UpstreamMetrics {
     /// By [`RetryReason`].
-    pub retries: [IntCounter; 4],
+    pub retries: [IntCounter; 5],
     /// Exchanges in the queue.
     pub queue: IntGauge,
 }

@@ -9,7 +9,8 @@ use crossbeam_utils::CachePadded;
 use super::NodeKey;
 use crate::balance::{Load, ewma, silence};
 use crate::clock;
-use crate::health::{HealthState, OperatorState, OutlierState, Shown};
+use crate::health::outlier::ratio::Counts;
+use crate::health::{HealthState, OperatorState, OutlierState, Shown, lag};
 use crate::telemetry::metrics::NodeMetrics;
 
 /// Failures in a row count within this window; older ones are forgotten.
@@ -35,10 +36,18 @@ pub struct Node {
     /// What was learnt of its latency before is of a time that is over.
     forget_before_ns: AtomicU64,
     last_good_probe_ns: AtomicU64,
+    /// When a probe last found nobody there, and when the first of those in a row did.
+    last_lost_probe_ns: AtomicU64,
+    fell_ns: AtomicU64,
     failures: AtomicU32,
     first_failure_ns: AtomicU64,
     fresh_only_until_ns: AtomicU64,
     keepalive_hint_s: AtomicU64,
+    /// When its slow start began; 0 is none.
+    slow_since_ns: AtomicU64,
+    /// The lag of its event loop that control last measured, and when.
+    lag_ns: AtomicU64,
+    lag_at_ns: AtomicU64,
     cells: Box<[CachePadded<Cell>]>,
 }
 
@@ -66,6 +75,9 @@ pub struct Cell {
     first_sent_ns: AtomicU64,
     /// The same for heads to real traffic alone: a good probe does not clear it.
     unanswered_ns: AtomicU64,
+    /// Requests that ended with a verdict on the node, and those that speak against it; both wrap.
+    judged: AtomicU32,
+    failed: AtomicU32,
 }
 
 impl Cell {
@@ -92,10 +104,15 @@ impl Node {
             merged_latency_ns: AtomicU64::new(0),
             forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
+            last_lost_probe_ns: AtomicU64::new(0),
+            fell_ns: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             first_failure_ns: AtomicU64::new(0),
             fresh_only_until_ns: AtomicU64::new(0),
             keepalive_hint_s: AtomicU64::new(0),
+            slow_since_ns: AtomicU64::new(0),
+            lag_ns: AtomicU64::new(0),
+            lag_at_ns: AtomicU64::new(0),
             cells: (0..threads).map(|_| CachePadded::new(Cell::default())).collect(),
         }
     }
@@ -209,7 +226,10 @@ impl Node {
     }
 
     /// A failure of live traffic; true when `limit` came in a row within ten seconds.
-    pub fn record_failure(&self, limit: u32, now_ns: u64) -> bool {
+    pub fn record_failure(&self, thread: usize, limit: u32, now_ns: u64) -> bool {
+        let cell = self.cell(thread);
+        Cell::add(&cell.judged, 1);
+        Cell::add(&cell.failed, 1);
         if now_ns.saturating_sub(self.first_failure_ns.load(Relaxed)) > FAILURE_WINDOW_NS {
             self.failures.store(0, Relaxed);
         }
@@ -221,10 +241,19 @@ impl Node {
     }
 
     /// A success of live traffic: the row is broken.
-    pub fn record_success(&self) {
+    pub fn record_success(&self, thread: usize) {
+        Cell::add(&self.cell(thread).judged, 1);
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
         }
+    }
+
+    /// What requests have met here on all threads.
+    pub fn conduct(&self) -> Counts {
+        self.cells.iter().fold(Counts::default(), |sum, cell| Counts {
+            requests: sum.requests.wrapping_add(cell.judged.load(Relaxed)),
+            failures: sum.failures.wrapping_add(cell.failed.load(Relaxed)),
+        })
     }
 
     /// A request was sent and has no head yet. Each call is followed by one of [`Node::answered`].
@@ -289,6 +318,24 @@ impl Node {
         self.last_good_probe_ns.store(now_ns, Relaxed);
     }
 
+    /// Control's: a probe found nobody there, or nobody who answers.
+    pub fn lost_probe(&self, now_ns: u64) {
+        self.last_lost_probe_ns.store(now_ns, Relaxed);
+        if self.fell_ns() <= self.last_good_probe_ns() {
+            self.fell_ns.store(now_ns, Relaxed);
+        }
+    }
+
+    /// When it last began to be lost; 0 is never.
+    pub fn fell_ns(&self) -> u64 {
+        self.fell_ns.load(Relaxed)
+    }
+
+    /// Whether it has answered nothing since then, and a probe has found it lost.
+    pub fn is_lost(&self, since_ns: u64) -> bool {
+        self.last_lost_probe_ns.load(Relaxed) > since_ns && self.last_head_ns() < since_ns
+    }
+
     /// When control last had a good probe.
     pub fn last_good_probe_ns(&self) -> u64 {
         self.last_good_probe_ns.load(Relaxed)
@@ -309,7 +356,7 @@ impl Node {
     /// What a balancer weighs. `thread` sees its own newest latency and the others' merged one.
     pub fn load(&self, thread: usize, weight: u32, now_ns: u64) -> Load {
         let last_head = self.last_head_ns();
-        let mut load = Load { weight, in_flight: 0, lingering: 0, tunnels: 0, latency_ns: 0 };
+        let mut load = Load { weight, ..Load::default() };
         let mut silent = 0;
         for cell in &*self.cells {
             load.in_flight += cell.in_flight.load(Relaxed);
@@ -320,8 +367,30 @@ impl Node {
         }
         let own = self.latency_of(&self.cells[thread], now_ns);
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
-        load.latency_ns = own.max(self.latency_ns()).max(silent);
+        load.latency_ns = own.max(self.latency_ns()).max(silent).max(self.lag_floor_ns(now_ns));
         load
+    }
+
+    /// Control's: a slow start begins now, or ends with 0.
+    pub fn set_slow_since(&self, now_ns: u64) {
+        self.slow_since_ns.store(now_ns, Relaxed);
+    }
+
+    /// Control's: how late the node's event loop was, at `now_ns`.
+    pub fn set_lag(&self, lag_ns: u64, now_ns: u64) {
+        self.lag_at_ns.store(now_ns, Relaxed);
+        self.lag_ns.store(lag_ns, Relaxed);
+    }
+
+    /// The least that its latency counts as.
+    fn lag_floor_ns(&self, now_ns: u64) -> u64 {
+        let elapsed = now_ns.saturating_sub(self.lag_at_ns.load(Relaxed));
+        lag::floor(self.lag_ns.load(Relaxed), elapsed)
+    }
+
+    /// When its slow start began; 0 is none.
+    pub fn slow_since_ns(&self) -> u64 {
+        self.slow_since_ns.load(Relaxed)
     }
 
     /// Since when requests wait while none of the real traffic was answered; none while that is answered

@@ -136,3 +136,67 @@ fn a_node_on_probation_is_asked_although_it_was_slow_or_failed() {
     whole.until_state(0, "up");
     assert_eq!(whole.changes(0, "up", "probation"), 1);
 }
+
+/// Fails every second request: never twice in a row, and never for long.
+fn half_broken(node: &Actor) {
+    let acts = [Act::Status(502), Act::Ok("half")];
+    node.traffic((0..20_000).flat_map(|_| acts.clone()));
+}
+
+#[test]
+fn a_node_that_fails_every_second_request_is_ejected_where_others_do_not() {
+    let nodes = ["a", "b", "c"].map(Actor::up);
+    let whole = Whole::start("ratio", &entries(&nodes.each_ref()), &more("round_robin")).until_up();
+    half_broken(&nodes[1]);
+    until("it is out", || {
+        whole.get();
+        whole.node(1).outlier != "in"
+    });
+    let cause = whole.node(1).cause;
+    assert!(
+        cause.contains(" requests failed, of the others' in the median 0 %; out for "),
+        "{cause}"
+    );
+    assert_eq!(whole.changes(1, "ejected", "ejection"), 1);
+    // A good probe does not disprove it; a real request does, and what was before is forgotten.
+    nodes[1].traffic([Act::Hold]);
+    let good = whole.checks(1, "good");
+    until("probes are good", || whole.checks(1, "good") > good + 2);
+    assert_eq!(whole.node(1).state, "ejected");
+    nodes[1].traffic([Act::Ok("b")]);
+    until("it has decided", || {
+        whole.get();
+        whole.node(1).state == "up"
+    });
+    assert_eq!(whole.changes(1, "up", "probation"), 1);
+}
+
+#[test]
+fn what_fails_everywhere_ejects_nobody() {
+    listen();
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let whole = Whole::start("everywhere", &entries(&[&a, &b]), &more("round_robin")).until_up();
+    [&a, &b].into_iter().for_each(half_broken);
+    let compared =
+        || said(&["a failing node is like the others", "upstream=\"everywhere\""]).len() >= 4;
+    until("they were compared", || {
+        whole.get();
+        compared()
+    });
+    assert!((0..2).all(|index| whole.node(index).state == "up"));
+    assert!((0..2).all(|index| whole.changes(index, "ejected", "ejection") == 0));
+}
+
+#[test]
+fn without_an_error_ratio_only_a_row_ejects() {
+    let (a, b) = (Actor::up("a"), Actor::up("b"));
+    let off = format!("{}error_ratio = \"0%\"\n", more("round_robin"));
+    let whole = Whole::start("norat", &entries(&[&a, &b]), &off).until_up();
+    half_broken(&a);
+    let begun = Instant::now();
+    until("two comparisons would have been made", || {
+        whole.get();
+        a.requests() > 40 && begun.elapsed() > Duration::from_secs(2)
+    });
+    assert_eq!(whole.changes(0, "ejected", "ejection"), 0);
+}

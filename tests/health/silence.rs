@@ -77,7 +77,9 @@ fn a_node_that_answers_real_requests_survives_probes_that_time_out() {
         assert_eq!(whole.get().status, 200);
         whole.checks(0, "timeout") >= 9
     });
-    assert_eq!(whole.node(0).state, "up");
+    let node = whole.node(0);
+    assert_eq!(node.state, "up");
+    assert!(node.event_loop_lag_ms.unwrap() > 50.0, "at least as late as a probe waited: {node:?}");
     assert_eq!(whole.changes(0, "down", "timeout"), 0);
     // Without requests that prove the contrary, the probes are believed.
     let node = whole.until_state(0, "down");

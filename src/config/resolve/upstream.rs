@@ -130,6 +130,7 @@ fn with_times(table: &Table<'_>, plain: Upstream) -> Upstream {
         max_connection_age: time("max_connection_age", plain.max_connection_age),
         queue_timeout: time("queue_timeout", plain.queue_timeout),
         deadline: table.duration("deadline", plain.deadline, &OR_ZERO),
+        slow_start: table.duration("slow_start", plain.slow_start, &OR_ZERO),
         ..plain
     }
 }
@@ -299,6 +300,7 @@ fn outlier_detection(upstream: &Table<'_>, name: &str) -> OutlierDetection {
             plain.consecutive_failures,
             1..=1000,
         ),
+        error_ratio: table.share("error_ratio", plain.error_ratio),
         ejection_time: table.duration("ejection_time", plain.ejection_time, &POSITIVE),
         max_ejected: table.share("max_ejected", plain.max_ejected),
     }

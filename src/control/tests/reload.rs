@@ -183,6 +183,28 @@ async fn a_node_that_stays_keeps_its_state_and_a_disabled_one_is_out() {
 }
 
 #[tokio::test]
+async fn nodes_that_are_added_or_enabled_start_slowly_and_a_reload_keeps_that() {
+    let file = watched(&file(LISTENER, "\"127.0.0.1:9\""));
+    let rig = &file.rig;
+    let weight = |name| async move { rig.node(name).await.effective_weight };
+    assert_eq!(weight("127.0.0.1:9").await, 1.0);
+    let with = |second: &str| super::reload::file(LISTENER, &format!("\"127.0.0.1:9\", {second}"));
+    file.reload(&with("\"127.0.0.1:19\"")).await;
+    assert_eq!(weight("127.0.0.1:19").await, 0.1);
+    let since = file.rig.live("127.0.0.1:19").slow_since_ns();
+    file.reload(&with("{ address = \"127.0.0.1:19\", weight = 2 }")).await;
+    assert_eq!(file.rig.live("127.0.0.1:19").slow_since_ns(), since);
+    let second = "{ address = \"127.0.0.1:19\", disabled = true }";
+    file.reload(&with(second)).await;
+    assert_eq!(file.rig.live("127.0.0.1:19").slow_since_ns(), 0);
+    file.reload(&with("\"127.0.0.1:19\"")).await;
+    assert_eq!(weight("127.0.0.1:19").await, 0.1);
+    let off = with("\"127.0.0.1:19\"").replace("preset", "slow_start = \"0s\"\npreset");
+    file.reload(&off).await;
+    until("it is whole", || async { (weight("127.0.0.1:19").await == 1.0).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn reloads_that_are_asked_for_at_once_are_all_answered() {
     let file = watched(&file(LISTENER, "\"127.0.0.1:9\""));
     fs::write(&file.path, super::reload::file(LISTENER, "\"127.0.0.1:19\"")).unwrap();

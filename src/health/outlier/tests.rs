@@ -114,6 +114,7 @@ fn a_good_probe_ends_only_what_it_disproves() {
         (FailureKind::Timeout, true),
         (FailureKind::Reset, false),
         (FailureKind::GatewayError, false),
+        (FailureKind::ErrorRatio, false),
     ];
     for (kind, ends) in cases {
         let mut ejector = ejector();

@@ -110,10 +110,12 @@ pub enum RetryReason {
     Reset,
     /// A kept connection closed at the moment of its reuse.
     StaleRace,
+    /// Sent, safe to repeat, and its node fell silent.
+    Rescue,
 }
 
 /// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 4] = ["unsent", "refused", "reset", "stale_race"];
+pub const RETRY_REASONS: [&str; 5] = ["unsent", "refused", "reset", "stale_race", "rescue"];
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
