@@ -75,13 +75,15 @@ const stop = {
   rows(facts) {
     const { records, journals, marks } = facts;
     const there = sentWhileStopped({ records, journals, node: 'node2', from: marks.stopped, to: marks.continued });
-    const slowest = (method) => Math.max(0, ...records
+    const slowest = (method, to) => Math.max(0, ...records
       .filter((record) => record.method === method && record.end > marks.stopped && record.start < marks.continued)
-      .map(({ start, end }) => end - start));
+      .map((record) => (record[to] || record.end) - record.start));
     return [
       ...lossRows(facts),
-      atMost('slowest GET', slowest('GET'), 3000, ' ms'),
-      told('slowest POST', `${Math.round(slowest('POST'))} ms`),
+      atMost('slowest head of a GET', slowest('GET', 'head'), 3000, ' ms'),
+      // What stops between its head and its end cannot be moved.
+      told('slowest end of a GET', `${Math.round(slowest('GET', 'end'))} ms`),
+      told('slowest end of a POST', `${Math.round(slowest('POST', 'end'))} ms`),
       atMost('last request sent to it, after the stop', there.last, 1000, ' ms'),
       told('requests sent to it meanwhile', `${there.went} of ${there.during}`),
       ...tunnelRows(facts.tabs),

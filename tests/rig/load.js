@@ -3,7 +3,7 @@
 //   node load.js --port N --rate N --seconds S --out FILE [--posts SHARE] [--patience MS]
 //
 // Every second request or so is a POST; each has an id of its own in its query and in `X-Drill-Id`.
-// One JSON line per request goes to FILE: when it left, how it ended, whether a head had arrived,
+// One JSON line per request goes to FILE: when it left, how it ended, whether and when a head had arrived,
 // and whether the answer was the one to this request. SIGTERM ends it early: what has left is waited for.
 'use strict';
 
@@ -35,6 +35,7 @@ function one(number) {
     request.on('error', fail);
     request.on('response', (answer) => {
       record.status = answer.statusCode;
+      record.head = clock();
       const parts = [];
       answer.on('data', (part) => parts.push(part));
       answer.on('error', fail);
