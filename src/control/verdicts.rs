@@ -44,8 +44,8 @@ impl Roster {
         let label = probe::label(&verdict);
         let names = [key.upstream.as_str(), &watched.node.label];
         self.metrics.checks.with_label_values(&[names[0], names[1], label]).inc();
-        let took = finding.took.as_secs_f64();
-        self.metrics.check_duration.with_label_values(&names).set(took);
+        let took = finding.took;
+        self.metrics.check_duration.with_label_values(&names).set(took.as_secs_f64());
         watched.receive(finding);
         let change = watched
             .checker
@@ -58,7 +58,9 @@ impl Roster {
             watched.node.set_health(change.to);
         }
         if matches!(verdict, Verdict::Timeout | Verdict::Refused { .. }) {
-            watched.node.lost_probe(clock::now_ns());
+            let now_ns = clock::now_ns();
+            let begun_ns = now_ns.saturating_sub(clock::nanos(took));
+            watched.node.lost_probe(now_ns, (verdict == Verdict::Timeout).then_some(begun_ns));
         }
         if verdict == Verdict::Good {
             watched.node.good_probe(clock::now_ns());
