@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::control::Handle;
 
 mod guard;
+mod maintenance;
 mod orders;
 mod page;
 mod process;

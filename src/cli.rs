@@ -13,6 +13,7 @@ mod check;
 mod client;
 mod drain;
 mod find;
+mod maintenance;
 mod serve;
 mod status;
 
@@ -44,6 +45,7 @@ enum Command {
     Status(StatusArgs),
     Drain(drain::Drain),
     Ready(drain::Ready),
+    Maintenance(maintenance::Maintenance),
     /// Put a changed file in use now, and say what came of it
     #[command(long_about = None)]
     Reload(Where),
@@ -170,6 +172,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Status(status) => tell(&status),
         Command::Drain(asked) => drain::drain(&asked),
         Command::Ready(asked) => drain::ready(&asked),
+        Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
         Command::Health(health) => feel(&health),
     }

@@ -23,6 +23,7 @@ mod core;
 mod drains;
 mod file;
 mod lag;
+pub mod maintenance;
 pub mod operator;
 mod probe;
 mod reload;
@@ -41,6 +42,7 @@ pub use status::{ReloadStatus as Outcome, Status};
 pub(crate) use verdicts::SHOWN;
 
 use self::core::{Core, Event};
+use self::maintenance::{Change, Changed};
 use self::operator::{Order, OrderError, Ordered};
 
 /// After so long a start counts as done, whether or not nodes have answered.
@@ -185,6 +187,12 @@ impl Handle {
     /// is written. None when control has ended.
     pub async fn order(&self, order: Order) -> Option<Result<Ordered, OrderError>> {
         self.ask(|reply| Event::Order(Box::new(order), reply)).await
+    }
+
+    /// Switches maintenance on or off, which holds for every exchange that begins afterwards; returns when
+    /// the state file is written. None when control has ended.
+    pub async fn maintain(&self, change: Change) -> Option<Result<Changed, OrderError>> {
+        self.ask(|reply| Event::Maintain(Box::new(change), reply)).await
     }
 
     /// Whether an outer balancer should send clients here; see [`Handle::not_ready`].

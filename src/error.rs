@@ -65,6 +65,8 @@ pub enum Cause {
     Deadline,
     /// No node may be picked.
     NoEligibleNode,
+    /// The operator has switched maintenance on, and not for this client.
+    Maintenance,
     /// Every eligible node is at its limit and the queue is full.
     QueueFull,
     /// The wait in the queue was too long.
@@ -90,7 +92,7 @@ impl Cause {
             NotImplemented(_) => 501,
             ConnectFailed(_) | ConnectRefused | ConnectionTerminated | BadResponse(_)
             | ResponseHeadTooLarge | ResponseIncomplete => 502,
-            NoEligibleNode | QueueFull | QueueTimeout => 503,
+            NoEligibleNode | Maintenance | QueueFull | QueueTimeout => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
             ClientStalled => 598,
         }
@@ -122,6 +124,7 @@ impl Cause {
             ResponseBodyTimeout => "connection_read_timeout",
             Deadline => "deadline_exceeded",
             NoEligibleNode => "destination_unavailable",
+            Maintenance => "maintenance",
             QueueFull => "queue_full",
             QueueTimeout => "queue_timeout",
             Internal(_) => "proxy_internal_error",
@@ -138,20 +141,23 @@ impl Cause {
             ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
             | ResponseBodyTimeout => Side::Node,
-            NoRoute | Deadline | NoEligibleNode | QueueFull | QueueTimeout | Internal(_) => {
-                Side::Proxy
-            }
+            NoRoute | Deadline | NoEligibleNode | Maintenance | QueueFull | QueueTimeout
+            | Internal(_) => Side::Proxy,
         }
     }
 
     /// Seconds after which a client may try again; none where trying again cannot help.
     pub fn retry_after(&self) -> Option<u32> {
-        // A node is back within a few probes; the wait in a queue is over even sooner.
-        (self.status() == 503).then_some(2)
+        match self {
+            // Nobody maintains anything within seconds.
+            Cause::Maintenance => Some(30),
+            // A node is back within a few probes; the wait in a queue is over even sooner.
+            _ => (self.status() == 503).then_some(2),
+        }
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 25] = [
+    pub const REASONS: [&'static str; 26] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -174,6 +180,7 @@ impl Cause {
         "connection_read_timeout",
         "deadline_exceeded",
         "destination_unavailable",
+        "maintenance",
         "queue_full",
         "queue_timeout",
         "proxy_internal_error",
@@ -206,6 +213,7 @@ impl fmt::Display for Cause {
             ResponseBodyTimeout => f.write_str("A node's answer made no progress."),
             Deadline => f.write_str("No node answered within the deadline."),
             NoEligibleNode => f.write_str("No node can serve this request right now."),
+            Maintenance => f.write_str("The system is under maintenance."),
             QueueFull | QueueTimeout => f.write_str("All nodes are busy."),
             Internal(_) => f.write_str("The proxy failed."),
         }
@@ -241,6 +249,7 @@ mod tests {
             Cause::ResponseBodyTimeout,
             Cause::Deadline,
             Cause::NoEligibleNode,
+            Cause::Maintenance,
             Cause::QueueFull,
             Cause::QueueTimeout,
             Cause::Internal("x"),

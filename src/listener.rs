@@ -225,8 +225,12 @@ impl Listening {
         thread.draining.set(true);
         thread.wheel.end_waits();
         thread.tunnels.end(tunnels_within, &mut thread.rng.borrow_mut());
+        thread.maintenance.end(tunnels_within, &mut thread.rng.borrow_mut());
         async move {
-            while thread.connections.get() > 0 || thread.tunnels.count() > 0 {
+            let open = |thread: &Thread| {
+                thread.connections.get() + thread.tunnels.count() + thread.maintenance.count()
+            };
+            while open(&thread) > 0 {
                 tokio::time::sleep(TICK).await;
             }
             thread.log.borrow_mut().flush();

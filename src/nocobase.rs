@@ -9,10 +9,12 @@ use crate::config::defaults::HEALTH_ENDPOINT;
 
 mod action;
 mod app;
+mod maintenance;
 mod refusal;
 
 pub use action::{Action, action, feeds_latency, safe_to_repeat};
 pub use app::app_name;
+pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};
 pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
 
 /// The path of the health check; a query would break it (`req.url.endsWith('/__health_check')` in

@@ -12,9 +12,11 @@ use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
+pub mod maintenance;
 pub mod node;
 pub mod pool;
 
+pub use maintenance::Maintenance;
 pub use node::Node;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
 
@@ -52,6 +54,8 @@ pub struct Shared {
     pub median_latency_ns: AtomicU64,
     /// Whether any of its nodes starts slowly, so that a pick need not ask each of them.
     pub slow_starts: AtomicBool,
+    /// Kept even if the budget is configured anew.
+    pub maintenance: Arc<Maintenance>,
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -92,13 +96,15 @@ impl Registry {
     /// The shared part of an upstream, made when first asked for, and anew when its
     /// budget was configured anew.
     pub fn shared(&mut self, upstream: &str, budget_share: f64) -> Arc<Shared> {
-        let known = self.shared.get(upstream).filter(|known| known.budget_share == budget_share);
-        let shared = known.cloned().unwrap_or_else(|| {
+        let known = self.shared.get(upstream);
+        let same = known.filter(|known| known.budget_share == budget_share);
+        let shared = same.cloned().unwrap_or_else(|| {
             Arc::new(Shared {
                 budget: RetryBudget::new(budget_share),
                 budget_share,
                 median_latency_ns: AtomicU64::new(0),
                 slow_starts: AtomicBool::new(false),
+                maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::orders::{self, Target};
 use super::reply::{self, Reply};
-use super::{Peer, page, scrape};
+use super::{Peer, maintenance, page, scrape};
 use crate::control::Handle;
 use crate::control::status::ReloadResult;
 
@@ -42,6 +42,7 @@ enum Route {
     Metrics,
     Status,
     Reload,
+    Maintenance,
     Order(Target),
     Page,
 }
@@ -55,6 +56,7 @@ impl Route {
             "/metrics" => Some(Route::Metrics),
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
+            "/api/v1/maintenance" if admin => Some(Route::Maintenance),
             "/" if admin => Some(Route::Page),
             _ if admin => Target::of(path).map(Route::Order),
             _ => None,
@@ -63,14 +65,14 @@ impl Route {
 
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload | Route::Order(_) => method == Method::POST,
+            Route::Reload | Route::Maintenance | Route::Order(_) => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload | Route::Order(_) => "POST",
+            Route::Reload | Route::Maintenance | Route::Order(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -99,11 +101,10 @@ pub(super) async fn serve(
 }
 
 async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) -> Reply {
+    let from = || peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| ip.to_canonical());
     match route {
-        Route::Order(target) => {
-            let from = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| ip.to_canonical());
-            orders::answer(handle, target, body, from).await
-        }
+        Route::Order(target) => orders::answer(handle, target, body, from()).await,
+        Route::Maintenance => maintenance::answer(handle, body, from()).await,
         // The loop that answers this is the one that probes and reloads.
         Route::Livez => reply::text(StatusCode::OK, "ok"),
         Route::Readyz => readyz(handle),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use super::client::Client;
-use super::{Failure, drain, good};
+use super::{Failure, drain, good, maintenance};
 use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status};
 
 /// Where a status is found.
@@ -25,6 +25,16 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     out.push_str(&table(&rows(status, now)));
     for upstream in status.upstreams.iter().filter(|upstream| upstream.eligible == 0) {
         let _ = writeln!(out, "\nno node of {} is eligible: its requests get 503", upstream.name);
+    }
+    for upstream in &status.upstreams {
+        let Some(on) = &upstream.maintenance else { continue };
+        let (name, from) = (&upstream.name, &on.from);
+        let (terms, held) = (maintenance::terms(on), on.websockets);
+        let _ = writeln!(
+            out,
+            "\n{name} is under maintenance for {}, from {from}; {terms}; WebSockets held: {held}",
+            since(on.since, now)
+        );
     }
     if !status.warnings.is_empty() {
         out.push_str("\nwarnings:\n");

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
+use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered, Saving};
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
@@ -45,6 +46,7 @@ pub(super) enum Event {
     Reload(oneshot::Sender<Outcome>),
     Status(oneshot::Sender<Status>),
     Order(Box<Order>, oneshot::Sender<Result<Ordered, OrderError>>),
+    Maintain(Box<Change>, oneshot::Sender<Result<Changed, OrderError>>),
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
@@ -189,6 +191,7 @@ impl Core {
             // Whoever asked may have left.
             Event::Status(reply) => drop(reply.send(self.status())),
             Event::Order(order, reply) => self.order(&order, reply),
+            Event::Maintain(change, reply) => self.maintain(&change, reply),
             Event::Finish(within, done) => self.finish(within, done),
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::maintenance::Maintained;
 use crate::config::Config;
 use crate::upstream::Node;
 
@@ -19,9 +20,11 @@ const MOST: usize = 1024;
 /// A file of ours with [`MOST`] entries is smaller.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// All nodes that are drained.
+/// All nodes that are drained, and the upstreams under maintenance.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Drains {
+    /// At most one for each upstream.
+    pub maintained: Vec<Maintained>,
     all: Vec<Drained>,
 }
 
@@ -110,7 +113,9 @@ impl Drains {
     /// The file's text.
     pub(super) fn render(&self) -> String {
         let drained = &self.all;
-        let value = serde_json::json!({ "version": VERSION, "drained": drained });
+        let value = serde_json::json!({
+            "version": VERSION, "drained": drained, "maintenance": self.maintained,
+        });
         format!("{value:#}\n")
     }
 
@@ -139,6 +144,9 @@ impl Drains {
         #[derive(Deserialize)]
         struct Whole {
             drained: Vec<Drained>,
+            // Files from before there was maintenance have none.
+            #[serde(default)]
+            maintenance: Vec<Maintained>,
         }
         // First the version alone: another may have another shape.
         let version = serde_json::from_str::<Versioned>(text)?.version;
@@ -146,9 +154,10 @@ impl Drains {
             let what = format!("it is of version {version}, and {VERSION} is known here");
             return Err(io::Error::other(what));
         }
-        let mut all = serde_json::from_str::<Whole>(text)?.drained;
+        let Whole { drained: mut all, maintenance: mut maintained } = serde_json::from_str(text)?;
         all.truncate(MOST);
-        Ok(Drains { all })
+        maintained.truncate(MOST);
+        Ok(Drains { maintained, all })
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::core::{Core, Event};
 use super::drains::{self, Drains, is_called};
+use super::maintenance;
 use super::reload::followed;
 use super::roster::now;
 use crate::config::{self, Config, HealthCheck, Role};
@@ -237,7 +238,7 @@ impl Core {
                 let path = path.display();
                 let message = format!(
                     "`state_file` {path} cannot be used ({error}): nodes that were drained before \
-                     this start are ready; the next `drain` replaces the file"
+                     this start are ready, and maintenance is off; the next `drain` replaces the file"
                 );
                 self.degraded(STATE_FILE, Some(message));
             }
@@ -248,11 +249,13 @@ impl Core {
     /// it now.
     pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
         let gone = self.roster.drains.retain(config);
+        let ended = maintenance::retain(&mut self.roster.drains.maintained, config);
+        self.apply_maintenance(None);
         for drained in &gone {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");
         }
-        if !gone.is_empty() || moved {
+        if !gone.is_empty() || ended || moved {
             // What comes of it is a warning, or none. Also nothing is written: the new place may hold what
             // was drained long ago.
             drop(self.save());
@@ -260,7 +263,7 @@ impl Core {
     }
 
     /// Writes the state file on a blocking thread, if there is one; the result says whether it was written.
-    fn save(&mut self) -> Option<JoinHandle<bool>> {
+    pub(super) fn save(&mut self) -> Option<JoinHandle<bool>> {
         let path = self.inner.snapshot.load().config.server.state_file.clone()?;
         self.saving.asked += 1;
         let (asked, written) = (self.saving.asked, self.saving.written.clone());
@@ -294,7 +297,7 @@ fn not_saved(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     format!(
         "`state_file` {path} cannot be written ({error}): a restart of cobalance makes drained \
-         nodes ready"
+         nodes ready, and ends maintenance"
     )
 }
 
@@ -375,12 +378,12 @@ fn not_the_last(upstream: &Upstream, found: &[Found<'_>]) -> Result<(), OrderErr
     }
 }
 
-fn unknown_upstream(snapshot: &Snapshot, name: &str) -> String {
+pub(super) fn unknown_upstream(snapshot: &Snapshot, name: &str) -> String {
     let known: Vec<&str> = snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
     format!("there is no upstream `{name}`{}; known: {}", meant(name, &known), list(&known))
 }
 
-fn unknown(name: &str, upstreams: &[&Arc<Upstream>]) -> String {
+pub(super) fn unknown(name: &str, upstreams: &[&Arc<Upstream>]) -> String {
     let nodes = upstreams.iter().flat_map(|upstream| &upstream.nodes);
     let known: Vec<&str> = nodes.map(|member| member.node.label.as_str()).collect();
     format!("there is no node `{name}`{}; known: {}", meant(name, &known), list(&known))

@@ -47,6 +47,7 @@ impl Core {
                 .shared
                 .budget
                 .remaining(clock::now_ns() / 1_000_000_000),
+            maintenance: self.maintenance_of(upstream),
             nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
         }
     }

@@ -37,6 +37,8 @@ pub struct Record {
     pub bytes_out: u64,
     /// Time in the queue.
     pub queue_ns: u64,
+    /// The state of maintenance that its client is let through; 0 while there is none.
+    pub let_through: u64,
     /// Time to connect, of the last attempt that did.
     pub connect_ns: Option<u64>,
     /// From the last attempt's send to its head.
@@ -79,6 +81,7 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             queue_ns: 0,
+            let_through: 0,
             connect_ns: None,
             header_ns: None,
             upstream_request_id: Vec::new(),

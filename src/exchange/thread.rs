@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::maintenance::Keeper;
 use super::tunnel::Tunnels;
 use super::view::View;
 use crate::clock;
@@ -39,6 +40,8 @@ pub struct Thread {
     pub connections: Cell<usize>,
     /// Open tunnels.
     pub tunnels: Tunnels,
+    /// WebSockets that are held while an upstream is under maintenance.
+    pub maintenance: Keeper,
     /// How connections to nodes are made.
     pub dial: Dial,
     /// Through which all tunnels of the thread read: an idle one has no buffer.
@@ -74,6 +77,7 @@ impl Thread {
             draining: Cell::new(false),
             connections: Cell::new(0),
             tunnels: Tunnels::default(),
+            maintenance: Keeper::default(),
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
             warned_of: RefCell::default(),
@@ -166,6 +170,7 @@ impl Thread {
         self.epoch.set((unix_ms(), now));
         let view = self.view();
         self.tunnels.tick(now, &view.snapshot.pace);
+        self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
             upstream.settle(now);

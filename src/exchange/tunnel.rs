@@ -46,8 +46,12 @@ pub struct Tunnels {
 }
 
 /// What a tunnel can be told from outside of its task.
-struct Handle {
+pub(super) struct Handle {
     counted: Counted,
+    /// The state of maintenance that its client was let through; 0 for none.
+    pub(super) let_through: u64,
+    /// Frames that go to the client before the Close frame.
+    last_words: RefCell<Vec<u8>>,
     /// 0 while it is not to be closed.
     close_code: Cell<u16>,
     /// When it is to be closed, if it is.
@@ -58,6 +62,17 @@ struct Handle {
 impl Handle {
     fn node(&self) -> &Arc<Node> {
         &self.counted.0.node
+    }
+
+    /// Whether its node is one of this upstream.
+    pub(super) fn is_of(&self, upstream: &str) -> bool {
+        self.node().key.upstream == upstream
+    }
+
+    /// To be closed at this moment with these frames before the Close frame, unless it is on its way.
+    pub(super) fn close_after(&self, frames: Vec<u8>, code: u16, at_ns: u64) {
+        *self.last_words.borrow_mut() = frames;
+        self.close(code, at_ns);
     }
 
     /// To be closed at this moment, unless it is to be closed before.
@@ -129,7 +144,7 @@ impl Tunnels {
         self.live().len()
     }
 
-    fn live(&self) -> Vec<Rc<Handle>> {
+    pub(super) fn live(&self) -> Vec<Rc<Handle>> {
         self.all.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -173,6 +188,8 @@ pub struct Tunnel {
     pub admitted: Box<dyn std::any::Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
+    /// The state of maintenance that its client was let through; 0 for none.
+    pub let_through: u64,
     /// What the client sent behind its handshake.
     pub from_client: Vec<u8>,
     /// What the node sent behind its answer.
@@ -216,6 +233,8 @@ struct Running {
 pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
     let handle = Rc::new(Handle {
         counted: tunnel.counted,
+        let_through: tunnel.let_through,
+        last_words: RefCell::default(),
         close_code: Cell::new(0),
         close_at_ns: Cell::new(u64::MAX),
         deadline: thread.wheel.deadline(),
@@ -234,6 +253,7 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
         handle.close(frames::GOING_AWAY, clock::now_ns());
     } else {
         thread.tunnels.follow(&handle, &mut thread.rng.borrow_mut());
+        thread.maintenance.joined(&thread, &handle);
     }
     tokio::task::spawn_local(async move {
         let _admitted = tunnel.admitted;
@@ -395,7 +415,9 @@ impl Running {
         handle.close_at_ns.set(0);
         let mask = thread.rng.borrow_mut().u32(..);
         self.closing = Some(by);
-        self.down.farewell = Farewell::Due(Box::new(frames::close(code)));
+        let mut farewell = handle.last_words.take();
+        farewell.extend_from_slice(&frames::close(code));
+        self.down.farewell = Farewell::Due(farewell.into());
         // To the node we are the client that leaves, whatever the reason.
         let leaving = frames::masked_close(frames::GOING_AWAY, mask);
         self.up.farewell = Farewell::Due(Box::new(leaving));

@@ -160,6 +160,10 @@ impl Metrics {
         UpstreamMetrics {
             retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),
+            maintenance: f.maintenance.with_label_values(&[upstream]),
+            maintenance_answers: MAINTENANCE_KINDS
+                .map(|kind| f.maintenance_answers.with_label_values(&[upstream, kind])),
+            maintenance_ws: f.maintenance_ws.with_label_values(&[upstream]),
         }
     }
 
@@ -302,6 +306,11 @@ pub struct UpstreamMetrics {
     pub retries: [IntCounter; 5],
     /// Exchanges in the queue.
     pub queue: IntGauge,
+    /// 1 while it is under maintenance.
+    pub maintenance: IntGauge,
+    /// Answers of maintenance, by [`MaintenanceKind`].
+    pub maintenance_answers: [IntCounter; 4],
+    maintenance_ws: IntGauge,
 }
 
 impl UpstreamMetrics {
@@ -309,6 +318,17 @@ impl UpstreamMetrics {
     pub fn count_queued(&self) -> Counting {
         self.queue.inc();
         Counting(self.queue.clone())
+    }
+
+    /// Counts a WebSocket that is held by ourselves while the result lives.
+    pub fn count_held(&self) -> Counting {
+        self.maintenance_ws.inc();
+        Counting(self.maintenance_ws.clone())
+    }
+
+    /// WebSockets that are held by ourselves.
+    pub fn held(&self) -> i64 {
+        self.maintenance_ws.get()
     }
 }
 

@@ -12,8 +12,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::http1::websocket;
+
 use super::{Journal, Phase};
-use crate::demo::ws;
 
 /// Of a request's body; NocoBase takes 10 MiB of JSON.
 const MAX_BODY: usize = 10 * 1024 * 1024;
@@ -180,7 +181,7 @@ fn upgrade(site: &Site, headers: &HeaderMap) -> io::Result<Response<Full<Bytes>>
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
-        .header("sec-websocket-accept", ws::accept(key.as_bytes()))
+        .header("sec-websocket-accept", websocket::accept(key.as_bytes()))
         .header("x-served-by", &site.name);
     answer.body(Full::default()).map_err(io::Error::other)
 }

@@ -88,6 +88,24 @@ impl FrameTracker {
     }
 }
 
+/// A text frame as a server sends it.
+pub fn text(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        short @ ..126 => frame.push(short as u8),
+        medium @ ..0x1_0000 => {
+            frame.push(126);
+            frame.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(127);
+            frame.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
 /// A Close frame as a server sends it.
 pub fn close(code: u16) -> [u8; 4] {
     let [high, low] = code.to_be_bytes();

@@ -101,6 +101,9 @@ pub(super) struct NodeFamilies {
     pub(super) upstream_requests: IntCounterVec,
     pub(super) attempts: IntCounterVec,
     pub(super) retries: IntCounterVec,
+    pub(super) maintenance: IntGaugeVec,
+    pub(super) maintenance_answers: IntCounterVec,
+    pub(super) maintenance_ws: IntGaugeVec,
     pub(super) connect: HistogramVec,
     pub(super) head: HistogramVec,
     pub(super) response: HistogramVec,
@@ -129,6 +132,21 @@ impl NodeFamilies {
                 "upstream_retries_total",
                 "Attempts that were repeated.",
                 &["upstream", "reason"],
+            ),
+            maintenance: r.int_gauges(
+                "maintenance",
+                "1 while an upstream is under maintenance.",
+                &["upstream"],
+            ),
+            maintenance_answers: r.counters(
+                "maintenance_answers_total",
+                "Requests answered by maintenance.",
+                &["upstream", "kind"],
+            ),
+            maintenance_ws: r.int_gauges(
+                "maintenance_ws_open",
+                "WebSockets that cobalance itself keeps open during maintenance.",
+                &["upstream"],
             ),
             connect: r.histograms(
                 "upstream_connect_duration_seconds",

@@ -119,3 +119,19 @@ pub const RETRY_REASONS: [&str; 5] = ["unsent", "refused", "reset", "stale_race"
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What a client gets while an upstream is under maintenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaintenanceKind {
+    /// A page for people.
+    Page,
+    /// NocoBase's JSON.
+    Api,
+    /// A line of text, for what is neither.
+    Plain,
+    /// A WebSocket that we keep open.
+    Ws,
+}
+
+/// Labels of [`MaintenanceKind`].
+pub const MAINTENANCE_KINDS: [&str; 4] = ["page", "api", "plain", "ws"];
