@@ -10,6 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub(super) const TEXT: u8 = 1;
 /// The end, from either side.
 pub(super) const CLOSE: u8 = 8;
+/// Whether the other side is there,
+pub(super) const PING: u8 = 9;
+/// and that it is.
+pub(super) const PONG: u8 = 10;
 
 /// RFC 6455, section 1.3: proves that a server has understood the handshake.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
