@@ -272,6 +272,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Bad probes in a row until it is down.
     pub fall: u32,
+    /// A WebSocket to each node over which NocoBase tells of itself; never with another preset.
+    pub watch: bool,
 }
 
 /// `[upstream.NAME.outlier_detection]`

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::{Config, Role};
 use crate::listener::ThreadParts;
@@ -35,6 +35,7 @@ mod sockets;
 pub mod status;
 mod verdicts;
 pub mod warnings;
+mod watch;
 
 pub use reload::{Read, read};
 pub use sockets::BindError;
@@ -141,7 +142,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     events: mpsc::UnboundedSender<Event>,
     /// Counts reloads that ended well, so that others may follow them.
-    reloads: watch::Sender<u64>,
+    reloads: tokio::sync::watch::Sender<u64>,
     /// Listeners as bound, by name.
     addresses: parking_lot::RwLock<Vec<(String, SocketAddr)>>,
     /// Nodes that are in no snapshot any more and may still hold work.
@@ -262,7 +263,7 @@ impl Handle {
     }
 
     /// Follows reloads: changes after each that ended well.
-    pub fn reloads(&self) -> watch::Receiver<u64> {
+    pub fn reloads(&self) -> tokio::sync::watch::Receiver<u64> {
         self.inner.reloads.subscribe()
     }
 

@@ -150,6 +150,10 @@ fn upstream(body: &str) -> cobalance::config::Upstream {
     good(&text).upstreams.remove(0)
 }
 
+fn watch(body: &str) -> bool {
+    upstream(&format!("[upstream.a.health_check]\n{body}")).health_check.unwrap().watch
+}
+
 #[test]
 fn the_health_check_follows_the_preset_and_the_public_path() {
     let check = |body: &str| upstream(body).health_check;
@@ -159,6 +163,8 @@ fn the_health_check_follows_the_preset_and_the_public_path() {
     assert_eq!(check("public_path = \"/nb/\"").unwrap().path, "/nb/api/__health_check");
     assert_eq!(check("api_path = \"/v1/\"").unwrap().path, "/v1/__health_check");
     assert_eq!(check("[upstream.a.health_check]\nenabled = false"), None);
+    assert!(watch("") && !watch("watch = false"));
+    assert!(!check("preset = \"none\"\n[upstream.a.health_check]").unwrap().watch);
     let partial = check("[upstream.a.health_check]\ninterval = \"5s\"").unwrap();
     assert_eq!(partial.interval, Duration::from_secs(5));
     assert_eq!(partial.expect_body.as_deref(), Some("ok"));

@@ -38,7 +38,7 @@ impl Rig {
         let text = format!(
             "[server]\nthreads = 2\n[access_log]\nenabled = false\n[admin]\nbind = \"127.0.0.1:0\"\n\
              [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
-             [upstream.u]\nnodes = [{}]\n[upstream.u.health_check]\ninterval = \"50ms\"\n",
+             [upstream.u]\nnodes = [{}]\n[upstream.u.health_check]\ninterval = \"50ms\"\nwatch = false\n",
             list.join(", ")
         );
         let running = server::start(parse(&text), ConfigSource::Flags).unwrap();

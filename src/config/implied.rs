@@ -122,6 +122,7 @@ impl HealthCheck {
             timeout: defaults::HEALTH_TIMEOUT,
             rise: defaults::RISE,
             fall: defaults::FALL,
+            watch: preset == Preset::NocoBase,
         }
     }
 }

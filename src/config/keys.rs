@@ -87,6 +87,7 @@ pub(super) static HEALTH_CHECK: TableKeys = TableKeys {
         "timeout",
         "rise",
         "fall",
+        "watch",
     ],
 };
 

@@ -51,6 +51,8 @@ pub(super) enum Event {
     Stop,
     Degraded(&'static str, Option<String>),
     Probed(NodeKey, Box<Finding>),
+    /// Of a node's watch, which goes on when the sender is dropped.
+    Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
     Loaded(Box<Loaded>),
     Followed(Outcome),
@@ -196,6 +198,7 @@ impl Core {
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
             Event::Probed(key, finding) => self.probed(&key, *finding),
+            Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
@@ -388,6 +391,7 @@ impl Core {
         let most = upstream.settings.outlier_detection.max_ejected;
         let median = upstream.shared.median_latency_ns.load(Ordering::Relaxed);
         self.roster.take_lag(key, &finding, median);
+        self.roster.watch(key, &finding.verdict, &self.inner.events);
         match self.roster.apply(key, finding, most) {
             Some(Verdict::WrongBody { html: true }) => {
                 let path = upstream.settings.health_check.as_ref().map_or("", |check| &check.path);

@@ -10,6 +10,7 @@ use super::core::Event;
 use super::drains::{Drained, Drains};
 use super::probe::{Finding, Kept, Target, probe};
 use super::slow_start::SlowStart;
+use super::watch::Watching;
 use crate::clock;
 use crate::config::{self, Role};
 use crate::health::lag::LagMeter;
@@ -55,6 +56,7 @@ pub(super) struct Watched {
     /// What real requests met here lately.
     pub(super) conduct: ratio::Window,
     pub(super) lag: LagMeter,
+    pub(super) watching: Watching,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -90,6 +92,10 @@ impl Schedule {
 
     fn begin(&mut self, now: Duration) {
         (self.begun, self.running, self.again) = (now, true, false);
+    }
+
+    fn hasten(&mut self, due: Duration) {
+        self.due = self.due.min(due);
     }
 
     /// The next probe begins `pause` after the last began; a probe that took longer is followed at once.
@@ -165,6 +171,7 @@ impl Roster {
         watched.slow.follow(upstream);
         watched.follow_check(upstream);
         watched.follow_operator(&upstream.settings, self.drains.of(&member.node).is_some());
+        watched.follow_watch(upstream);
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
         if let Some((_, reason)) = unresolved {
             watched.node.set_health(HealthState::Down);
@@ -248,6 +255,7 @@ impl Watched {
             slow,
             conduct: ratio::Window::default(),
             lag: LagMeter::default(),
+            watching: Watching::default(),
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
@@ -315,6 +323,20 @@ impl Watched {
         self.kept = finding.kept;
         let (took, at) = (finding.took, SystemTime::now());
         self.last = Some(LastCheck { verdict: finding.verdict, took, at });
+    }
+
+    /// Its state has changed between two probes: the next one is not later than that state asks for.
+    pub(super) fn hasten(&mut self) {
+        if let Some(checker) = &self.checker {
+            self.schedule.hasten(now() + checker.next_in(fastrand::f64()));
+        }
+    }
+
+    /// Good probes count again, whatever it said.
+    pub(super) fn believe_probes(&mut self) {
+        if let Some(checker) = &mut self.checker {
+            checker.believe_probes();
+        }
     }
 
     pub(super) fn plan(&mut self) {

@@ -87,6 +87,7 @@ fn node(upstream: &Upstream, member: &Member, watched: &Watched) -> NodeStatus {
         since: unix(watched.since),
         cause: watched.cause.clone(),
         last_check: watched.last.as_ref().map(check),
+        watch: watched.watching.as_str().into(),
         weight: member.weight,
         effective_weight: f64::from(member.weight),
         backup: member.backup,

@@ -94,6 +94,10 @@ pub struct NodeStatus {
     pub cause: String,
     /// What the last probe found, or why there is none.
     pub last_check: Option<CheckStatus>,
+    /// `connected` while the node tells of itself over a WebSocket, `not_connected`, or `off`. Empty: an
+    /// older process.
+    #[serde(default)]
+    pub watch: String,
     /// 1 to 1000.
     pub weight: u32,
     /// The weight in force: less while the node starts slowly.

@@ -20,13 +20,14 @@ use crate::upstream::{Node, NodeKey};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// Why states change, as labels; with the labels of verdicts this is the whole list.
-const CAUSES: [&str; 12] = [
+const CAUSES: [&str; 13] = [
     "good",
     "timeout",
     "refused",
     "status",
     "body",
     "not_serving",
+    "watch",
     "garbage",
     "ejection",
     "probation",
@@ -216,7 +217,7 @@ pub(crate) const SHOWN: [Shown; 8] = [
 
 impl Watched {
     /// Only primary nodes that serve; which of them, their probes tell.
-    fn allow_fail_open(&self) {
+    pub(super) fn allow_fail_open(&self) {
         let checked = self.checker.as_ref().is_none_or(|c| c.may_fail_open(now()));
         let allowed = self.serves(false) && may_fail_open(self.node.operator(), checked);
         self.node.set_fail_open(allowed && self.node.address().is_some());

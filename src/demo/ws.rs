@@ -9,6 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub(super) const TEXT: u8 = 1;
 /// The end, from either side.
 pub(super) const CLOSE: u8 = 8;
+/// Whether the other side is there,
+pub(super) const PING: u8 = 9;
+/// and that it is.
+pub(super) const PONG: u8 = 10;
 
 /// Nobody here says more in one frame.
 const MAX_PAYLOAD: usize = 64 * 1024;

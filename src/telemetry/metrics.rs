@@ -55,6 +55,10 @@ pub struct Metrics {
     pub lag: GaugeVec,
     /// `cobalance_upstream_event_loop_lag_seconds_max{upstream,node}`
     pub lag_max: GaugeVec,
+    /// `cobalance_upstream_watch_connected{upstream,node}`
+    pub watch_connected: IntGaugeVec,
+    /// `cobalance_upstream_watch_frames_total{upstream,node,kind}`
+    pub watch_frames: IntCounterVec,
     /// `cobalance_upstream_inflight{upstream,node}`
     pub inflight: IntGaugeVec,
     /// `cobalance_upstream_ewma_seconds{upstream,node}`
@@ -113,6 +117,8 @@ impl Metrics {
             check_duration: r.gauges("upstream_check_duration_seconds", "Round trip of the last probe.", &NODE),
             lag: r.gauges("upstream_event_loop_lag_seconds", "What the last probe took longer than the network.", &NODE),
             lag_max: r.gauges("upstream_event_loop_lag_seconds_max", "The largest such lag within a minute.", &NODE),
+            watch_connected: r.int_gauges("upstream_watch_connected", "1 while the node tells of itself over a WebSocket.", &NODE),
+            watch_frames: r.counters("upstream_watch_frames_total", "Messages heard there.", &["upstream", "node", "kind"]),
             inflight: r.int_gauges("upstream_inflight", "Requests in flight.", &NODE),
             ewma: r.gauges("upstream_ewma_seconds", "Moving average of the head time.", &NODE),
             weight: r.gauges("upstream_weight_effective", "Weight in force: less than configured during slow start.", &NODE),
@@ -221,7 +227,10 @@ impl Metrics {
         for family in [&self.ewma, &self.weight, &self.keepalive_hint] {
             let _ = family.remove_label_values(&l);
         }
-        for family in [&self.node_state, &self.inflight, &self.ws_open] {
+        for kind in FRAME_KINDS {
+            let _ = self.watch_frames.remove_label_values(&[upstream, node, kind]);
+        }
+        for family in [&self.node_state, &self.inflight, &self.ws_open, &self.watch_connected] {
             let _ = family.remove_label_values(&l);
         }
         for family in [&f.ws_opened, &f.ws_moved] {

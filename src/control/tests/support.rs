@@ -22,12 +22,13 @@ pub(crate) fn listener(name: &str, bind: &str) -> config::Listener {
     config::Listener { name: name.into(), ..config::Listener::at(bind.parse().unwrap()) }
 }
 
-/// A listener on any port and one upstream, `app`, with these nodes; admin on any port.
+/// A listener on any port and one upstream, `app`, with these nodes, which are probed and not watched; admin
+/// on any port.
 pub(crate) fn config(nodes: &[&str]) -> Config {
     let text = format!(
         "[server]\nthreads = 2\n[[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
          [upstream.app]\nnodes = {nodes:?}\n[admin]\nbind = \"127.0.0.1:0\"\n\
-         [access_log]\nenabled = false\n"
+         [access_log]\nenabled = false\n[upstream.app.health_check]\nwatch = false\n"
     );
     parse(&text)
 }

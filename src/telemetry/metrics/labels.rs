@@ -63,6 +63,11 @@ impl AttemptResult {
     }
 }
 
+/// What a node says over its `/ws`: what it says of its state, what is about something else, what is not
+/// NocoBase's, and what is too long to be read.
+pub const FRAME_KINDS: [&str; 6] =
+    ["running", "ending", "not_serving", "other", "garbage", "too_large"];
+
 /// What happened in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolEvent {
