@@ -94,7 +94,7 @@ const stop = {
 const down = {
   title: 'all nodes down',
   // More than the defaults hold at once, because the load is far above that of a NocoBase cluster.
-  extra: 'park_limit = 10000',
+  extra: 'park_limit = 10000\npark_bytes = "1GiB"',
   async disturb({ family, nodes, times, marks, whenOpen }) {
     marks.down = clock();
     await Promise.all(nodes.map((node) => family.stop(node.member, 'SIGKILL')));

@@ -250,7 +250,7 @@ function haproxySays(socket, words) {
 }
 
 const haproxyConfiguration = ({ port, socket, nodes, weight }) => `global
-    maxconn 8192
+    maxconn 6000
     stats socket ${socket} mode 600 level admin expose-fd listeners
     log stdout format raw local0 info
 defaults
