@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +21,14 @@ use crate::config::Config;
 use crate::control::Handle;
 
 mod guard;
+mod maintenance;
+mod orders;
 mod page;
 mod process;
 mod reply;
 mod routes;
 mod scrape;
+pub(crate) mod segment;
 
 use guard::{Check, Rules};
 use reply::Reply;
@@ -220,10 +223,10 @@ async fn accept(listener: Arc<TcpListener>, stack: Stack) {
         // Before accept, so that what is too much waits in the kernel's queue.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 let stack = stack.clone();
                 tokio::spawn(async move {
-                    converse(stream, stack).await;
+                    converse(stream, Peer(peer.ip()), stack).await;
                     drop(permit);
                 });
             }
@@ -235,9 +238,16 @@ async fn accept(listener: Arc<TcpListener>, stack: Stack) {
     }
 }
 
+/// Who asks, among a request's extensions.
+#[derive(Clone, Copy)]
+struct Peer(IpAddr);
+
 /// One connection to its end. Its errors are the client's own affair.
-async fn converse(stream: TcpStream, stack: Stack) {
-    let service = hyper::service::service_fn(move |request| stack.clone().oneshot(request));
+async fn converse(stream: TcpStream, peer: Peer, stack: Stack) {
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        stack.clone().oneshot(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

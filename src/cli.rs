@@ -11,14 +11,16 @@ use clap::{Args, Parser, Subcommand};
 
 mod check;
 mod client;
+mod drain;
 mod find;
+mod maintenance;
 mod serve;
 mod status;
 
 use self::check::Shown;
 use self::client::{Answer, Client};
 use self::find::Where;
-use crate::control::status::{ReloadResult, ReloadStatus, Status};
+use crate::control::status::{ReloadResult, ReloadStatus};
 use crate::demo;
 use crate::server::{EXIT_CONFIG, EXIT_FAILURE};
 use crate::telemetry::process_log;
@@ -27,7 +29,8 @@ use crate::telemetry::process_log;
 #[derive(Debug, Parser)]
 #[command(name = "cobalance", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failure while running, 2 wrong usage, 78 wrong configuration."
+    after_help = "Exit codes: 0 done, 1 failure while running, 2 wrong usage, 75 not done in time, \
+                  78 wrong configuration."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -40,6 +43,9 @@ enum Command {
     Demo(Demo),
     Check(Check),
     Status(StatusArgs),
+    Drain(drain::Drain),
+    Ready(drain::Ready),
+    Maintenance(maintenance::Maintenance),
     /// Put a changed file in use now, and say what came of it
     #[command(long_about = None)]
     Reload(Where),
@@ -164,6 +170,9 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Demo(demo) => show(&demo),
         Command::Check(check) => judge(&check),
         Command::Status(status) => tell(&status),
+        Command::Drain(asked) => drain::drain(&asked),
+        Command::Ready(asked) => drain::ready(&asked),
+        Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
         Command::Health(health) => feel(&health),
     }
@@ -192,19 +201,18 @@ fn judge(asked: &Check) -> Result<(), Failure> {
 }
 
 fn tell(asked: &StatusArgs) -> Result<(), Failure> {
-    let answer = good(find::admin(&asked.at)?.get("/api/v1/status")?)?;
+    let client = find::admin(&asked.at)?;
     if asked.json {
-        print(&answer.body);
+        print(&good(client.get(status::PATH)?)?.body);
         return Ok(());
     }
-    let status: Status = serde_json::from_str(&answer.body)
-        .map_err(|error| anyhow::anyhow!("the answer is of another version: {error}"))?;
+    let status = status::ask(&client)?;
     print(status::render(&status, SystemTime::now()).trim_end());
     Ok(())
 }
 
 fn reload(at: &Where) -> Result<(), Failure> {
-    let answer = find::admin(at)?.post("/api/v1/reload")?;
+    let answer = find::admin(at)?.post("/api/v1/reload", "{}")?;
     let Ok(outcome) = serde_json::from_str::<ReloadStatus>(&answer.body) else {
         return good(answer).map(drop);
     };

@@ -28,6 +28,7 @@ mod suggest;
 
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::from_flags;
+pub use suggest::near;
 
 /// Reads a configuration. `env` looks up a variable of the environment; besides it and the text,
 /// only the default of `threads` depends on the machine.
@@ -74,6 +75,8 @@ pub struct Server {
     pub shutdown_delay: Duration,
     /// From the end of the delay to exit.
     pub shutdown_timeout: Duration,
+    /// Keeps what operators asked of nodes over a restart; `None` keeps nothing.
+    pub state_file: Option<PathBuf>,
 }
 
 /// `[[listener]]`
@@ -277,6 +280,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// Bad probes in a row until it is down.
     pub fall: u32,
+    /// A WebSocket to each node over which NocoBase tells of itself; never with another preset.
+    pub watch: bool,
 }
 
 /// `[upstream.NAME.outlier_detection]`

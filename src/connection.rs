@@ -13,7 +13,7 @@ use crate::exchange::answer;
 use crate::exchange::client::{Client, Unread};
 use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
-use crate::exchange::{Deadlines, Join, Next, exchange, tunnel};
+use crate::exchange::{Deadlines, Join, Next, exchange, maintenance, tunnel};
 use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
@@ -73,6 +73,7 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
             Next::Linger => return connection.linger().await,
             Next::Cut => return,
             Next::Tunnel(join) => return connection.into_tunnel(join, unread),
+            Next::Held(hold) => return connection.into_held(*hold, unread),
         }
     }
 }
@@ -277,6 +278,13 @@ impl Connection {
         let exact = early.to_vec();
         self.thread.buffers.give_back(early);
         tunnel::spawn(self.thread, join(self.socket, Box::new(self.admitted), exact));
+    }
+
+    fn into_held(self, hold: maintenance::Hold, mut unread: Unread) {
+        let early = unread.take();
+        let parts: (Socket, Box<dyn std::any::Any>) = (self.socket, Box::new(self.admitted));
+        maintenance::spawn(self.thread.clone(), hold, parts, &early);
+        self.thread.buffers.give_back(early);
     }
 }
 

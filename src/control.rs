@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::{Config, Role};
 use crate::listener::ThreadParts;
@@ -20,8 +20,11 @@ use crate::upstream::Node;
 
 mod compare;
 mod core;
+mod drains;
 mod file;
 mod lag;
+pub mod maintenance;
+pub mod operator;
 mod probe;
 mod reload;
 mod resolve;
@@ -32,6 +35,7 @@ mod sockets;
 pub mod status;
 mod verdicts;
 pub mod warnings;
+mod watch;
 
 pub use reload::{Read, read};
 pub use sockets::BindError;
@@ -39,6 +43,8 @@ pub use status::{ReloadStatus as Outcome, Status};
 pub(crate) use verdicts::SHOWN;
 
 use self::core::{Core, Event};
+use self::maintenance::{Change, Changed};
+use self::operator::{Order, OrderError, Ordered};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -136,7 +142,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     events: mpsc::UnboundedSender<Event>,
     /// Counts reloads that ended well, so that others may follow them.
-    reloads: watch::Sender<u64>,
+    reloads: tokio::sync::watch::Sender<u64>,
     /// Listeners as bound, by name.
     addresses: parking_lot::RwLock<Vec<(String, SocketAddr)>>,
     /// Nodes that are in no snapshot any more and may still hold work.
@@ -176,6 +182,18 @@ impl Handle {
     /// Everything an operator may want to know. None when control has ended.
     pub async fn status(&self) -> Option<Status> {
         self.ask(Event::Status).await
+    }
+
+    /// Does what an operator asks of a node; returns when all data threads have followed, and the state file
+    /// is written. None when control has ended.
+    pub async fn order(&self, order: Order) -> Option<Result<Ordered, OrderError>> {
+        self.ask(|reply| Event::Order(Box::new(order), reply)).await
+    }
+
+    /// Switches maintenance on or off, which holds for every exchange that begins afterwards; returns when
+    /// the state file is written. None when control has ended.
+    pub async fn maintain(&self, change: Change) -> Option<Result<Changed, OrderError>> {
+        self.ask(|reply| Event::Maintain(Box::new(change), reply)).await
     }
 
     /// Whether an outer balancer should send clients here; see [`Handle::not_ready`].
@@ -245,7 +263,7 @@ impl Handle {
     }
 
     /// Follows reloads: changes after each that ended well.
-    pub fn reloads(&self) -> watch::Receiver<u64> {
+    pub fn reloads(&self) -> tokio::sync::watch::Receiver<u64> {
         self.inner.reloads.subscribe()
     }
 

@@ -69,6 +69,8 @@ pub enum Cause {
     ParkFull,
     /// No node came up for as long as an exchange may be parked.
     ParkTimeout,
+    /// The operator has switched maintenance on, and not for this client.
+    Maintenance,
     /// Every eligible node is at its limit and the queue is full.
     QueueFull,
     /// The wait in the queue was too long.
@@ -94,7 +96,7 @@ impl Cause {
             NotImplemented(_) => 501,
             ConnectFailed(_) | ConnectRefused | ConnectionTerminated | BadResponse(_)
             | ResponseHeadTooLarge | ResponseIncomplete => 502,
-            NoEligibleNode | ParkFull | ParkTimeout | QueueFull | QueueTimeout => 503,
+            NoEligibleNode | Maintenance | ParkFull | ParkTimeout | QueueFull | QueueTimeout => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
             ClientStalled => 598,
         }
@@ -128,6 +130,7 @@ impl Cause {
             NoEligibleNode => "destination_unavailable",
             ParkFull => "park_full",
             ParkTimeout => "parked_timeout",
+            Maintenance => "maintenance",
             QueueFull => "queue_full",
             QueueTimeout => "queue_timeout",
             Internal(_) => "proxy_internal_error",
@@ -144,19 +147,23 @@ impl Cause {
             ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
             | ResponseBodyTimeout => Side::Node,
-            NoRoute | Deadline | NoEligibleNode | ParkFull | ParkTimeout | QueueFull
-            | QueueTimeout | Internal(_) => Side::Proxy,
+            NoRoute | Deadline | NoEligibleNode | Maintenance | ParkFull | ParkTimeout
+            | QueueFull | QueueTimeout | Internal(_) => Side::Proxy,
         }
     }
 
     /// Seconds after which a client may try again; none where trying again cannot help.
     pub fn retry_after(&self) -> Option<u32> {
-        // A node is back within a few probes; the wait in a queue is over even sooner.
-        (self.status() == 503).then_some(2)
+        match self {
+            // Nobody maintains anything within seconds.
+            Cause::Maintenance => Some(30),
+            // A node is back within a few probes; the wait in a queue is over even sooner.
+            _ => (self.status() == 503).then_some(2),
+        }
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 27] = [
+    pub const REASONS: [&'static str; 28] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -181,6 +188,7 @@ impl Cause {
         "destination_unavailable",
         "park_full",
         "parked_timeout",
+        "maintenance",
         "queue_full",
         "queue_timeout",
         "proxy_internal_error",
@@ -215,6 +223,7 @@ impl fmt::Display for Cause {
             NoEligibleNode | ParkFull | ParkTimeout => {
                 f.write_str("No node can serve this request right now.")
             }
+            Maintenance => f.write_str("The system is under maintenance."),
             QueueFull | QueueTimeout => f.write_str("All nodes are busy."),
             Internal(_) => f.write_str("The proxy failed."),
         }
@@ -252,6 +261,7 @@ mod tests {
             Cause::NoEligibleNode,
             Cause::ParkFull,
             Cause::ParkTimeout,
+            Cause::Maintenance,
             Cause::QueueFull,
             Cause::QueueTimeout,
             Cause::Internal("x"),

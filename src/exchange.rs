@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
-use crate::config::{Preset, Role};
+use crate::config::Role;
 use crate::error::{Cause, Side};
 use crate::health::HealthState;
 use crate::http1::body::Framing;
@@ -20,6 +20,7 @@ pub mod answer;
 pub mod at_node;
 pub mod attempt;
 pub mod client;
+pub mod maintenance;
 pub mod park;
 pub mod pick;
 mod plan;
@@ -34,6 +35,7 @@ mod verdict;
 pub mod view;
 
 use client::{Client, Unread};
+use maintenance::is_api;
 use park::Picked;
 use pick::Wish;
 use plan::Plan;
@@ -55,6 +57,8 @@ pub enum Next {
     Cut,
     /// The sockets belong to each other now; the client's is to be put in.
     Tunnel(Box<Join>),
+    /// The client's socket is a WebSocket that we hold ourselves.
+    Held(Box<maintenance::Hold>),
 }
 
 /// Makes a tunnel of the client's socket, the place that its connection has, and what was read early.
@@ -150,6 +154,13 @@ impl<'a> Exchange<'a> {
             until_ns = plan.until_ns;
             if first {
                 self.read_small_body(upload, unread).await?;
+            }
+            if upstream.upstream.shared.maintenance.is_on()
+                && let Some(next) = Box::pin(self.maintain(&mut plan)).await
+            {
+                return next;
+            }
+            if first {
                 upstream.count_request();
             }
             let served = self.attempts(&mut plan, upload, unread).await;
@@ -313,14 +324,7 @@ impl<'a> Exchange<'a> {
         self.record.from_node = false;
         let mut out = self.client.thread.buffers.small();
         answer::write(&mut out, cause, &shape);
-        let written = self.client.write([&out, &[], &[]], &self.deadlines.down).await;
-        self.client.thread.buffers.give_back(out);
-        match (written, keep_alive, self.body_done) {
-            (Err(_), ..) => Next::Cut,
-            (Ok(()), true, _) => Next::KeepAlive,
-            (Ok(()), false, true) => Next::Close,
-            (Ok(()), false, false) => Next::Linger,
-        }
+        self.deliver(out, keep_alive).await
     }
 
     /// Whether the client's connection may be used again, as far as the exchange can say.
@@ -360,11 +364,6 @@ fn host_name(host: &[u8]) -> String {
         None => text.split(':').next().unwrap_or_default().to_owned(),
     };
     name.strip_suffix('.').map(str::to_owned).unwrap_or(name)
-}
-
-fn is_api(upstream: &LocalUpstream, head: &RequestHead) -> bool {
-    let settings = &upstream.upstream.settings;
-    settings.preset == Preset::NocoBase && head.path().starts_with(settings.api_path.as_bytes())
 }
 
 /// Every node that serves says that it is starting or under maintenance.

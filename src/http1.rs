@@ -12,6 +12,7 @@ pub mod io;
 pub mod request;
 pub mod response;
 pub mod scan;
+pub mod websocket;
 
 /// How a message breaks the rules. Requests and answers map it to different causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,12 @@
-//! The retry budget: how many requests may be repeated after they were sent.
+//! The retry budget: how many requests may be repeated after they were sent. And [`pace`]: how fast
+//! tunnels are moved.
 //!
 //! Retries help while few requests fail, and double the load when all do. So over 10 s an upstream
 //! may repeat a share of its requests (20 %), and 3 a second besides, so that a quiet one can too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+pub mod pace;
 
 /// Repeats a second that are free, whatever the traffic.
 pub const FREE_PER_SECOND: u64 = 3;

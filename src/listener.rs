@@ -13,12 +13,12 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
-use crate::exchange::tunnel::{DRAIN_WINDOW, frames};
+use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::http1::deadline::TICK;
 use crate::net::Socket;
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Dial, Signals};
+use crate::upstream::{Dial, Node, Signals};
 
 /// After accept failed for want of descriptors: trying at once would spin, giving up would be worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +33,16 @@ pub enum Command {
         /// New listeners' sockets.
         sockets: Vec<(String, TcpListener)>,
         /// Told when the thread has followed.
+        done: oneshot::Sender<()>,
+    },
+    /// Close idle connections to this node now, and move its tunnels to other nodes within `window`, each
+    /// with Close 1012. That no new work goes there, and when it may again, the node's own state says.
+    DrainNode {
+        /// The node.
+        node: Arc<Node>,
+        /// Over how long tunnels are moved.
+        window: Duration,
+        /// Told when no exchange can begin there any more, and none is idle.
         done: oneshot::Sender<()>,
     },
     /// Accept what the queues still hold, then close the listeners, finish exchanges with
@@ -94,6 +104,10 @@ async fn run(parts: ThreadParts) {
             Command::Renew { snapshot, sockets, done } => {
                 listening.renew(snapshot, sockets);
                 // Control may have stopped waiting; the thread has followed all the same.
+                let _ = done.send(());
+            }
+            Command::DrainNode { node, window, done } => {
+                listening.thread.drain_node(&node, window);
                 let _ = done.send(());
             }
             Command::Drain { tunnels_within, done } => {
@@ -186,15 +200,16 @@ impl Listening {
         self.drain_removed_nodes();
     }
 
+    /// Moves tunnels off nodes that are in the snapshot no more. Those that are on their way already stay
+    /// with their moments.
     fn drain_removed_nodes(&self) {
-        let view = self.thread.view();
-        let kept: Vec<_> =
-            view.snapshot.upstreams.iter().flat_map(|u| &u.nodes).map(|m| &m.node).collect();
-        let removed = |local: &crate::upstream::LocalNode| {
-            !kept.iter().any(|node| Arc::ptr_eq(node, &local.node))
-        };
-        let mut rng = self.thread.rng.borrow_mut();
-        self.thread.tunnels.close(frames::SERVICE_RESTART, DRAIN_WINDOW, &mut rng, removed);
+        let (thread, view) = (&self.thread, self.thread.view());
+        let nodes = || view.snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
+        for node in thread.tunnels.staying() {
+            if !nodes().any(|member| Arc::ptr_eq(&member.node, &node)) {
+                thread.tunnels.move_off(&node, DRAIN_WINDOW, &mut thread.rng.borrow_mut());
+            }
+        }
     }
 
     /// Accepts no more, ends what is idle, and reports when nothing is left.
@@ -209,11 +224,13 @@ impl Listening {
         let thread = self.thread.clone();
         thread.draining.set(true);
         thread.wheel.end_waits();
-        let mut rng = thread.rng.borrow_mut();
-        thread.tunnels.close(frames::GOING_AWAY, tunnels_within, &mut rng, |_| true);
-        drop(rng);
+        thread.tunnels.end(tunnels_within, &mut thread.rng.borrow_mut());
+        thread.maintenance.end(tunnels_within, &mut thread.rng.borrow_mut());
         async move {
-            while thread.connections.get() > 0 || thread.tunnels.count() > 0 {
+            let open = |thread: &Thread| {
+                thread.connections.get() + thread.tunnels.count() + thread.maintenance.count()
+            };
+            while open(&thread) > 0 {
                 tokio::time::sleep(TICK).await;
             }
             thread.log.borrow_mut().flush();

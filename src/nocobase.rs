@@ -9,10 +9,14 @@ use crate::config::defaults::HEALTH_ENDPOINT;
 
 mod action;
 mod app;
+mod frame;
+mod maintenance;
 mod refusal;
 
 pub use action::{Action, action, feeds_latency, safe_to_repeat};
-pub use app::app_name;
+pub use app::{MAIN, app_name};
+pub use frame::{Frame, MAX_FRAME, parse_frame};
+pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};
 pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
 
 /// The path of the health check; a query would break it (`req.url.endsWith('/__health_check')` in
@@ -20,6 +24,13 @@ pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
 #[must_use]
 pub fn health_path(api_path: &str) -> String {
     format!("{api_path}{HEALTH_ENDPOINT}")
+}
+
+/// The path of the WebSocket, beside the API (`WS_PATH` in packages/core/cli-v1/src/util.js). `api_path` has
+/// slashes at both ends.
+#[must_use]
+pub fn ws_path(api_path: &str) -> String {
+    format!("{}ws", api_path.strip_suffix("api/").unwrap_or("/"))
 }
 
 /// An answer of our own in the shape of NocoBase's gateway (server/gateway/errors.ts), which its client
@@ -60,6 +71,14 @@ mod tests {
     fn the_health_path_follows_the_api_path() {
         assert_eq!(health_path("/api/"), "/api/__health_check");
         assert_eq!(health_path("/nb/api/"), "/nb/api/__health_check");
+    }
+
+    #[test]
+    fn the_websocket_is_beside_the_api() {
+        let cases = [("/api/", "/ws"), ("/nb/api/", "/nb/ws"), ("/v1/", "/ws")];
+        for (api_path, expected) in cases {
+            assert_eq!(ws_path(api_path), expected);
+        }
     }
 
     #[test]

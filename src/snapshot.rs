@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::balance::slow_start;
 use crate::clock;
 use crate::config::{self, Config, Role};
+use crate::limit::pace::Pace;
 use crate::route::Router;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, RouteMetrics, UpstreamMetrics};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Arc<Upstream>>,
     /// Where lines go; none when it is off.
     pub access_log: Option<AccessLog>,
+    /// How fast tunnels are moved; shared with earlier snapshots.
+    pub pace: Arc<Pace>,
 }
 
 /// One listener as run.
@@ -105,6 +108,7 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
         loaded_at: SystemTime::now(),
         router: Router::new(&config.routes),
+        pace: previous.map_or_else(Arc::default, |snapshot| snapshot.pace.clone()),
         listeners,
         upstreams,
         access_log,

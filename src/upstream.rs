@@ -12,10 +12,12 @@ use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
+pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
 
+pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
@@ -56,6 +58,8 @@ pub struct Shared {
     pub slow_starts: AtomicBool,
     /// What is parked.
     pub parking: Arc<Parking>,
+    /// Kept even if the budget is configured anew.
+    pub maintenance: Arc<Maintenance>,
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -96,8 +100,8 @@ impl Registry {
     /// The shared part of an upstream, made when first asked for, and anew when its
     /// budget was configured anew.
     pub fn shared(&mut self, upstream: &str, budget_share: f64) -> Arc<Shared> {
-        let before = self.shared.get(upstream);
-        let same = before.filter(|known| known.budget_share == budget_share);
+        let known = self.shared.get(upstream);
+        let same = known.filter(|known| known.budget_share == budget_share);
         let shared = same.cloned().unwrap_or_else(|| {
             Arc::new(Shared {
                 budget: RetryBudget::new(budget_share),
@@ -105,7 +109,8 @@ impl Registry {
                 median_latency_ns: AtomicU64::new(0),
                 slow_starts: AtomicBool::new(false),
                 // What is parked stays so, whatever the budget.
-                parking: before.map(|before| before.parking.clone()).unwrap_or_default(),
+                parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
+                maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

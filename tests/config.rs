@@ -150,6 +150,10 @@ fn upstream(body: &str) -> cobalance::config::Upstream {
     good(&text).upstreams.remove(0)
 }
 
+fn watch(body: &str) -> bool {
+    upstream(&format!("[upstream.a.health_check]\n{body}")).health_check.unwrap().watch
+}
+
 #[test]
 fn the_health_check_follows_the_preset_and_the_public_path() {
     let check = |body: &str| upstream(body).health_check;
@@ -159,6 +163,8 @@ fn the_health_check_follows_the_preset_and_the_public_path() {
     assert_eq!(check("public_path = \"/nb/\"").unwrap().path, "/nb/api/__health_check");
     assert_eq!(check("api_path = \"/v1/\"").unwrap().path, "/v1/__health_check");
     assert_eq!(check("[upstream.a.health_check]\nenabled = false"), None);
+    assert!(watch("") && !watch("watch = false"));
+    assert!(!check("preset = \"none\"\n[upstream.a.health_check]").unwrap().watch);
     let partial = check("[upstream.a.health_check]\ninterval = \"5s\"").unwrap();
     assert_eq!(partial.interval, Duration::from_secs(5));
     assert_eq!(partial.expect_body.as_deref(), Some("ok"));
@@ -245,15 +251,39 @@ fn line_ends_and_a_byte_order_mark_do_no_harm() {
 fn other_tables_are_read() {
     let text = format!(
         "{LISTENER}[upstream.a]\nnodes = [\"a:1\"]\n[server]\nthreads = 3\nshutdown_delay = \"5s\"\n\
+         state_file = \"/var/lib/x.json\"\n\
          [admin]\nbind = \"0.0.0.0:0\"\ntoken_file = \"/run/token\"\n[probes]\nbind = \"[::]:9900\"\n\
          [access_log]\nenabled = false\npath = \"/var/log/x\"\nformat = \"combined\"\n"
     );
     let config = good(&text);
     assert_eq!((config.server.threads, config.server.shutdown_delay.as_secs()), (3, 5));
+    assert_eq!(config.server.state_file.as_deref(), Some(Path::new("/var/lib/x.json")));
     assert_eq!(config.admin.token_file.as_deref(), Some(Path::new("/run/token")));
     assert_eq!(config.probes.unwrap().bind, "[::]:9900".parse().unwrap());
     assert_eq!(config.access_log.path, "/var/log/x");
     assert!(!config.access_log.enabled && config.access_log.format == LogFormat::Combined);
+}
+
+#[test]
+fn the_state_file_is_where_systemd_made_room_for_it() {
+    let text = example("minimal.toml");
+    let file = |text: &str, directory: Option<&str>| {
+        let env = |name: &str| match name {
+            "STATE_DIRECTORY" => directory.map(str::to_owned),
+            _ => None,
+        };
+        load(&source(text), &env).unwrap().0.server.state_file
+    };
+    let path = |path: &str| Some(std::path::PathBuf::from(path));
+    assert_eq!(file(&text, None), None);
+    assert_eq!(file(&text, Some("")), None);
+    let one = Some("/var/lib/cobalance");
+    assert_eq!(file(&text, one), path("/var/lib/cobalance/state.json"));
+    assert_eq!(file(&text, Some("/var/lib/a:/var/lib/b")), path("/var/lib/a/state.json"));
+    let with_server = format!("{text}[server]\nthreads = 1\n");
+    assert_eq!(file(&with_server, one), path("/var/lib/cobalance/state.json"));
+    let written = format!("{text}[server]\nstate_file = \"x.json\"\n");
+    assert_eq!(file(&written, one), path("x.json"));
 }
 
 #[test]

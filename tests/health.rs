@@ -19,6 +19,8 @@ mod silence;
 mod slow_start;
 #[path = "health/strangers.rs"]
 mod strangers;
+#[path = "health/watch.rs"]
+mod watch;
 
 /// Probes that soon tell, and no ejections beside them. `{name}` is the upstream's.
 const QUICK: &str = "balance = \"round_robin\"\n\

@@ -5,10 +5,14 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use cobalance::health::OperatorState;
 use cobalance::telemetry::metrics::ClosedBy;
-use support::origin::{Origin, read_head};
+use parking_lot::Mutex;
+use support::origin::{Origin, gate, read_head};
 use support::{Answer, Proxy, config, until};
 
 const HANDSHAKE: &str = "GET /ws?__appName=x HTTP/1.1\r\nHost: t\r\nConnection: keep-alive, Upgrade\r\n\
@@ -120,6 +124,222 @@ fn draining_closes_tunnels_at_frame_boundaries_and_ends() {
     assert_eq!(proxy.node(0).tunnels(), 0);
     drop(idle);
     assert!(TcpStream::connect(proxy.address).is_err(), "the listener is closed");
+}
+
+/// Close frames as a server sends them: the service restarts.
+const RESTART: [u8; 4] = [0x88, 2, 3, 0xf4];
+/// What clients send: a text of five bytes, masked with zeros so that it can be read here.
+const TEXT: &[u8] = b"\x81\x85\0\0\0\0abcde";
+
+/// A node that keeps what it is sent, and sends what it is given, until the other side ends.
+struct Recorder {
+    origin: Origin,
+    got: Arc<Mutex<Vec<u8>>>,
+    give: mpsc::Sender<Vec<u8>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Recorder {
+    fn new() -> Recorder {
+        let (got, ended): (Arc<Mutex<Vec<u8>>>, Arc<AtomicBool>) = Default::default();
+        let (give, given) = mpsc::channel::<Vec<u8>>();
+        let (parts, given) = ((got.clone(), ended.clone()), Arc::new(Mutex::new(Some(given))));
+        let origin = Origin::scripted(move |mut line| {
+            let (got, ended) = parts.clone();
+            line.request();
+            line.send(SWITCH.as_bytes());
+            let Some(given) = given.lock().take() else { return };
+            let mut writer = line.stream.try_clone().unwrap();
+            std::thread::spawn(move || given.iter().all(|bytes| writer.write_all(&bytes).is_ok()));
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = line.stream.read(&mut buffer) {
+                got.lock().extend_from_slice(&buffer[..n]);
+            }
+            ended.store(true, SeqCst);
+            let _ = line.stream.shutdown(std::net::Shutdown::Both);
+        });
+        Recorder { origin, got, give, ended }
+    }
+
+    fn give(&self, bytes: &[u8]) {
+        self.give.send(bytes.to_vec()).unwrap();
+    }
+
+    /// Everything, once the other side has ended.
+    fn all(&self) -> Vec<u8> {
+        until("the node's side ends", || self.ended.load(SeqCst));
+        self.got.lock().clone()
+    }
+}
+
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    rest
+}
+
+/// The code in a masked Close frame.
+fn masked_code(frame: &[u8]) -> u16 {
+    let [0x88, 0x82, a, b, _, _, high, low] = *frame else { panic!("no Close frame: {frame:x?}") };
+    u16::from_be_bytes([high ^ a, low ^ b])
+}
+
+#[test]
+fn a_drained_node_gets_1001_and_its_clients_1012() {
+    let node = Recorder::new();
+    let proxy = Proxy::start(config(&[node.origin.address], "", ""));
+    let mut stream = open(&proxy);
+    node.give(b"\x81\x02hi");
+    stream.write_all(TEXT).unwrap();
+    let mut hi = [0; 4];
+    stream.read_exact(&mut hi).unwrap();
+    until("the text is there", || node.got.lock().len() == TEXT.len());
+    proxy.drain_node(0, Duration::from_millis(100));
+    assert_eq!(rest(&mut stream), RESTART);
+    drop(stream);
+    let got = node.all();
+    assert_eq!(&got[..TEXT.len()], TEXT);
+    assert_eq!(masked_code(&got[TEXT.len()..]), 1001);
+    until("nothing is left", || proxy.node(0).tunnels() == 0);
+    let metrics = &proxy.node(0).metrics;
+    assert_eq!((metrics.ws_moved.get(), metrics.ws_closed[ClosedBy::Drain as usize].get()), (1, 1));
+}
+
+#[test]
+fn a_frame_that_a_client_has_begun_is_finished_before_the_node_is_told() {
+    let node = Recorder::new();
+    let proxy = Proxy::start(config(&[node.origin.address], "", ""));
+    let mut stream = open(&proxy);
+    stream.write_all(&TEXT[..8]).unwrap();
+    until("a part is there", || node.got.lock().len() == 8);
+    proxy.drain_node(0, Duration::ZERO);
+    let mut told = [0; 4];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(told, RESTART, "the way to the client is free");
+    stream.write_all(&[&TEXT[8..], TEXT, &TEXT[..3]].concat()).unwrap();
+    let got = node.all();
+    assert_eq!(&got[..TEXT.len()], TEXT);
+    assert_eq!(masked_code(&got[TEXT.len()..]), 1001, "and nothing that came after");
+    assert!(rest(&mut stream).is_empty());
+}
+
+#[test]
+fn a_frame_that_a_node_has_begun_is_finished_before_the_client_is_told() {
+    let node = Recorder::new();
+    let proxy = Proxy::start(config(&[node.origin.address], "", ""));
+    let mut stream = open(&proxy);
+    node.give(b"\x81\x04ab");
+    let mut part = [0; 4];
+    stream.read_exact(&mut part).unwrap();
+    proxy.drain_node(0, Duration::ZERO);
+    until("the node is told", || node.got.lock().len() == 8);
+    assert_eq!(masked_code(&node.got.lock()), 1001);
+    node.give(b"cd\x81\x02no\x81");
+    assert_eq!(rest(&mut stream), [b"cd", &RESTART[..]].concat());
+}
+
+#[test]
+fn a_frame_that_does_not_end_gets_no_close_frame_into_it() {
+    let node = Recorder::new();
+    let proxy = Proxy::start(config(&[node.origin.address], "", ""));
+    let mut stream = open(&proxy);
+    stream.write_all(&TEXT[..8]).unwrap();
+    until("a part is there", || node.got.lock().len() == 8);
+    proxy.drain_node(0, Duration::ZERO);
+    assert_eq!(rest(&mut stream), RESTART);
+    drop(stream);
+    assert_eq!(node.all(), &TEXT[..8]);
+}
+
+#[test]
+fn a_stream_without_a_pause_is_cut_between_two_frames() {
+    let node = Recorder::new();
+    let proxy = Proxy::start(config(&[node.origin.address], "", ""));
+    let mut stream = open(&proxy);
+    let frame = [&[0x82, 126, 0x12, 0x35][..], &[7; 0x1235]].concat();
+    // As much at a time as never ends where a frame does.
+    let flood: Vec<u8> = frame.iter().copied().cycle().take(frame.len() * 1000).collect();
+    flood.chunks(9_973).for_each(|chunk| node.give(chunk));
+    let mut first = vec![0; frame.len()];
+    stream.read_exact(&mut first).unwrap();
+    proxy.drain_node(0, Duration::ZERO);
+    let rest = rest(&mut stream);
+    let (frames, close) = rest.split_at(rest.len() - 4);
+    assert_eq!(close, RESTART);
+    assert!(frames.chunks(frame.len()).all(|one| one == frame), "whole frames, and no others");
+}
+
+#[test]
+fn a_handshake_that_ends_after_the_drain_began_is_moved_as_well() {
+    let (open, gate) = gate();
+    let origin = Origin::scripted(move |mut line| {
+        line.request();
+        let _ = gate.lock().recv();
+        line.send(SWITCH.as_bytes());
+        line.wait_closed();
+    });
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut stream = proxy.connect();
+    stream.write_all(HANDSHAKE.as_bytes()).unwrap();
+    until("it is asked", || origin.seen().len() == 1);
+    proxy.drain_node(0, Duration::ZERO);
+    open.send(()).unwrap();
+    assert!(read_head(&mut stream).unwrap().starts_with("HTTP/1.1 101"));
+    assert_eq!(rest(&mut stream), RESTART);
+}
+
+#[test]
+fn an_exchange_that_runs_is_finished_and_its_connection_is_not_kept() {
+    let (open, gate) = gate();
+    let origin = Origin::scripted(move |mut line| {
+        while line.request().is_some() {
+            let _ = gate.lock().recv();
+            line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = Proxy::to(&origin);
+    let node = proxy.node(0);
+    open.send(()).unwrap();
+    assert_eq!(proxy.get("/").text(), "ok");
+    until("the connection is kept", || node.connections() == (1, 0));
+    let mut stream = proxy.connect();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    until("it is asked", || origin.seen().len() == 2);
+    proxy.drain_node(0, Duration::ZERO);
+    assert_eq!(node.in_flight(), 1);
+    open.send(()).unwrap();
+    assert_eq!(Answer::read(&mut stream).expect("it is finished").text(), "ok");
+    until("nothing is left", || node.in_flight() == 0 && node.connections() == (0, 0));
+    assert_eq!(proxy.get("/").status, 503);
+    node.set_operator(OperatorState::Ready);
+    open.send(()).unwrap();
+    assert_eq!(proxy.get("/").text(), "ok");
+    until("the connection is kept", || node.connections() == (1, 0));
+    proxy.drain_node(0, Duration::ZERO);
+    assert_eq!(node.connections(), (0, 0), "idle ones are closed at once");
+}
+
+#[test]
+fn ready_in_the_middle_leaves_the_rest_where_they_are() {
+    let origin = echo(b"");
+    let proxy = Proxy::start(config(&[origin.address], "", ""));
+    let mut tunnels: Vec<TcpStream> = (0..200).map(|_| open(&proxy)).collect();
+    let node = proxy.node(0);
+    proxy.drain_node(0, Duration::from_secs(20));
+    until("some are moved", || node.metrics.ws_moved.get() >= 3);
+    node.set_operator(OperatorState::Ready);
+    // Those that were told by now have closed by the time a new one has come and been answered.
+    let mut new = open(&proxy);
+    exchange(&mut new, TEXT);
+    let stay = |stream: &mut TcpStream| {
+        stream.write_all(TEXT).is_ok() && {
+            let mut back = [0; TEXT.len()];
+            stream.read_exact(&mut back).is_ok() && back == TEXT
+        }
+    };
+    let stayed = tunnels.iter_mut().filter_map(|stream| stay(stream).then_some(())).count();
+    assert!((1..198).contains(&stayed), "{stayed}");
+    until("the others are closed", || node.tunnels() as usize == stayed + 1);
 }
 
 #[test]

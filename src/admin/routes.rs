@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
-use super::page;
+use super::orders::{self, Target};
 use super::reply::{self, Reply};
-use super::scrape;
+use super::{Peer, maintenance, page, scrape};
 use crate::control::Handle;
 use crate::control::status::ReloadResult;
 
@@ -41,6 +42,8 @@ enum Route {
     Metrics,
     Status,
     Reload,
+    Maintenance,
+    Order(Target),
     Page,
 }
 
@@ -53,21 +56,23 @@ impl Route {
             "/metrics" => Some(Route::Metrics),
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
+            "/api/v1/maintenance" if admin => Some(Route::Maintenance),
             "/" if admin => Some(Route::Page),
+            _ if admin => Target::of(path).map(Route::Order),
             _ => None,
         }
     }
 
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload => method == Method::POST,
+            Route::Reload | Route::Maintenance | Route::Order(_) => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload => "POST",
+            Route::Reload | Route::Maintenance | Route::Order(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -87,15 +92,19 @@ pub(super) async fn serve(
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allowed()));
         return Ok(refusal);
     }
+    let peer = request.extensions().get::<Peer>().copied();
     // Read whole, so that the connection can be used again.
-    if Limited::new(request.into_body(), MAX_BODY).collect().await.is_err() {
+    let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
         return Ok(reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
-    }
-    Ok(answer(route, &handle).await)
+    };
+    Ok(answer(route, &handle, &body.to_bytes(), peer).await)
 }
 
-async fn answer(route: Route, handle: &Handle) -> Reply {
+async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) -> Reply {
+    let from = || peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| ip.to_canonical());
     match route {
+        Route::Order(target) => orders::answer(handle, target, body, from()).await,
+        Route::Maintenance => maintenance::answer(handle, body, from()).await,
         // The loop that answers this is the one that probes and reloads.
         Route::Livez => reply::text(StatusCode::OK, "ok"),
         Route::Readyz => readyz(handle),
@@ -146,6 +155,6 @@ async fn reload(handle: &Handle) -> Reply {
     }
 }
 
-fn ended() -> Reply {
+pub(super) fn ended() -> Reply {
     reply::error(StatusCode::SERVICE_UNAVAILABLE, "the process is ending")
 }

@@ -97,6 +97,10 @@ async fn each_path_answers_its_method_and_no_other() {
         ("GET /", host, 200),
         ("GET /nothing", host, 404),
         ("GET /api/v1/reload", host, 405),
+        ("GET /api/v1/nodes/a/drain", host, 405),
+        ("POST /api/v1/nodes/a/drain", json, 404),
+        ("POST /api/v1/nodes/127.0.0.1:9/drain", host, 415),
+        ("POST /api/v1/nodes/127.0.0.1:9/stop", json, 404),
         ("DELETE /api/v1/status", host, 405),
         ("POST /api/v1/status", json, 405),
         ("POST /api/v1/reload", json, 200),
@@ -142,6 +146,26 @@ async fn a_reload_tells_what_came_of_it() {
 }
 
 #[tokio::test]
+async fn a_node_is_drained_and_made_ready() {
+    let rig = Rig::start(ANY_PORT).await;
+    let fields = format!("Host: localhost\r\n{JSON}");
+    let order = async |verb: &str, body: &str| {
+        let line = format!("POST /api/v1/nodes/127.0.0.1%3A9/{verb}");
+        ask(rig.admin(), &line, &fields, body).await
+    };
+    let (status, body) = order("drain", "{}").await;
+    assert_eq!((status, body.contains("is the last node")), (409, true), "{body}");
+    assert_eq!(order("drain", "{\"force\":1}").await.0, 400);
+    let (status, body) = order("drain", "{\"force\":true,\"window\":\"5s\"}").await;
+    assert_eq!((status, body.contains("\"state\":\"draining\"")), (200, true), "{body}");
+    let (_, status) = get(rig.admin(), "/api/v1/status").await;
+    let cause = "\"cause\":\"drained by the operator, from 127.0.0.1\"";
+    assert!(status.contains(cause), "{status}");
+    let (status, body) = order("ready", "").await;
+    assert_eq!((status, body.contains("\"state\":\"up\"")), (200, true), "{body}");
+}
+
+#[tokio::test]
 async fn with_a_token_nothing_is_told_without_it_and_a_reload_renews_it() {
     let with_token = "[admin]\nbind = \"127.0.0.1:0\"\ntoken_file = \"DIR/token\"\n";
     let rig = Rig::start(with_token).await;
@@ -168,6 +192,8 @@ async fn probes_show_what_an_orchestrator_needs_and_no_more() {
         async |path: &str| ask(probes, &format!("GET {path}"), "Host: lb.example\r\n", "").await.0;
     assert_eq!([by_name("/livez").await, by_name("/metrics").await], [200, 200]);
     assert_eq!([by_name("/").await, by_name("/api/v1/status").await], [404, 404]);
+    let drain = "POST /api/v1/nodes/127.0.0.1:9/drain";
+    assert_eq!(ask(probes, drain, &format!("Host: x\r\n{JSON}"), "{}").await.0, 404);
     let (status, body) = get(probes, "/readyz").await;
     assert_eq!((status, body.as_str()), (200, "ok\napp: 1 of 1 nodes up\n"));
     rig.handle.drain();

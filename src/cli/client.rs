@@ -44,21 +44,21 @@ impl Client {
     /// # Errors
     /// If nothing answers in time, or not in HTTP.
     pub(super) fn get(&self, path: &str) -> Result<Answer> {
-        self.send(Method::GET, path)
+        self.send(Method::GET, path, "")
     }
 
-    /// Asks for something to be done.
+    /// Asks for something to be done, with a body of JSON.
     ///
     /// # Errors
     /// As [`Client::get`].
-    pub(super) fn post(&self, path: &str) -> Result<Answer> {
-        self.send(Method::POST, path)
+    pub(super) fn post(&self, path: &str, body: &str) -> Result<Answer> {
+        self.send(Method::POST, path, body)
     }
 
-    fn send(&self, method: Method, path: &str) -> Result<Answer> {
+    fn send(&self, method: Method, path: &str, body: &str) -> Result<Answer> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path))
+            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
                 .await
                 .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
         });
@@ -67,12 +67,12 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> Result<Answer> {
+    async fn exchange(&self, method: Method, path: &str, body: &str) -> Result<Answer> {
         let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
-        let answer = sender.send_request(self.request(method, path)?).await?;
+        let answer = sender.send_request(self.request(method, path, body)?).await?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         let body = body.map_err(|error| anyhow!("the answer broke off: {error}"))?.to_bytes();
@@ -80,8 +80,7 @@ impl Client {
         Ok(Answer { status, body: String::from_utf8_lossy(&body).into_owned() })
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Request<Full<Bytes>>> {
-        let body = if method == Method::POST { Bytes::from_static(b"{}") } else { Bytes::new() };
+    fn request(&self, method: Method, path: &str, body: &str) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -90,7 +89,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        Ok(request.body(Full::new(body))?)
+        Ok(request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())))?)
     }
 }
 
@@ -145,7 +144,8 @@ mod tests {
     #[test]
     fn asks_with_the_token_and_reads_the_answer() {
         let (address, server) = serve(b"HTTP/1.1 503 x\r\ncontent-length: 4\r\n\r\nbusy");
-        let answer = Client::new(&address, Some("s3cret".into())).post("/api/v1/reload").unwrap();
+        let answer =
+            Client::new(&address, Some("s3cret".into())).post("/api/v1/reload", "{}").unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (503, "busy"));
         let asked = server.join().unwrap();
         assert!(asked.starts_with("POST /api/v1/reload HTTP/1.1\r\n"), "{asked}");

@@ -1,7 +1,7 @@
 //! `cobalance run`.
 
 use super::{Failure, Run, find};
-use crate::config;
+use crate::config::{self, Server};
 use crate::server::{self, Options};
 use crate::telemetry::process_log;
 
@@ -20,6 +20,7 @@ fn options(asked: &Run) -> Result<Options, Failure> {
         return Ok(Options::File(find::file(asked.config.as_deref())));
     }
     let config = config::from_flags(&asked.listen, &asked.node, asked.admin);
-    let config = config.map_err(|errors| Failure::configuration(errors.join("\nerror: ")))?;
+    let mut config = config.map_err(|errors| Failure::configuration(errors.join("\nerror: ")))?;
+    config.server.state_file = Server::implied_state_file(&|name| std::env::var(name).ok());
     Ok(Options::Flags(Box::new(config)))
 }

@@ -3,7 +3,19 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
+use super::client::Client;
+use super::{Failure, drain, good, maintenance};
 use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status, UpstreamStatus};
+
+/// Where a status is found.
+pub(super) const PATH: &str = "/api/v1/status";
+
+/// Asks for one.
+pub(super) fn ask(client: &Client) -> Result<Status, Failure> {
+    let answer = good(client.get(PATH)?)?;
+    serde_json::from_str(&answer.body)
+        .map_err(|error| anyhow::anyhow!("the answer is of another version: {error}").into())
+}
 
 /// Renders a status as it is at `now`.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
@@ -12,6 +24,16 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     out.push('\n');
     out.push_str(&table(&rows(status, now)));
     out.push_str(&unserved(&status.upstreams));
+    for upstream in &status.upstreams {
+        let Some(on) = &upstream.maintenance else { continue };
+        let (name, from) = (&upstream.name, &on.from);
+        let (terms, held) = (maintenance::terms(on), on.websockets);
+        let _ = writeln!(
+            out,
+            "\n{name} is under maintenance for {}, from {from}; {terms}; WebSockets held: {held}",
+            since(on.since, now)
+        );
+    }
     if !status.warnings.is_empty() {
         out.push_str("\nwarnings:\n");
         for warning in &status.warnings {
@@ -154,6 +176,10 @@ fn cause(node: &NodeStatus) -> String {
         Some(code) if now[1].is_some() && node.cause.starts_with(code) => code.to_owned(),
         _ => node.cause.clone(),
     };
+    if node.operator != "ready" {
+        // Its health is no matter now; what it still has is.
+        return format!("{begun}; {}", drain::left(node.in_flight, node.tunnels));
+    }
     std::iter::once(begun).chain(now.into_iter().flatten()).collect::<Vec<_>>().join("; ")
 }
 
@@ -270,6 +296,17 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
             assert_eq!(header.find(title), table[0].find(cell), "{shown}");
         }
+    }
+
+    #[test]
+    fn of_a_node_that_is_drained_it_tells_what_is_left() {
+        let mut node = status().upstreams[0].nodes[1].clone();
+        (node.operator, node.cause) = ("draining".into(), "drained by the operator".into());
+        (node.in_flight, node.tunnels) = (1, 12);
+        let told = "drained by the operator; 1 request in flight, 12 tunnels left";
+        assert_eq!(cause(&node), told);
+        (node.in_flight, node.tunnels) = (0, 0);
+        assert_eq!(cause(&node), "drained by the operator; nothing left");
     }
 
     #[test]

@@ -23,6 +23,9 @@ fn what_is_good_is_taken() {
         "check",
         "check a.toml --format json --deny-warnings",
         "status --admin 127.0.0.1:9901 --json",
+        "drain node1",
+        "drain 172.31.0.1:13000 --upstream u --wait --timeout 90s --window 500ms --force",
+        "ready node1 --upstream u --admin 127.0.0.1:9901",
         "reload --token-file t",
         "health",
         "health --probes 127.0.0.1:9900",
@@ -43,6 +46,11 @@ fn what_is_wrong_is_refused() {
         "run --config a.toml --listen 127.0.0.1:80 --node a:1",
         "run --listen example.com --node a:1",
         "check a.toml --format xml",
+        "drain",
+        "drain n --timeout 5s",
+        "drain n --wait --timeout 5",
+        "drain n --window soon",
+        "ready n --wait",
         "health --probes a:1 --admin b:2",
     ];
     for line in lines {

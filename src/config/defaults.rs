@@ -9,6 +9,12 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Nobody in front of us has to notice by default.
 pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
 
+/// systemd makes a directory for a unit with `StateDirectory=` and names it in this variable. Where nobody
+/// has made one, nothing is kept: a process must not write where nobody asked it to.
+pub const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
+/// Name of the state file there.
+pub const STATE_FILE: &str = "state.json";
+
 /// Well under the descriptor limit of 20,000 and more that an edge host has; two descriptors each.
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Node's own `maxHeaderSize`: a larger head would only fail one step later.

@@ -1,6 +1,7 @@
 //! What is meant where nothing is written.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
@@ -14,7 +15,18 @@ impl Default for Server {
             threads: threads::available(),
             shutdown_delay: defaults::SHUTDOWN_DELAY,
             shutdown_timeout: defaults::SHUTDOWN_TIMEOUT,
+            state_file: None,
         }
+    }
+}
+
+impl Server {
+    /// The state file where none is written: in the first of systemd's directories, if there is one.
+    /// `env` looks up a variable of the environment.
+    pub fn implied_state_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let directories = env(defaults::STATE_DIRECTORY)?;
+        let first = directories.split(':').next().filter(|first| !first.is_empty())?;
+        Some(PathBuf::from(first).join(defaults::STATE_FILE))
     }
 }
 
@@ -114,6 +126,7 @@ impl HealthCheck {
             timeout: defaults::HEALTH_TIMEOUT,
             rise: defaults::RISE,
             fall: defaults::FALL,
+            watch: preset == Preset::NocoBase,
         }
     }
 }

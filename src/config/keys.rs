@@ -14,8 +14,10 @@ pub(super) static ROOT: TableKeys = TableKeys {
     keys: &["server", "listener", "route", "upstream", "admin", "probes", "access_log"],
 };
 
-pub(super) static SERVER: TableKeys =
-    TableKeys { title: "[server]", keys: &["threads", "shutdown_delay", "shutdown_timeout"] };
+pub(super) static SERVER: TableKeys = TableKeys {
+    title: "[server]",
+    keys: &["threads", "shutdown_delay", "shutdown_timeout", "state_file"],
+};
 
 pub(super) static LISTENER: TableKeys = TableKeys {
     title: "[[listener]]",
@@ -89,6 +91,7 @@ pub(super) static HEALTH_CHECK: TableKeys = TableKeys {
         "timeout",
         "rise",
         "fall",
+        "watch",
     ],
 };
 

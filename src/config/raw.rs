@@ -51,6 +51,11 @@ impl<'a> Cx<'a> {
         (Self { text, env, found: RefCell::new(found), broken, sound }, root)
     }
 
+    /// Looks up variables of the environment.
+    pub(super) fn env(&self) -> &dyn Fn(&str) -> Option<String> {
+        self.env
+    }
+
     pub(super) fn report(&self, diagnostic: Diagnostic) {
         self.found.borrow_mut().push(diagnostic);
     }

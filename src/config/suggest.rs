@@ -117,15 +117,19 @@ const FOREIGN_BALANCE: &[(&str, &str)] = &[
 
 /// The nearest of `known`, if it is near enough to be a slip of the hand.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    near(&word.to_ascii_lowercase().replace('-', "_"), known)
+}
+
+/// The same for any names, which are compared as they are.
+pub fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A long word makes the distance slow to compute and is near to nothing.
     if word.len() > 64 {
         return None;
     }
-    let word = word.to_ascii_lowercase().replace('-', "_");
     let limit = (word.chars().count() / 3).max(1);
     known
         .into_iter()
-        .map(|known| (strsim::damerau_levenshtein(&word, known), known))
+        .map(|known| (strsim::damerau_levenshtein(word, known), known))
         .filter(|(distance, known)| *distance <= limit && *distance < known.chars().count())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| known)

@@ -9,15 +9,18 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
+use super::maintenance::{Change, Changed};
+use super::operator::{Order, OrderError, Ordered, Saving};
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
-use super::roster::Roster;
+use super::roster::{Followed, Roster};
 use super::sockets::{Bound, Sockets, bind_all, of_thread};
 use super::status::{ReloadResult, Status};
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
 use crate::config::{Config, Preset, defaults};
+use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{OperatorState, Verdict};
 use crate::listener::{Command, ThreadParts};
 use crate::snapshot::{Parts, Snapshot, compile};
@@ -42,10 +45,14 @@ const LINGER_MOST: Duration = Duration::from_secs(600);
 pub(super) enum Event {
     Reload(oneshot::Sender<Outcome>),
     Status(oneshot::Sender<Status>),
+    Order(Box<Order>, oneshot::Sender<Result<Ordered, OrderError>>),
+    Maintain(Box<Change>, oneshot::Sender<Result<Changed, OrderError>>),
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
     Probed(NodeKey, Box<Finding>),
+    /// Of a node's watch, which goes on when the sender is dropped.
+    Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
     Loaded(Box<Loaded>),
     Followed(Outcome),
@@ -62,6 +69,7 @@ pub(super) struct Core {
     pub(super) warnings: Warnings,
     pub(super) reloads: Reloads,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
+    pub(super) saving: Saving,
     leaving: Vec<(Arc<Node>, Instant)>,
     resolving: bool,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -114,6 +122,7 @@ impl Core {
             warnings: Warnings::default(),
             reloads: Reloads::new(source),
             commands: Vec::new(),
+            saving: Saving::default(),
             leaving: Vec::new(),
             resolving: false,
             inbox,
@@ -121,6 +130,8 @@ impl Core {
         };
         let parts = core.threads(threads, &snapshot, &signal_sender)?;
         core.announce();
+        core.load_state(&snapshot.config);
+        core.keep_state(&snapshot.config, false);
         core.installed(&snapshot);
         // A rate of what has never been counted would be none, not zero.
         for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
@@ -181,10 +192,13 @@ impl Core {
             Event::Reload(reply) => self.reload(Some(reply)),
             // Whoever asked may have left.
             Event::Status(reply) => drop(reply.send(self.status())),
+            Event::Order(order, reply) => self.order(&order, reply),
+            Event::Maintain(change, reply) => self.maintain(&change, reply),
             Event::Finish(within, done) => self.finish(within, done),
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
             Event::Probed(key, finding) => self.probed(&key, *finding),
+            Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
@@ -290,12 +304,18 @@ impl Core {
         }
         let snapshot = Arc::new(snapshot);
         self.inner.snapshot.store(snapshot.clone());
+        let (old, new) = (&previous.config.server.state_file, &snapshot.config.server.state_file);
+        self.keep_state(&snapshot.config, old != new);
         self.installed(&snapshot);
     }
 
     /// Everything that follows a snapshot on this thread.
     fn installed(&mut self, snapshot: &Snapshot) {
-        let gone = self.roster.follow(snapshot);
+        let Followed { gone, disabled } = self.roster.follow(snapshot);
+        for node in disabled {
+            // Nobody waits for it: the reload is in use all the same.
+            drop(self.drain_node(&node, DRAIN_WINDOW));
+        }
         self.leaving.retain(|(node, _)| !self.roster.nodes.contains_key(&node.key));
         for node in gone {
             node.set_operator(OperatorState::Draining);
@@ -371,6 +391,7 @@ impl Core {
         let most = upstream.settings.outlier_detection.max_ejected;
         let median = upstream.shared.median_latency_ns.load(Ordering::Relaxed);
         self.roster.take_lag(key, &finding, median);
+        self.roster.watch(key, &finding.verdict, &self.inner.events);
         match self.roster.apply(key, finding, most) {
             Some(Verdict::WrongBody { html: true }) => {
                 let path = upstream.settings.health_check.as_ref().map_or("", |check| &check.path);
@@ -403,7 +424,7 @@ impl Core {
         }
     }
 
-    fn degraded(&mut self, subject: &str, message: Option<String>) {
+    pub(super) fn degraded(&mut self, subject: &str, message: Option<String>) {
         match message {
             Some(message) => self.warn(Kind::Degraded, subject, message),
             None => self.warnings.settle(Kind::Degraded, subject),

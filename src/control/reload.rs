@@ -276,7 +276,7 @@ async fn load(path: PathBuf, known: &HashSet<String>) -> Loaded {
 }
 
 /// Whether all threads have followed in time.
-async fn followed(waiting: Vec<oneshot::Receiver<()>>) -> bool {
+pub(super) async fn followed(waiting: Vec<oneshot::Receiver<()>>) -> bool {
     let all = async {
         for followed in waiting {
             // A thread that has died is noticed by the loop.

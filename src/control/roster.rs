@@ -7,8 +7,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::core::Event;
+use super::drains::{Drained, Drains};
 use super::probe::{Finding, Kept, Target, probe};
 use super::slow_start::SlowStart;
+use super::watch::Watching;
 use crate::clock;
 use crate::config::{self, Role};
 use crate::health::lag::LagMeter;
@@ -32,6 +34,16 @@ pub(super) struct Roster {
     pub(super) compared: Duration,
     /// The first snapshot has been followed.
     started: bool,
+    pub(super) drains: Drains,
+}
+
+/// What a snapshot leaves to do.
+#[derive(Default)]
+pub(super) struct Followed {
+    /// Nodes that are in it no more.
+    pub(super) gone: Vec<Arc<Node>>,
+    /// Nodes that served and are disabled by it.
+    pub(super) disabled: Vec<Arc<Node>>,
 }
 
 /// One node under watch.
@@ -44,6 +56,7 @@ pub(super) struct Watched {
     /// What real requests met here lately.
     pub(super) conduct: ratio::Window,
     pub(super) lag: LagMeter,
+    pub(super) watching: Watching,
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
@@ -81,6 +94,10 @@ impl Schedule {
         (self.begun, self.running, self.again) = (now, true, false);
     }
 
+    fn hasten(&mut self, due: Duration) {
+        self.due = self.due.min(due);
+    }
+
     /// The next probe begins `pause` after the last began; a probe that took longer is followed at once.
     fn end(&mut self, pause: Duration, now: Duration) {
         let pause = if self.again { KICK_GAP } else { pause.max(KICK_GAP) };
@@ -96,28 +113,36 @@ pub(super) fn now() -> Duration {
 
 impl Roster {
     pub(super) fn new(metrics: Arc<Metrics>) -> Roster {
-        let (nodes, ejectors) = (HashMap::new(), HashMap::new());
-        Roster { metrics, nodes, ejectors, compared: Duration::ZERO, started: false }
+        Roster {
+            metrics,
+            nodes: HashMap::new(),
+            ejectors: HashMap::new(),
+            compared: Duration::ZERO,
+            started: false,
+            drains: Drains::default(),
+        }
     }
 
-    /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them, and
-    /// those that are gone are returned.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Vec<Arc<Node>> {
+    /// Follows a snapshot: new nodes are watched, nodes that stay keep what is known of them.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Followed {
         let keys: HashSet<&NodeKey> = snapshot.keys().collect();
         let gone: Vec<NodeKey> =
             self.nodes.keys().filter(|key| !keys.contains(key)).cloned().collect();
         let gone = gone.iter().filter_map(|key| self.nodes.remove(key)).map(|w| w.node).collect();
+        let mut followed = Followed { gone, disabled: Vec::new() };
         for upstream in &snapshot.upstreams {
             self.follow_outliers(upstream);
             for member in &upstream.nodes {
-                self.follow_node(upstream, member);
+                if self.follow_node(upstream, member) {
+                    followed.disabled.push(member.node.clone());
+                }
             }
         }
         let names: HashSet<&str> =
             snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
         self.ejectors.retain(|name, _| names.contains(name.as_str()));
         self.started = true;
-        gone
+        followed
     }
 
     fn follow_outliers(&mut self, upstream: &Upstream) {
@@ -133,7 +158,10 @@ impl Roster {
         ejector.retain(|label| labels.contains(label));
     }
 
-    fn follow_node(&mut self, upstream: &Upstream, member: &Member) {
+    /// True for a node that served until now and is disabled.
+    fn follow_node(&mut self, upstream: &Upstream, member: &Member) -> bool {
+        let served = self.nodes.contains_key(&member.node.key)
+            && member.node.operator() == OperatorState::Ready;
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let slow = SlowStart::new(upstream, !self.started);
         let new = || Watched::new(member, slow, now() + START_GAP * count);
@@ -142,17 +170,29 @@ impl Roster {
         watched.backup = member.backup;
         watched.slow.follow(upstream);
         watched.follow_check(upstream);
-        watched.follow_operator(&upstream.settings);
+        watched.follow_operator(&upstream.settings, self.drains.of(&member.node).is_some());
+        watched.follow_watch(upstream);
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
         if let Some((_, reason)) = unresolved {
             watched.node.set_health(HealthState::Down);
             watched.cause = format!("its name does not resolve: {reason}");
         }
         let label = if unresolved.is_some() { "unresolved" } else { "config" };
-        self.note(&member.node.key, label, "configured");
+        match member.node.operator() {
+            OperatorState::Draining => self.note_operator(&member.node.key),
+            _ => self.note(&member.node.key, label, "configured"),
+        }
         if let Some(watched) = self.nodes.get(&member.node.key) {
             watched.publish(&self.metrics);
         }
+        served && member.node.operator() == OperatorState::Disabled
+    }
+
+    /// Notes that a node is drained, and by whom.
+    pub(super) fn note_operator(&mut self, key: &NodeKey) {
+        let Some(watched) = self.nodes.get(key) else { return };
+        let cause = self.drains.of(&watched.node).map(Drained::cause).unwrap_or_default();
+        self.note(key, "operator", &cause);
     }
 
     /// Asks for a probe now.
@@ -215,6 +255,7 @@ impl Watched {
             slow,
             conduct: ratio::Window::default(),
             lag: LagMeter::default(),
+            watching: Watching::default(),
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
@@ -247,14 +288,16 @@ impl Watched {
         checker.reconfigure(check.rise, check.fall, check.interval);
     }
 
-    fn follow_operator(&mut self, settings: &config::Upstream) {
+    /// The configuration's word comes before the operator's, which holds again when that is taken back.
+    fn follow_operator(&mut self, settings: &config::Upstream, drained: bool) {
         let node = settings.nodes.iter().find(|node| node.name == self.node.key.name);
         let disabled = node.is_some_and(|node| node.disabled);
         let was = self.node.operator();
-        let state = match (disabled, was) {
+        let state = match (disabled, drained) {
             (true, _) => OperatorState::Disabled,
+            (false, true) => OperatorState::Draining,
             // Also a node that had left and is back.
-            (false, _) => OperatorState::Ready,
+            (false, false) => OperatorState::Ready,
         };
         if state != was {
             self.node.set_operator(state);
@@ -280,6 +323,20 @@ impl Watched {
         self.kept = finding.kept;
         let (took, at) = (finding.took, SystemTime::now());
         self.last = Some(LastCheck { verdict: finding.verdict, took, at });
+    }
+
+    /// Its state has changed between two probes: the next one is not later than that state asks for.
+    pub(super) fn hasten(&mut self) {
+        if let Some(checker) = &self.checker {
+            self.schedule.hasten(now() + checker.next_in(fastrand::f64()));
+        }
+    }
+
+    /// Good probes count again, whatever it said.
+    pub(super) fn believe_probes(&mut self) {
+        if let Some(checker) = &mut self.checker {
+            checker.believe_probes();
+        }
     }
 
     pub(super) fn plan(&mut self) {

@@ -48,6 +48,7 @@ impl Core {
                 .shared
                 .budget
                 .remaining(clock::now_ns() / 1_000_000_000),
+            maintenance: self.maintenance_of(upstream),
             nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
         }
     }
@@ -87,6 +88,7 @@ fn node(upstream: &Upstream, member: &Member, watched: &Watched) -> NodeStatus {
         since: unix(watched.since),
         cause: watched.cause.clone(),
         last_check: watched.last.as_ref().map(check),
+        watch: watched.watching.as_str().into(),
         weight: member.weight,
         effective_weight: f64::from(member.weight),
         backup: member.backup,

@@ -52,8 +52,28 @@ pub struct UpstreamStatus {
     pub median_latency_ms: Option<f64>,
     /// Repeats the retry budget allows now.
     pub retry_budget_remaining: f64,
+    /// While the operator keeps clients from it; none is off.
+    #[serde(default)]
+    pub maintenance: Option<MaintenanceStatus>,
     /// Nodes, task nodes included.
     pub nodes: Vec<NodeStatus>,
+}
+
+/// Maintenance of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaintenanceStatus {
+    /// When its terms were last set, in Unix seconds.
+    pub since: u64,
+    /// Who asked for it.
+    pub from: String,
+    /// Clients that are let through: addresses and networks.
+    pub allow: Vec<String>,
+    /// The only node that these reach; none is any.
+    pub node: Option<String>,
+    /// What everybody else is told.
+    pub message: String,
+    /// WebSockets that cobalance itself keeps open.
+    pub websockets: u64,
 }
 
 /// One node.
@@ -77,6 +97,10 @@ pub struct NodeStatus {
     pub cause: String,
     /// What the last probe found, or why there is none.
     pub last_check: Option<CheckStatus>,
+    /// `connected` while the node tells of itself over a WebSocket, `not_connected`, or `off`. Empty: an
+    /// older process.
+    #[serde(default)]
+    pub watch: String,
     /// 1 to 1000.
     pub weight: u32,
     /// The weight in force: less while the node starts slowly.

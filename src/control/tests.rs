@@ -12,6 +12,7 @@ use crate::health::outlier::FailureKind;
 use crate::upstream::Signal;
 use support::{Behaviour, Obeyed, Origin, config, unchecked, until};
 
+mod operator;
 mod reload;
 pub(crate) mod support;
 

@@ -20,18 +20,20 @@ use crate::upstream::{Node, NodeKey};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// Why states change, as labels; with the labels of verdicts this is the whole list.
-const CAUSES: [&str; 11] = [
+const CAUSES: [&str; 13] = [
     "good",
     "timeout",
     "refused",
     "status",
     "body",
     "not_serving",
+    "watch",
     "garbage",
     "ejection",
     "probation",
     "config",
     "unresolved",
+    "operator",
 ];
 
 impl Roster {
@@ -43,8 +45,8 @@ impl Roster {
         let label = probe::label(&verdict);
         let names = [key.upstream.as_str(), &watched.node.label];
         self.metrics.checks.with_label_values(&[names[0], names[1], label]).inc();
-        let took = finding.took.as_secs_f64();
-        self.metrics.check_duration.with_label_values(&names).set(took);
+        let took = finding.took;
+        self.metrics.check_duration.with_label_values(&names).set(took.as_secs_f64());
         watched.receive(finding);
         let change = watched
             .checker
@@ -57,7 +59,9 @@ impl Roster {
             watched.node.set_health(change.to);
         }
         if matches!(verdict, Verdict::Timeout | Verdict::Refused { .. }) {
-            watched.node.lost_probe(clock::now_ns());
+            let now_ns = clock::now_ns();
+            let begun_ns = now_ns.saturating_sub(clock::nanos(took));
+            watched.node.lost_probe(now_ns, (verdict == Verdict::Timeout).then_some(begun_ns));
         }
         if verdict == Verdict::Good {
             watched.node.good_probe(clock::now_ns());
@@ -213,7 +217,7 @@ pub(crate) const SHOWN: [Shown; 8] = [
 
 impl Watched {
     /// Only primary nodes that serve; which of them, their probes tell.
-    fn allow_fail_open(&self) {
+    pub(super) fn allow_fail_open(&self) {
         let checked = self.checker.as_ref().is_none_or(|c| c.may_fail_open(now()));
         let allowed = self.serves(false) && may_fail_open(self.node.operator(), checked);
         self.node.set_fail_open(allowed && self.node.address().is_some());

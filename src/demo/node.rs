@@ -31,6 +31,11 @@ pub enum Phase {
     },
     /// Everything is served.
     Running,
+    /// Told to end: everything is served for a moment more, and only `/ws` tells.
+    Ending {
+        /// What it does, as NocoBase tells it.
+        message: &'static str,
+    },
     /// Going down: 503 `APP_STOPPED`.
     Stopped,
     /// Almost gone: 404 `APP_NOT_FOUND`, nothing new is accepted.

@@ -1,25 +1,21 @@
-//! As much of RFC 6455 as the stand-ins and their clients need: the handshake's proof, and whole frames
-//! that are neither fragmented nor compressed, as NocoBase's are.
+//! As much of RFC 6455 as the stand-ins and their clients need: whole frames that are
+//! neither fragmented nor compressed, as NocoBase's are.
 
 use std::io;
 
-use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A text frame.
 pub(super) const TEXT: u8 = 1;
 /// The end, from either side.
 pub(super) const CLOSE: u8 = 8;
+/// Whether the other side is there,
+pub(super) const PING: u8 = 9;
+/// and that it is.
+pub(super) const PONG: u8 = 10;
 
-/// RFC 6455, section 1.3: proves that a server has understood the handshake.
-const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Nobody here says more in one frame.
 const MAX_PAYLOAD: usize = 64 * 1024;
-
-/// The `Sec-WebSocket-Accept` of a `Sec-WebSocket-Key`.
-pub(super) fn accept(key: &[u8]) -> String {
-    base64(&Sha1::new().chain_update(key).chain_update(GUID).finalize())
-}
 
 /// Reads one frame: its opcode, and its payload unmasked.
 ///
@@ -74,40 +70,9 @@ pub(super) async fn write(
     stream.write_all(&frame).await
 }
 
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for three in bytes.chunks(3) {
-        let bits = (0..3).fold(0, |bits, nth| {
-            bits << 8 | u32::from(three.get(nth).copied().unwrap_or_default())
-        });
-        for nth in 0..4 {
-            let six = (bits >> (18 - 6 * nth) & 63) as usize;
-            out.push(if nth <= three.len() { char::from(ALPHABET[six]) } else { '=' });
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_proof_of_the_rfc() {
-        // RFC 6455, section 1.3
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn base64_of_the_rfc() {
-        // RFC 4648, section 10
-        let cases =
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
-        for (text, expected) in cases {
-            assert_eq!(base64(text.as_bytes()), expected);
-        }
-    }
 
     #[tokio::test]
     async fn frames_come_back() {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::SystemTime;
 
+use super::{Exchange, Next};
 use crate::error::Cause;
 use crate::headers::write_field;
 use crate::nocobase;
@@ -21,21 +22,53 @@ pub struct Shape<'a> {
     pub request_id: &'a str,
 }
 
+/// What an answer says.
+pub struct Content<'a> {
+    /// Its status.
+    pub status: u16,
+    /// Seconds after which the client may try again.
+    pub retry_after: Option<u32>,
+    /// The body's media type.
+    pub kind: &'a [u8],
+    /// The body.
+    pub body: &'a str,
+}
+
+impl Exchange<'_> {
+    /// Sends an answer of our own, which ends the exchange.
+    pub(super) async fn deliver(&mut self, out: Vec<u8>, keep_alive: bool) -> Next {
+        let written = self.client.write([&out, &[], &[]], &self.deadlines.down).await;
+        self.client.thread.buffers.give_back(out);
+        match (written, keep_alive, self.body_done) {
+            (Err(_), ..) => Next::Cut,
+            (Ok(()), true, _) => Next::KeepAlive,
+            (Ok(()), false, true) => Next::Close,
+            (Ok(()), false, false) => Next::Linger,
+        }
+    }
+}
+
 /// Appends a whole answer for a cause.
 pub fn write(out: &mut Vec<u8>, cause: &Cause, shape: &Shape<'_>) {
-    let status = cause.status();
+    let kind: &[u8] =
+        if shape.json { b"application/json; charset=utf-8" } else { b"text/html; charset=utf-8" };
     let body = body(cause, shape);
+    let (status, retry_after) = (cause.status(), cause.retry_after());
+    write_content(out, &Content { status, retry_after, kind, body: &body }, shape);
+}
+
+/// Appends a whole answer.
+pub(super) fn write_content(out: &mut Vec<u8>, content: &Content<'_>, shape: &Shape<'_>) {
+    let Content { status, retry_after, kind, body } = *content;
     // Writing into a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status));
     let date = httpdate::fmt_http_date(SystemTime::now());
     write_field(out, b"Date", date.as_bytes());
-    let kind: &[u8] =
-        if shape.json { b"application/json; charset=utf-8" } else { b"text/html; charset=utf-8" };
     write_field(out, b"Content-Type", kind);
     let _ = write!(out, "Content-Length: {}\r\n", body.len());
     write_field(out, b"Cache-Control", b"no-store");
     write_field(out, b"X-Request-Id", shape.request_id.as_bytes());
-    if let Some(seconds) = cause.retry_after() {
+    if let Some(seconds) = retry_after {
         let _ = write!(out, "Retry-After: {seconds}\r\n");
     }
     let connection: &[u8] = if shape.keep_alive { b"keep-alive" } else { b"close" };

@@ -473,6 +473,7 @@ impl Exchange<'_> {
         let from_node = head.bytes[head.length_of_head..].to_vec();
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
+        let let_through = self.record.let_through;
         let node = connection.into_socket();
         Ok(Next::Tunnel(Box::new(move |client, admitted, from_client| Tunnel {
             client,
@@ -480,6 +481,7 @@ impl Exchange<'_> {
             node,
             counted,
             idle,
+            let_through,
             from_client,
             from_node,
         })))

@@ -58,6 +58,10 @@ impl Exchange<'_> {
             match picked {
                 Ok(node) => return Ok(Picked::Node(node)),
                 Err(Unpicked::Failed(cause)) => return Err(cause),
+                // Under maintenance nobody waits, and the nodes that are closed stay so.
+                Err(Unpicked::Nobody(_)) if self.record.let_through != 0 => {
+                    return Err(Cause::NoEligibleNode);
+                }
                 // Whatever was tried comes back before anybody else does.
                 Err(Unpicked::Nobody(Nothing::NoNode)) => plan.wish.tried.clear(),
                 Err(Unpicked::Nobody(_)) if self.reached_nobody(plan) => {}
@@ -142,7 +146,8 @@ impl Exchange<'_> {
         let (thread, upstream) = (self.client.thread, plan.upstream);
         while place.poll_turn(cx).is_ready() {
             thread.look_at_clock();
-            if !thread.is_current(&self.view) {
+            let maintained = upstream.upstream.shared.maintenance.is_on();
+            if maintained || !thread.is_current(&self.view) {
                 return Poll::Ready(Some(Picked::Renewed));
             }
             // What was gone when it was tried is back when a probe says so.

@@ -39,6 +39,8 @@ pub struct Record {
     pub queue_ns: u64,
     /// Time parked; none if it never was.
     pub parked_ns: Option<u64>,
+    /// The state of maintenance that its client is let through; 0 while there is none.
+    pub let_through: u64,
     /// Time to connect, of the last attempt that did.
     pub connect_ns: Option<u64>,
     /// From the last attempt's send to its head.
@@ -82,6 +84,7 @@ impl Record {
             bytes_out: 0,
             queue_ns: 0,
             parked_ns: None,
+            let_through: 0,
             connect_ns: None,
             header_ns: None,
             upstream_request_id: Vec::new(),

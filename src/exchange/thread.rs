@@ -4,8 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::maintenance::Keeper;
 use super::tunnel::Tunnels;
 use super::view::View;
 use crate::clock;
@@ -14,7 +15,7 @@ use crate::http1::deadline::Wheel;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::LineBuffer;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Dial, Signal, Signals};
+use crate::upstream::{Dial, Node, Signal, Signals};
 
 /// Untrusted peers that are remembered; an outer proxy is one or a few.
 const MAX_WARNED: usize = 8;
@@ -39,6 +40,8 @@ pub struct Thread {
     pub connections: Cell<usize>,
     /// Open tunnels.
     pub tunnels: Tunnels,
+    /// WebSockets that are held while an upstream is under maintenance.
+    pub maintenance: Keeper,
     /// How connections to nodes are made.
     pub dial: Dial,
     /// Through which all tunnels of the thread read: an idle one has no buffer.
@@ -74,6 +77,7 @@ impl Thread {
             draining: Cell::new(false),
             connections: Cell::new(0),
             tunnels: Tunnels::default(),
+            maintenance: Keeper::default(),
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
             warned_of: RefCell::default(),
@@ -96,6 +100,14 @@ impl Thread {
         self.now_ns.set(now);
         self.wheel.set_now(now);
         now
+    }
+
+    /// Ends what a node has of this thread but for the exchanges that run: idle connections are closed at
+    /// once, and its tunnels are moved to other nodes within `window`.
+    pub fn drain_node(&self, node: &Arc<Node>, window: Duration) {
+        let view = self.view();
+        view.nodes().filter(|local| Arc::ptr_eq(&local.node, node)).for_each(|local| local.clear());
+        self.tunnels.move_off(node, window, &mut self.rng.borrow_mut());
     }
 
     /// Milliseconds since 1970, from the monotonic clock and the last tick's look at the other.
@@ -159,6 +171,8 @@ impl Thread {
         let now = self.look_at_clock();
         self.epoch.set((unix_ms(), now));
         let view = self.view();
+        self.tunnels.tick(now, &view.snapshot.pace);
+        self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
             upstream.release_parked(view.snapshot.config.server.threads);

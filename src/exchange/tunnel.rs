@@ -2,31 +2,38 @@
 //!
 //! An idle tunnel is one small task with two sockets: all tunnels of a thread read through one scratch
 //! buffer. Only the headers of WebSocket frames are followed, so that a Close frame of ours can be put
-//! between two frames and never into one (RFC 6455, 5.5.1).
+//! between two frames and never into one (RFC 6455, 5.5.1), in each direction at its own moment.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::thread::Thread;
 use crate::clock;
+use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
+use crate::limit::pace::Pace;
 use crate::net::Socket;
 use crate::telemetry::metrics::ClosedBy;
-use crate::upstream::LocalNode;
 use crate::upstream::node::Cell as Counters;
+use crate::upstream::{LocalNode, Node};
 
 pub mod frames;
+mod moves;
 
 use frames::FrameTracker;
+use moves::Moves;
 
-/// How long the peers have to answer a Close frame before their connections are cut.
+/// How long a frame that has begun may take to end before a Close frame, and then how long the peers have
+/// to answer that, before their connections are cut.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// Tunnels to a node that is removed are closed over this time, so that their clients come back in small
-/// groups: NocoBase's client returns after a fixed second.
+/// Tunnels to a node that is drained or removed are closed over this time, so that their clients come back
+/// in small groups: NocoBase's client returns after a fixed second.
 pub const DRAIN_WINDOW: Duration = Duration::from_secs(60);
 /// Reads of one direction before others get a turn.
 const TURN: u32 = 16;
@@ -35,11 +42,17 @@ const TURN: u32 = 16;
 #[derive(Default)]
 pub struct Tunnels {
     all: RefCell<Vec<Weak<Handle>>>,
+    moves: RefCell<Moves<Handle>>,
 }
 
 /// What a tunnel can be told from outside of its task.
-struct Handle {
+pub(super) struct Handle {
     counted: Counted,
+    /// The state of maintenance that its client was let through; 0 for none.
+    pub(super) let_through: u64,
+    /// Frames that go to the client before the Close frame.
+    last_words: RefCell<Vec<u8>>,
+    /// 0 while it is not to be closed.
     close_code: Cell<u16>,
     /// When it is to be closed, if it is.
     close_at_ns: Cell<u64>,
@@ -47,6 +60,21 @@ struct Handle {
 }
 
 impl Handle {
+    fn node(&self) -> &Arc<Node> {
+        &self.counted.0.node
+    }
+
+    /// Whether its node is one of this upstream.
+    pub(super) fn is_of(&self, upstream: &str) -> bool {
+        self.node().key.upstream == upstream
+    }
+
+    /// To be closed at this moment with these frames before the Close frame, unless it is on its way.
+    pub(super) fn close_after(&self, frames: Vec<u8>, code: u16, at_ns: u64) {
+        *self.last_words.borrow_mut() = frames;
+        self.close(code, at_ns);
+    }
+
     /// To be closed at this moment, unless it is to be closed before.
     fn close(&self, code: u16, at_ns: u64) {
         if self.close_code.get() == 0 || at_ns < self.close_at_ns.get() {
@@ -59,19 +87,55 @@ impl Handle {
 }
 
 impl Tunnels {
-    /// Closes the tunnels that `choose` picks, each at a moment of its own within `window`.
-    pub fn close(
-        &self,
-        code: u16,
-        window: Duration,
-        rng: &mut fastrand::Rng,
-        choose: impl Fn(&LocalNode) -> bool,
-    ) {
+    /// Closes all tunnels, each at a moment of its own within `window`: the process ends.
+    pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
+        self.moves.borrow_mut().clear();
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
-            if choose(&handle.counted.0) {
-                handle.close(code, clock::now_ns() + rng.u64(0..window));
+            handle.close(frames::GOING_AWAY, clock::now_ns() + rng.u64(0..window));
+        }
+    }
+
+    /// Moves the tunnels of a node to others: each is closed at a moment of its own within `window`, so
+    /// that its client comes back and gets another node. Ends when the operator makes the node ready.
+    pub fn move_off(&self, node: &Arc<Node>, window: Duration, rng: &mut fastrand::Rng) {
+        let of_node = |handle: &Rc<Handle>| Arc::ptr_eq(handle.node(), node);
+        let tunnels = self.live().into_iter().filter(of_node);
+        let over = (clock::now_ns(), clock::nanos(window));
+        self.moves.borrow_mut().begin(node.clone(), tunnels, over, rng);
+    }
+
+    /// The nodes that have tunnels here which nobody moves.
+    pub fn staying(&self) -> Vec<Arc<Node>> {
+        let moves = self.moves.borrow();
+        let mut nodes: Vec<Arc<Node>> = Vec::new();
+        for handle in self.live() {
+            let node = handle.node();
+            if !moves.has(node) && !nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
+                nodes.push(node.clone());
             }
+        }
+        nodes
+    }
+
+    /// Closes those whose moment has come.
+    pub fn tick(&self, now_ns: u64, pace: &Pace) {
+        let close = |handle: &Handle| handle.close(frames::SERVICE_RESTART, now_ns);
+        self.moves.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
+    }
+
+    /// What was decided of its node during its handshake holds for a new tunnel as well.
+    fn follow(&self, handle: &Rc<Handle>, rng: &mut fastrand::Rng) {
+        let (node, mut moves) = (handle.node(), self.moves.borrow_mut());
+        if node.operator() == OperatorState::Ready {
+            return;
+        }
+        let now_ns = clock::now_ns();
+        if moves.has(node) {
+            moves.join(node, handle, now_ns, rng);
+        } else {
+            let over = (now_ns, clock::nanos(DRAIN_WINDOW));
+            moves.begin(node.clone(), std::iter::once(handle.clone()), over, rng);
         }
     }
 
@@ -80,7 +144,7 @@ impl Tunnels {
         self.live().len()
     }
 
-    fn live(&self) -> Vec<Rc<Handle>> {
+    pub(super) fn live(&self) -> Vec<Rc<Handle>> {
         self.all.borrow().iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -124,6 +188,8 @@ pub struct Tunnel {
     pub admitted: Box<dyn std::any::Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
+    /// The state of maintenance that its client was let through; 0 for none.
+    pub let_through: u64,
     /// What the client sent behind its handshake.
     pub from_client: Vec<u8>,
     /// What the node sent behind its answer.
@@ -135,10 +201,21 @@ struct Way {
     /// Read, and not taken by the other side yet; empty and without memory nearly always.
     rest: Vec<u8>,
     frames: FrameTracker,
+    farewell: Farewell,
     bytes: u64,
     ended: bool,
     /// Everything was written, the end too.
     closed: bool,
+}
+
+/// The Close frame of ours that ends a direction.
+enum Farewell {
+    /// Nobody has asked for it.
+    None,
+    /// It goes where the frame at hand ends.
+    Due(Box<[u8]>),
+    /// Nothing follows it.
+    Said,
 }
 
 /// A tunnel in its task.
@@ -148,12 +225,16 @@ struct Running {
     up: Way,
     down: Way,
     idle: Duration,
+    /// Why we are closing it, if we are.
+    closing: Option<ClosedBy>,
 }
 
 /// Starts the tunnel's own small task.
 pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
     let handle = Rc::new(Handle {
         counted: tunnel.counted,
+        let_through: tunnel.let_through,
+        last_words: RefCell::default(),
         close_code: Cell::new(0),
         close_at_ns: Cell::new(u64::MAX),
         deadline: thread.wheel.deadline(),
@@ -165,14 +246,14 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
         up: Way::new(tunnel.from_client),
         down: Way::new(tunnel.from_node),
         idle: tunnel.idle,
+        closing: None,
     };
     handle.deadline.set(running.idle);
-    // What was decided of its node or the process during the handshake holds for it as well.
     if thread.draining.get() {
         handle.close(frames::GOING_AWAY, clock::now_ns());
-    } else if !thread.view().has(&handle.counted.0) {
-        let within = thread.rng.borrow_mut().u64(0..clock::nanos(DRAIN_WINDOW));
-        handle.close(frames::SERVICE_RESTART, clock::now_ns() + within);
+    } else {
+        thread.tunnels.follow(&handle, &mut thread.rng.borrow_mut());
+        thread.maintenance.joined(&thread, &handle);
     }
     tokio::task::spawn_local(async move {
         let _admitted = tunnel.admitted;
@@ -182,14 +263,14 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
 
 async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running) {
     let begun = clock::now_ns();
-    let metrics = &handle.counted.0.node.metrics;
+    let metrics = &handle.node().metrics;
     metrics.ws_opened.inc();
-    let mut by = poll_fn(|cx| running.poll(&thread, &handle, cx)).await;
-    if matches!(by, ClosedBy::Drain | ClosedBy::Idle) {
-        let code = if by == ClosedBy::Drain { handle.close_code.get() } else { frames::GOING_AWAY };
-        if running.say_close(&thread, &handle, code).await.is_err() {
-            by = ClosedBy::Error;
-        }
+    let by = poll_fn(|cx| running.poll(&thread, &handle, cx)).await;
+    if running.closing.is_some() {
+        running.part(&thread, &handle).await;
+    }
+    if by == ClosedBy::Drain && handle.close_code.get() == frames::SERVICE_RESTART {
+        metrics.ws_moved.inc();
     }
     metrics.ws_closed[by as usize].inc();
     metrics.ws_bytes[0].inc_by(running.up.bytes);
@@ -201,10 +282,18 @@ impl Way {
     fn new(early: Vec<u8>) -> Way {
         let mut frames = FrameTracker::default();
         frames.pass(&early);
-        Way { bytes: early.len() as u64, rest: early, frames, ended: false, closed: false }
+        Way {
+            bytes: early.len() as u64,
+            rest: early,
+            frames,
+            farewell: Farewell::None,
+            ended: false,
+            closed: false,
+        }
     }
 
-    /// Moves what can be moved. Ready when both the end was read and everything is written.
+    /// Moves what can be moved, and says farewell when that is due. Ready when both the end was read and
+    /// everything is written.
     fn poll_move(
         &mut self,
         from: &Socket,
@@ -224,21 +313,29 @@ impl Way {
                 }
                 return Poll::Ready(Ok(()));
             }
+            match &mut self.farewell {
+                Farewell::None => {}
+                Farewell::Due(_) if !self.frames.at_boundary() => {}
+                Farewell::Due(frame) => {
+                    self.rest = mem::take(frame).into_vec();
+                    self.farewell = Farewell::Said;
+                    continue;
+                }
+                Farewell::Said => return Poll::Pending,
+            }
             let n = match from.poll_read_slice(cx, scratch) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(read) => read?,
             };
             self.ended = n == 0;
             *moved |= n > 0;
-            self.bytes += n as u64;
-            let data = &scratch[..n];
-            self.frames.pass(data);
+            let data = self.admit(&scratch[..n]);
             let taken = match to.try_write(&[IoSlice::new(data)]) {
                 Ok(taken) => taken,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            if taken < n {
+            if taken < data.len() {
                 self.rest = data[taken..].to_vec();
             }
         }
@@ -258,42 +355,73 @@ impl Way {
         Ok(true)
     }
 
-    /// Between two frames, with nothing left over: a frame of ours may go here.
-    fn at_boundary(&self) -> bool {
-        self.rest.is_empty() && self.frames.at_boundary()
+    /// Counts what was read. Once a farewell is due, only what belongs to the frame at hand passes: what
+    /// follows it would come after the Close frame.
+    fn admit<'a>(&mut self, read: &'a [u8]) -> &'a [u8] {
+        let passes = match self.farewell {
+            Farewell::None => {
+                self.frames.pass(read);
+                read.len()
+            }
+            Farewell::Due(_) | Farewell::Said => self.frames.pass_frame(read),
+        };
+        self.bytes += passes as u64;
+        &read[..passes]
+    }
+
+    /// The Close frame is sent, or has no place.
+    fn is_parted(&self) -> bool {
+        match self.farewell {
+            Farewell::None => false,
+            Farewell::Due(_) => !self.frames.is_websocket(),
+            Farewell::Said => self.rest.is_empty(),
+        }
     }
 }
 
 impl Running {
     fn poll(&mut self, thread: &Thread, handle: &Handle, cx: &mut Context<'_>) -> Poll<ClosedBy> {
-        let mut moved = false;
-        let ended = self.poll_both(thread, cx, &mut moved);
-        if let Some(by) = ended {
-            return Poll::Ready(by);
+        loop {
+            let mut moved = false;
+            if let Some(by) = self.poll_both(thread, cx, &mut moved) {
+                return Poll::Ready(self.closing.unwrap_or(by));
+            }
+            match self.closing {
+                Some(by) if self.up.is_parted() && self.down.is_parted() => {
+                    return Poll::Ready(by);
+                }
+                None if moved && handle.close_code.get() == 0 => handle.deadline.set(self.idle),
+                _ => {}
+            }
+            if handle.deadline.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match self.closing {
+                // A frame does not end, or a peer takes nothing: it is cut without a word.
+                Some(by) => return Poll::Ready(by),
+                None => self.begin_to_close(thread, handle),
+            }
         }
-        let closing = handle.close_code.get() != 0;
-        if moved && !closing {
-            handle.deadline.set(self.idle);
-        }
-        let due = closing && handle.close_at_ns.get() <= thread.now_ns();
-        if due && self.down.at_boundary() {
-            return Poll::Ready(ClosedBy::Drain);
-        }
-        if handle.deadline.poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if !closing {
-            return Poll::Ready(ClosedBy::Idle);
-        }
-        // In the middle of a frame the close waits for its end, though not for ever.
-        let last = handle.close_at_ns.get().saturating_add(clock::nanos(CLOSE_WAIT));
-        let in_frame = self.down.frames.is_websocket() && !self.down.at_boundary();
-        if in_frame && clock::now_ns() < last {
-            handle.deadline.set_at(last);
-            // Pending now, and it leaves the waker.
-            return handle.deadline.poll(cx).map(|_| ClosedBy::Drain);
-        }
-        Poll::Ready(ClosedBy::Drain)
+    }
+
+    /// From now on each direction ends with a Close frame of ours.
+    fn begin_to_close(&mut self, thread: &Thread, handle: &Handle) {
+        let (by, code) = match handle.close_code.get() {
+            0 => (ClosedBy::Idle, frames::GOING_AWAY),
+            code => (ClosedBy::Drain, code),
+        };
+        // Whatever else is asked of it from now on, it is on its way already.
+        handle.close_code.set(code);
+        handle.close_at_ns.set(0);
+        let mask = thread.rng.borrow_mut().u32(..);
+        self.closing = Some(by);
+        let mut farewell = handle.last_words.take();
+        farewell.extend_from_slice(&frames::close(code));
+        self.down.farewell = Farewell::Due(farewell.into());
+        // To the node we are the client that leaves, whatever the reason.
+        let leaving = frames::masked_close(frames::GOING_AWAY, mask);
+        self.up.farewell = Farewell::Due(Box::new(leaving));
+        handle.deadline.set(CLOSE_WAIT);
     }
 
     fn poll_both(
@@ -314,32 +442,32 @@ impl Running {
         }
     }
 
-    /// Sends Close frames where frames begin, then lets the peers end the connections themselves.
-    async fn say_close(&mut self, thread: &Thread, handle: &Handle, code: u16) -> io::Result<()> {
-        if self.down.at_boundary() {
-            let frame = frames::close(code);
-            let _ = self.client.try_write(&[IoSlice::new(&frame)]);
-        }
-        if self.up.at_boundary() {
-            let frame = frames::masked_close(frames::GOING_AWAY, thread.rng.borrow_mut().u32(..));
-            let _ = self.node.try_write(&[IoSlice::new(&frame)]);
-        }
+    /// Lets the peers end the connections themselves. What they still say is read and dropped: bytes that
+    /// nobody read would turn the end into a reset, which can overtake the Close frame.
+    async fn part(&mut self, thread: &Thread, handle: &Handle) {
         self.client.shutdown_write();
         self.node.shutdown_write();
         handle.deadline.set(CLOSE_WAIT);
-        let client = &self.client;
         let gone = poll_fn(|cx| {
             let mut scratch = thread.scratch.borrow_mut();
-            loop {
-                match client.poll_read_slice(cx, &mut scratch) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(1..)) => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
-                }
-            }
+            let client = poll_end(&self.client, &mut scratch, cx);
+            let node = poll_end(&self.node, &mut scratch, cx);
+            if client.is_ready() { node } else { Poll::Pending }
         });
-        // Either way both sockets are closed when this returns.
+        // Either way both sockets are closed after this.
         let _ = handle.deadline.guard(gone).await;
-        Ok(())
     }
+}
+
+/// Reads and drops up to the end of the stream.
+fn poll_end(socket: &Socket, scratch: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
+    for _ in 0..TURN {
+        match socket.poll_read_slice(cx, scratch) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(_) => return Poll::Ready(()),
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }

@@ -11,6 +11,9 @@ const FAST: Duration = Duration::from_millis(500);
 const OUT: Duration = Duration::from_secs(1);
 /// Probes are spread by this share in both directions, so that those of many balancers drift apart.
 const JITTER: f64 = 0.1;
+/// A node that said it was ending is believed for so long, whatever its probes say: NocoBase waits for its
+/// running jobs without a bound, and one that failed to end must not be out for ever.
+const ENDING_MOST: Duration = Duration::from_secs(600);
 /// For so long an unchecked node never gets traffic, whatever the need.
 const UNCHECKED_GRACE: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,8 @@ pub struct Checker {
     hard: u32,
     last: Option<Verdict>,
     last_bad: Option<Verdict>,
+    /// When the node said that it was about to end, while that is believed.
+    ending: Option<Duration>,
 }
 
 impl Checker {
@@ -76,6 +81,7 @@ impl Checker {
             hard: 0,
             last: None,
             last_bad: None,
+            ending: None,
         }
     }
 
@@ -91,8 +97,10 @@ impl Checker {
         circumstances: &Circumstances,
         now: Duration,
     ) -> Option<Change> {
-        self.count(&verdict);
-        let to = self.judge(&verdict, circumstances);
+        // A NocoBase that is about to close its database answers `ok` until it has.
+        let disbelieved = verdict == Verdict::Good && self.is_ending(now);
+        self.count(&verdict, disbelieved);
+        let to = if disbelieved { self.state } else { self.judge(&verdict, circumstances) };
         let cause = self.cause(&verdict);
         if verdict != Verdict::Good {
             self.last_bad = Some(verdict.clone());
@@ -104,6 +112,32 @@ impl Checker {
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
         Some(Change { from, to, cause })
+    }
+
+    /// Takes what the node says of itself without being asked: a statement, as in a probe's answer. From
+    /// one that it is `ending` on, good probes are not believed, for 10 minutes at most.
+    pub fn told(&mut self, refusal: Refusal, ending: bool, now: Duration) -> Option<Change> {
+        if ending {
+            self.ending = Some(now);
+        }
+        // A statement is judged by nothing but itself.
+        let circumstances = Circumstances {
+            answered_traffic_recently: false,
+            last_eligible: false,
+            may_take_out: true,
+        };
+        self.record(Verdict::NotServing(refusal), &circumstances, now)
+    }
+
+    /// Whether it said that it was ending, and that is believed.
+    #[must_use]
+    pub fn is_ending(&self, now: Duration) -> bool {
+        self.ending.is_some_and(|since| now.saturating_sub(since) < ENDING_MOST)
+    }
+
+    /// Probes are believed again: the node says that it runs, or cannot say any more that it does not.
+    pub fn believe_probes(&mut self) {
+        self.ending = None;
     }
 
     /// Until the next probe should begin; `jitter` is 0 to 1 at random.
@@ -133,7 +167,7 @@ impl Checker {
         self.since
     }
 
-    /// What the last probe found.
+    /// What the last probe found, or what the node has said since.
     #[must_use]
     pub fn last_verdict(&self) -> Option<&Verdict> {
         self.last.as_ref()
@@ -170,7 +204,10 @@ impl Checker {
         }
     }
 
-    fn count(&mut self, verdict: &Verdict) {
+    fn count(&mut self, verdict: &Verdict, disbelieved: bool) {
+        if disbelieved {
+            return;
+        }
         let good = *verdict == Verdict::Good;
         // A statement takes effect by itself; a row begins after it.
         let bad = !good && !matches!(verdict, Verdict::NotServing(_));

@@ -1,7 +1,7 @@
 //! Which app of a NocoBase process a request names.
 
 /// The main app, which every process runs.
-const MAIN: &str = "main";
+pub const MAIN: &str = "main";
 
 /// The sub-app that a request names, as written; `None` is the main one.
 ///

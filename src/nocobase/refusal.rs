@@ -43,12 +43,20 @@ impl RefusalKind {
     /// By the states in server/app-supervisor/types.ts; what is not known, or is an error's own code,
     /// is down.
     fn of(code: &str) -> Self {
+        Self::known(code).unwrap_or(Self::Down)
+    }
+
+    /// The same for the codes of server/gateway/errors.ts alone.
+    pub(super) fn known(code: &str) -> Option<Self> {
         match code {
             "APP_PREPARING" | "APP_INITIALIZING" | "APP_INITIALIZED" | "APP_STARTING" => {
-                Self::Starting
+                Some(Self::Starting)
             }
-            "APP_COMMANDING" | "COMMAND_ERROR" | "COMMAND_END" => Self::Maintaining,
-            _ => Self::Down,
+            "APP_COMMANDING" | "COMMAND_ERROR" | "COMMAND_END" => Some(Self::Maintaining),
+            "APP_NOT_FOUND" | "APP_ERROR" | "APP_STOPPED" | "APP_ENVIRONMENT_UNAVAILABLE" => {
+                Some(Self::Down)
+            }
+            _ => None,
         }
     }
 }
@@ -67,15 +75,23 @@ pub fn parse_refusal(status: u16, content_type: Option<&str>, body: &[u8]) -> Op
         return None;
     }
     let code = clean(&text(&error.code), MAX_CODE);
-    let message = clean(&text(&error.message), MAX_MESSAGE);
+    let message = message(&error.message);
     // For a state it does not know, the gateway puts the raw state into `code` and leaves only the
     // fixed text of `UNKNOWN_ERROR` to tell by (`getErrorWithCode`).
     if status == 500 && code != "UNKNOWN_ERROR" && message != "unknown error" {
         return None;
     }
-    let command = error.command.get("name").and_then(Value::as_str);
-    let command = command.map(|name| clean(name, MAX_CODE));
-    Some(Refusal { kind: RefusalKind::of(&code), code, message, command })
+    Some(Refusal { kind: RefusalKind::of(&code), code, message, command: command(&error.command) })
+}
+
+/// The name of the command that runs.
+pub(super) fn command(value: &Value) -> Option<String> {
+    value.get("name").and_then(Value::as_str).map(|name| clean(name, MAX_CODE))
+}
+
+/// A text for people.
+pub(super) fn message(value: &Value) -> String {
+    clean(&text(value), MAX_MESSAGE)
 }
 
 #[derive(Deserialize)]

@@ -55,6 +55,10 @@ pub struct Metrics {
     pub lag: GaugeVec,
     /// `cobalance_upstream_event_loop_lag_seconds_max{upstream,node}`
     pub lag_max: GaugeVec,
+    /// `cobalance_upstream_watch_connected{upstream,node}`
+    pub watch_connected: IntGaugeVec,
+    /// `cobalance_upstream_watch_frames_total{upstream,node,kind}`
+    pub watch_frames: IntCounterVec,
     /// `cobalance_upstream_inflight{upstream,node}`
     pub inflight: IntGaugeVec,
     /// `cobalance_upstream_ewma_seconds{upstream,node}`
@@ -115,6 +119,8 @@ impl Metrics {
             check_duration: r.gauges("upstream_check_duration_seconds", "Round trip of the last probe.", &NODE),
             lag: r.gauges("upstream_event_loop_lag_seconds", "What the last probe took longer than the network.", &NODE),
             lag_max: r.gauges("upstream_event_loop_lag_seconds_max", "The largest such lag within a minute.", &NODE),
+            watch_connected: r.int_gauges("upstream_watch_connected", "1 while the node tells of itself over a WebSocket.", &NODE),
+            watch_frames: r.counters("upstream_watch_frames_total", "Messages heard there.", &["upstream", "node", "kind"]),
             inflight: r.int_gauges("upstream_inflight", "Requests in flight.", &NODE),
             ewma: r.gauges("upstream_ewma_seconds", "Moving average of the head time.", &NODE),
             weight: r.gauges("upstream_weight_effective", "Weight in force: less than configured during slow start.", &NODE),
@@ -169,6 +175,10 @@ impl Metrics {
                 outcomes: PARK_OUTCOMES
                     .map(|outcome| f.parked.with_label_values(&[upstream, kind, outcome])),
             }),
+            maintenance: f.maintenance.with_label_values(&[upstream]),
+            maintenance_answers: MAINTENANCE_KINDS
+                .map(|kind| f.maintenance_answers.with_label_values(&[upstream, kind])),
+            maintenance_ws: f.maintenance_ws.with_label_values(&[upstream]),
         }
     }
 
@@ -188,6 +198,7 @@ impl Metrics {
                 .map(|event| f.pool_events.with_label_values(&[upstream, node, event])),
             ws_opened: f.ws_opened.with_label_values(&l),
             ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
+            ws_moved: f.ws_moved.with_label_values(&l),
             ws_bytes: ["up", "down"]
                 .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
             ws_duration: f.ws_duration.with_label_values(&l),
@@ -225,10 +236,15 @@ impl Metrics {
         for family in [&self.ewma, &self.weight, &self.keepalive_hint] {
             let _ = family.remove_label_values(&l);
         }
-        for family in [&self.node_state, &self.inflight, &self.ws_open] {
+        for kind in FRAME_KINDS {
+            let _ = self.watch_frames.remove_label_values(&[upstream, node, kind]);
+        }
+        for family in [&self.node_state, &self.inflight, &self.ws_open, &self.watch_connected] {
             let _ = family.remove_label_values(&l);
         }
-        let _ = f.ws_opened.remove_label_values(&l);
+        for family in [&f.ws_opened, &f.ws_moved] {
+            let _ = family.remove_label_values(&l);
+        }
     }
 }
 
@@ -310,6 +326,11 @@ pub struct UpstreamMetrics {
     pub queue: IntGauge,
     /// What is parked: requests, and WebSocket upgrades.
     pub parked: [ParkMetrics; 2],
+    /// 1 while it is under maintenance.
+    pub maintenance: IntGauge,
+    /// Answers of maintenance, by [`MaintenanceKind`].
+    pub maintenance_answers: [IntCounter; 4],
+    maintenance_ws: IntGauge,
 }
 
 /// Handles of what is parked at an upstream.
@@ -341,6 +362,17 @@ impl UpstreamMetrics {
         self.queue.inc();
         Counting(self.queue.clone())
     }
+
+    /// Counts a WebSocket that is held by ourselves while the result lives.
+    pub fn count_held(&self) -> Counting {
+        self.maintenance_ws.inc();
+        Counting(self.maintenance_ws.clone())
+    }
+
+    /// WebSockets that are held by ourselves.
+    pub fn held(&self) -> i64 {
+        self.maintenance_ws.get()
+    }
 }
 
 /// Handles of a node.
@@ -361,6 +393,8 @@ pub struct NodeMetrics {
     pub ws_opened: IntCounter,
     /// Tunnels closed, by [`ClosedBy`].
     pub ws_closed: [IntCounter; 5],
+    /// Tunnels moved to other nodes.
+    pub ws_moved: IntCounter,
     /// Bytes towards the node, and back.
     pub ws_bytes: [IntCounter; 2],
     /// Life of tunnels, in seconds.

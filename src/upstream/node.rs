@@ -38,6 +38,8 @@ pub struct Node {
     last_good_probe_ns: AtomicU64,
     /// When a probe last found nobody there, and when the first of those in a row did.
     last_lost_probe_ns: AtomicU64,
+    /// When the last probe began that waited in vain.
+    silent_probe_ns: AtomicU64,
     fell_ns: AtomicU64,
     failures: AtomicU32,
     first_failure_ns: AtomicU64,
@@ -105,6 +107,7 @@ impl Node {
             forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
             last_lost_probe_ns: AtomicU64::new(0),
+            silent_probe_ns: AtomicU64::new(0),
             fell_ns: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             first_failure_ns: AtomicU64::new(0),
@@ -318,9 +321,12 @@ impl Node {
         self.last_good_probe_ns.store(now_ns, Relaxed);
     }
 
-    /// Control's: a probe found nobody there, or nobody who answers.
-    pub fn lost_probe(&self, now_ns: u64) {
+    /// Control's: a probe found nobody there, or waited in vain since `silent_ns`.
+    pub fn lost_probe(&self, now_ns: u64, silent_ns: Option<u64>) {
         self.last_lost_probe_ns.store(now_ns, Relaxed);
+        if let Some(silent_ns) = silent_ns {
+            self.silent_probe_ns.store(silent_ns, Relaxed);
+        }
         if self.fell_ns() <= self.last_good_probe_ns() {
             self.fell_ns.store(now_ns, Relaxed);
         }
@@ -331,9 +337,12 @@ impl Node {
         self.fell_ns.load(Relaxed)
     }
 
-    /// Whether it has answered nothing since then, and a probe has found it lost.
+    /// Whether a probe has found it lost since then, and it has answered nothing: neither since then nor, if
+    /// it answered others just before it fell silent, while a probe waited in vain.
     pub fn is_lost(&self, since_ns: u64) -> bool {
-        self.last_lost_probe_ns.load(Relaxed) > since_ns && self.last_head_ns() < since_ns
+        let silent_ns = self.silent_probe_ns.load(Relaxed);
+        self.last_lost_probe_ns.load(Relaxed) > since_ns
+            && self.last_head_ns() < since_ns.max(silent_ns)
     }
 
     /// When control last had a good probe.

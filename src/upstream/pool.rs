@@ -18,6 +18,7 @@ use super::node::Cell;
 use crate::clock;
 use crate::config;
 use crate::error::Cause;
+use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
 use crate::net::{Idle, Socket};
 use crate::telemetry::metrics::PoolEvent;
@@ -234,7 +235,9 @@ impl LocalNode {
             hint.map_or(IDLE_WITHOUT_HINT, |hint| hint.saturating_sub(HINT_MARGIN)).min(IDLE_CAP);
         let old = now.saturating_sub(line.born_ns) >= clock::nanos(limits.max_age);
         let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
-        if keep.is_zero() || old || full {
+        // A node that is drained gets no more requests, and its operator waits for an end.
+        let drained = self.node.operator() != OperatorState::Ready;
+        if keep.is_zero() || old || full || drained {
             return;
         }
         let mut idle = self.idle.borrow_mut();

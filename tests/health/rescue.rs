@@ -66,6 +66,21 @@ fn what_is_safe_to_repeat_moves_to_another_node_once() {
 }
 
 #[test]
+fn what_was_sent_before_the_last_sign_of_life_moves_as_well() {
+    let [a, b] = ["a", "b"].map(Actor::up);
+    let whole = Whole::start("before", &entries(&[&a, &b]), &quick()).until_up();
+    a.traffic([Act::Hold]);
+    let mut get = held(&whole, GET, &a, &[&a, &b]);
+    let good = whole.checks(0, "good");
+    until("the node is alive meanwhile", || whole.checks(0, "good") > good + 2);
+    assert!(is_waiting(&get), "one slow request says nothing about its node");
+    a.health([Act::Hold]);
+    let answer = Answer::read(&mut get).unwrap();
+    assert_eq!((answer.status, answer.text()), (200, "b".to_owned()));
+    assert_eq!(rescued(&whole), 1);
+}
+
+#[test]
 fn nothing_is_handed_on_while_two_nodes_fall_silent() {
     let [a, b, c] = ["a", "b", "c"].map(Actor::up);
     let whole = Whole::start("together", &entries(&[&a, &b, &c]), &quick()).until_up();

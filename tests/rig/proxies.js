@@ -1,13 +1,20 @@
-// The two proxies of the drills behind one shape:
-// `{ kind, port, member, file, reload(n), status(), metrics(), attempts() }`.
+// The proxies of the drills behind one shape:
+// `{ kind, port, member, file, reload(n), drain(node), ready(node), status(), metrics(), attempts() }`.
+//
+// `drain` lets a node be emptied as far as the proxy can and returns when that is done; `ready` gives it
+// back. Both take nothing for granted: they fail if the proxy says no.
 //
 // `attempts()` reads the proxy's access log and gives, for each request, what was sent to which
 // node: `{ id, target, status, reason, attempts: [{ node, sent, result, reused }] }`.
 'use strict';
 
+const { execFile } = require('node:child_process');
 const fs = require('node:fs');
+const net = require('node:net');
+const os = require('node:os');
 const path = require('node:path');
-const { REPOSITORY, call, freePorts, jsonLines, replaceFile, statusOf, until } = require('./rig.js');
+const { promisify } = require('node:util');
+const { REPOSITORY, call, freePorts, jsonLines, pause, replaceFile, statusOf, until } = require('./rig.js');
 
 /** The binary under test: `COBALANCE`, else what cargo built last, release before debug. */
 function cobalanceBinary() {
@@ -71,13 +78,26 @@ async function startCobalance(family, nodes, { name = 'cobalance', extra = '', m
     return statusOf(`${base}/readyz`).then((status) => status === 200);
   });
   const status = async () => JSON.parse((await call(`${base}/api/v1/status`)).body);
+  const say = (...words) => promisify(execFile)(cobalanceBinary(), [...words, '--admin', `127.0.0.1:${admin}`]);
   await until('every node to be up', 20_000, async () => (await status()).upstreams[0].nodes.every((node) => node.state === 'up'));
   return {
-    kind: 'cobalance', port, member, file, status,
+    kind: 'cobalance', port, member, file, status, say,
+    drain: (node, window = 10) => say('drain', node.name, '--wait', '--window', `${window}s`),
+    ready: async (node) => {
+      await say('ready', node.name);
+      await until(`${node.name} to be up`, 20_000, async () => (await status()).upstreams[0].nodes.some(({ name: known, state }) => known === node.name && state === 'up'));
+    },
     reload: (n) => replaceFile(file, text(1 + n % 2)),
     metrics: async () => (await call(`${base}/metrics`)).body,
     attempts: () => jsonLines(log).filter((line) => line.attempts).map(fromCobalance(nodes)),
   };
+}
+
+/** Whether the binary knows these lines of an upstream's table. */
+async function cobalanceKnows(family, extra) {
+  const file = path.join(family.directory, 'known.toml');
+  fs.writeFileSync(file, `[[listener]]\nbind = "127.0.0.1:1"\n[upstream.u]\nnodes = ["127.0.0.1:2"]\n${extra}\n`);
+  return promisify(execFile)(cobalanceBinary(), ['check', file]).then(() => true, () => false);
 }
 
 /** One line of cobalance's access log in the common shape; a node may be told by its address. */
@@ -91,15 +111,16 @@ const fromCobalance = (nodes) => (line) => ({
 
 /**
  * Starts nginx with the `upstream` block of NocoBase's cluster documentation and nothing else but
- * an access log. `pooled` adds what nginx's own documentation says for keep-alive to the nodes.
+ * an access log. `pooled` adds what nginx's own documentation says for keep-alive to the nodes;
+ * `tuned` is the best that it can do for restarts: also retries, quick verdicts, and tunnels.
  */
-async function startNginx(family, nodes, { name = 'nginx', pooled = false, access = true } = {}) {
+async function startNginx(family, nodes, { name = 'nginx', pooled = false, tuned = false, access = true } = {}) {
   const [port] = await freePorts(1);
   const prefix = path.join(family.directory, name);
   fs.mkdirSync(prefix, { recursive: true });
   const file = path.join(prefix, 'nginx.conf');
   const log = path.join(prefix, 'access.log');
-  const text = (weight) => nginxConfiguration({ port, nodes, weight, prefix, pooled, log: access ? log : '' });
+  const text = (weight, drained) => nginxConfiguration({ port, nodes, weight, drained, prefix, pooled, tuned, log: access ? log : '' });
   fs.writeFileSync(file, text(1));
   const member = family.start(name, 'nginx', ['-p', prefix, '-c', file, '-e', `${prefix}/error.log`],
     { last: 'SIGTERM' });
@@ -107,36 +128,60 @@ async function startNginx(family, nodes, { name = 'nginx', pooled = false, acces
     if (!member.running) throw new Error(`nginx ended: see ${prefix}/error.log and ${name}.log`);
     return statusOf(`http://127.0.0.1:${port}/api/__health_check`).then((status) => status === 200);
   });
+  const use = (weight, drained) => { replaceFile(file, text(weight, drained)); member.child.kill('SIGHUP'); };
   return {
     kind: 'nginx', port, member, file,
-    reload: (n) => { replaceFile(file, text(1 + n % 2)); member.child.kill('SIGHUP'); },
+    reload: (n) => use(1 + n % 2),
+    drain: async (node) => { use(1, node); await pause(DRAINED); },
+    ready: async () => { use(1); await pause(DRAINED); },
     status: async () => null,
     metrics: async () => '',
     attempts: () => jsonLines(log).map(fromNginx(nodes)),
   };
 }
 
-function nginxConfiguration({ port, nodes, weight, prefix, pooled, log }) {
+/** ms that a script gives a proxy which cannot say when what runs at a node has ended. */
+const DRAINED = 1000;
+
+const NGINX_POOLED = `
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_next_upstream off;`;
+
+/** POSTs that were sent are not repeated: that is nginx's default, and what must be. */
+const NGINX_TUNED = `
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection $kept;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_connect_timeout 2s;
+            proxy_read_timeout 600s;
+            proxy_next_upstream error timeout http_502 http_503;`;
+
+function nginxConfiguration({ port, nodes, weight, drained, prefix, pooled, tuned, log }) {
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'];
+  const server = (node, i) => `        server 127.0.0.1:${node.port}${i === nodes.length - 1 && weight > 1 ? ` weight=${weight}` : ''}`
+    + `${tuned ? ' max_fails=1 fail_timeout=2s' : ''}${node === drained ? ' down' : ''};`;
   return `daemon off;
 pid ${prefix}/nginx.pid;
 ${process.getuid() === 0 ? 'user root;' : ''}
 worker_processes auto;
-events { worker_connections 4096; }
+worker_rlimit_nofile ${tuned ? 16384 : 8192};
+events { worker_connections ${tuned ? 8192 : 4096}; }
 http {
 ${temporary.map((kind) => `    ${kind}_temp_path ${prefix}/${kind};`).join('\n')}
     log_format drill escape=json '{"target":"$request_uri","status":$status,"node":"$upstream_addr",'
         '"result":"$upstream_status","sent":"$upstream_bytes_sent"}';
     access_log ${log ? `${log} drill` : 'off'};
+    map $http_upgrade $kept { "" ""; default upgrade; }
     upstream myapp {
-${nodes.map((node, i) => `        server 127.0.0.1:${node.port}${i === nodes.length - 1 && weight > 1 ? ` weight=${weight}` : ''};`).join('\n')}
-${pooled ? '        keepalive 256;' : ''}
+${tuned ? '        zone myapp 64k;\n' : ''}${nodes.map(server).join('\n')}
+${pooled || tuned ? '        keepalive 256;' : ''}
     }
     server {
         listen 127.0.0.1:${port};
         location / {
-            proxy_pass http://myapp;
-${pooled ? '            proxy_http_version 1.1;\n            proxy_set_header Connection "";\n            proxy_next_upstream off;' : ''}
+            proxy_pass http://myapp;${pooled ? NGINX_POOLED : ''}${tuned ? NGINX_TUNED : ''}
         }
     }
 }
@@ -156,9 +201,93 @@ const fromNginx = (nodes) => (line) => {
   };
 };
 
+/**
+ * Starts HAProxy with what it can do for restarts: checks as cobalance makes them, retries on another
+ * node for connections that failed and, but for POSTs, for answers that did not come, slow start,
+ * and commands on its socket. It logs to its standard output, in a shape of ours.
+ */
+async function startHaproxy(family, nodes, { name = 'haproxy' } = {}) {
+  const [port] = await freePorts(1);
+  // A socket's path has at most 108 bytes: a directory of its own, which is short.
+  const socket = path.join(fs.mkdtempSync(path.join(os.tmpdir(), 'ha-')), 's');
+  const file = path.join(family.directory, `${name}.cfg`);
+  const text = (weight) => haproxyConfiguration({ port, socket, nodes, weight });
+  fs.writeFileSync(file, text(1));
+  const member = family.start(name, 'haproxy', ['-W', '-db', '-f', file], { last: 'SIGTERM' });
+  await until('HAProxy to answer', 10_000, () => {
+    if (!member.running) throw new Error(`HAProxy ended: see ${family.directory}/${name}.log`);
+    return statusOf(`http://127.0.0.1:${port}/api/__health_check`).then((status) => status === 200);
+  });
+  const say = (words) => haproxySays(socket, words);
+  return {
+    kind: 'haproxy', port, member, file,
+    reload: (n) => { replaceFile(file, text(1 + n % 2)); member.child.kill('SIGUSR2'); },
+    drain: async (node) => {
+      await say(`set server nodes/${node.name} state drain`);
+      await pause(DRAINED);
+      await say(`shutdown sessions server nodes/${node.name}`);
+    },
+    ready: async (node) => {
+      await say(`set server nodes/${node.name} state ready`);
+      await until(`${node.name} to be up`, 20_000, async () => new RegExp(`,${node.name},.*,UP,`).test(await say('show stat')));
+    },
+    status: async () => null,
+    metrics: async () => '',
+    attempts: () => jsonLines(path.join(family.directory, `${name}.log`)).filter(({ target }) => target).map(fromHaproxy),
+  };
+}
+
+/** One command on HAProxy's socket; the answer. */
+function haproxySays(socket, words) {
+  return new Promise((resolve, reject) => {
+    const parts = [];
+    const stream = net.connect(socket, () => stream.write(`${words}\n`));
+    stream.setTimeout(5000, () => stream.destroy(new Error(`no answer to ${words}`)));
+    stream.on('data', (part) => parts.push(part));
+    stream.on('error', reject);
+    stream.on('end', () => resolve(Buffer.concat(parts).toString()));
+  });
+}
+
+const haproxyConfiguration = ({ port, socket, nodes, weight }) => `global
+    maxconn 6000
+    stats socket ${socket} mode 600 level admin expose-fd listeners
+    log stdout format raw local0 info
+defaults
+    mode http
+    log global
+    log-format '{"target":"%HU","status":%ST,"node":"%s","result":"%ts"}'
+    timeout connect 2s
+    timeout client 75s
+    timeout server 600s
+    timeout tunnel 900s
+    timeout queue 10s
+    http-reuse safe
+    option redispatch 1
+    retries 3
+    retry-on conn-failure empty-response 502 503
+frontend public
+    bind 127.0.0.1:${port}
+    http-request disable-l7-retry if METH_POST
+    default_backend nodes
+backend nodes
+    balance leastconn
+    option httpchk GET /api/__health_check
+    http-check expect string ok
+    default-server check inter 2s fastinter 500ms rise 2 fall 3 slowstart 30s observe layer7 on-error fastinter on-marked-down shutdown-sessions
+${nodes.map((node, i) => `    server ${node.name} 127.0.0.1:${node.port} weight ${i === nodes.length - 1 ? weight : 1}`).join('\n')}
+`;
+
+/** HAProxy logs the last node alone, and how the session ended: in `SC` nothing was sent to it. */
+const fromHaproxy = ({ target, status, node, result }) => ({
+  id: idOf(target), target, status, reason: '',
+  attempts: node === '<NOSRV>' ? [] : [{ node, sent: result.startsWith('SC') ? 0 : 1, result, reused: undefined }],
+});
+
 const startProxy = (kind, ...rest) => {
   if (kind === 'cobalance') return startCobalance(...rest);
   if (kind === 'nginx') return startNginx(...rest);
+  if (kind === 'haproxy') return startHaproxy(...rest);
   throw new Error(`no such proxy: ${kind}`);
 };
 
@@ -173,4 +302,4 @@ function sumBy(text, metric, label) {
   return sums;
 }
 
-module.exports = { cobalanceBinary, fromCobalance, fromNginx, idOf, startProxy, sumBy };
+module.exports = { cobalanceBinary, cobalanceKnows, fromCobalance, fromHaproxy, fromNginx, idOf, startProxy, sumBy };

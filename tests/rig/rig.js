@@ -105,6 +105,11 @@ class Family {
     return result;
   }
 
+  /** Ends all that are left, and waits for it: for the next part of a run. */
+  async clear() {
+    await Promise.all([...this.members].map((member) => this.stop(member, member.last)));
+  }
+
   endAll() {
     for (const member of this.members) {
       if (member.running) member.child.kill(member.last);
@@ -129,20 +134,21 @@ function jsonLines(file) {
 }
 
 /**
- * `--name value` pairs over `defaults`, whose types decide how a value is read. An unknown name
- * prints `usage` and ends the process with 2.
+ * `--name value` pairs over `defaults`, whose types decide how a value is read; what is false by
+ * default is a flag and takes none. An unknown name prints `usage` and ends the process with 2.
  */
 function options(defaults, usage, argv = process.argv.slice(2)) {
   const chosen = { ...defaults };
   const refuse = (why) => { console.error(`${why}\n${usage}`); process.exit(2); };
-  for (let i = 0; i < argv.length; i += 2) {
+  for (let i = 0; i < argv.length; i++) {
     if (argv[i] === '--help' || argv[i] === '-h') { console.log(usage); process.exit(0); }
     const name = argv[i].replace(/^--/, '');
     if (!(name in defaults) || !argv[i].startsWith('--')) refuse(`unknown argument ${argv[i]}`);
-    if (argv[i + 1] === undefined) refuse(`--${name} needs a value`);
-    const number = Number(argv[i + 1]);
-    if (typeof defaults[name] === 'number' && !Number.isFinite(number)) refuse(`--${name} needs a number`);
-    chosen[name] = typeof defaults[name] === 'number' ? number : argv[i + 1];
+    if (defaults[name] === false) { chosen[name] = true; continue; }
+    const value = argv[++i];
+    if (value === undefined) refuse(`--${name} needs a value`);
+    if (typeof defaults[name] === 'number' && !Number.isFinite(Number(value))) refuse(`--${name} needs a number`);
+    chosen[name] = typeof defaults[name] === 'number' ? Number(value) : value;
   }
   return chosen;
 }

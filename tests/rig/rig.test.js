@@ -1,10 +1,11 @@
-// `node --test tests/rig tests/drill`
+// `node --test tests/rig tests/drill tests/restart`
 'use strict';
 
 const assert = require('node:assert');
 const test = require('node:test');
 const { options, table } = require('./rig.js');
-const { fromCobalance, fromNginx, idOf, sumBy } = require('./proxies.js');
+const { fromCobalance, fromHaproxy, fromNginx, idOf, sumBy } = require('./proxies.js');
+const websocket = require('./websocket.js');
 
 const NODES = [{ name: 'node1', port: 13001 }, { name: 'node2', port: 13002 }];
 
@@ -42,6 +43,34 @@ test('counters are added up over the other labels', () => {
 
 test('arguments are read as their defaults are typed', () => {
   assert.deepEqual(options({ rate: 5, proxy: 'nginx' }, '', ['--rate', '7.5']), { rate: 7.5, proxy: 'nginx' });
+});
+
+test('what is false by default is a flag', () => {
+  assert.deepEqual(options({ short: false, rate: 1 }, '', ['--short', '--rate', '2']), { short: true, rate: 2 });
+});
+
+test('a line of HAProxy: nobody, refused, sent', () => {
+  const attempts = (node, result) => fromHaproxy({ target: '/?id=g1', status: 503, node, result }).attempts;
+  assert.deepEqual(attempts('<NOSRV>', 'SC'), []);
+  assert.deepEqual([attempts('node1', 'SC')[0].sent, attempts('node1', 'SH')[0].sent], [0, 1]);
+});
+
+test('the key of RFC 6455, 1.3 is accepted as it says', () => {
+  assert.equal(websocket.acceptOf('dGhlIHNhbXBsZSBub25jZQ=='), 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=');
+});
+
+test('frames are put together however they arrive', () => {
+  const long = { text: 'y'.repeat(300) };
+  for (const masked of [false, true]) {
+    const bytes = Buffer.concat([websocket.text({ a: 1 }, { masked }), websocket.text(long, { masked }), websocket.close(1012, { masked })]);
+    for (const size of [1, 7, bytes.length]) {
+      const reader = new websocket.Reader();
+      const frames = [];
+      for (let at = 0; at < bytes.length; at += size) frames.push(...reader.push(bytes.subarray(at, at + size)));
+      assert.deepEqual(frames.slice(0, 2).map(({ payload }) => JSON.parse(Buffer.from(payload).toString())), [{ a: 1 }, long]);
+      assert.deepEqual([frames.length, frames[2].opcode, websocket.closeCode(frames[2])], [3, websocket.CLOSE, 1012]);
+    }
+  }
 });
 
 test('a table is Markdown', () => {

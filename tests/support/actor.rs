@@ -56,6 +56,9 @@ impl Act {
 type Script = Arc<Mutex<VecDeque<Act>>>;
 
 /// A node in the hands of a test. It answers its health check by one script and everything else by another.
+///
+/// The watch's handshake is no request: without [`Actor::speaking`] the connection is closed, as NocoBase does
+/// with an upgrade that nobody serves.
 pub struct Actor {
     pub origin: Origin,
     health: Script,
@@ -67,6 +70,15 @@ pub struct Actor {
 impl Actor {
     /// Healthy from the start, or as `health` says; `name` is its answer to everything else.
     pub fn new(name: &'static str, health: Act) -> Actor {
+        Actor::speaking(name, health, |_, _| ())
+    }
+
+    /// The same, with what it does with the connection of a watch, given the head of its handshake.
+    pub fn speaking(
+        name: &'static str,
+        health: Act,
+        speak: impl Fn(Line, &str) + Send + Sync + 'static,
+    ) -> Actor {
         let script = |act| Arc::new(Mutex::new(VecDeque::from([act])));
         let (health, traffic) = (script(health), script(Act::Ok(name)));
         let (arrivals, over): (Arc<Mutex<Vec<Instant>>>, Arc<AtomicBool>) = Default::default();
@@ -74,6 +86,9 @@ impl Actor {
         let origin = Origin::scripted(move |mut line| {
             let (health, traffic, arrivals, over) = &parts;
             while let Some(seen) = line.request() {
+                if is_watch(&seen.head) {
+                    return speak(line, &seen.head);
+                }
                 let is_probe = seen.head.contains(" /api/__health_check ");
                 if !is_probe {
                     arrivals.lock().push(Instant::now());
@@ -114,8 +129,18 @@ impl Actor {
 
     /// How many probes came.
     pub fn probes(&self) -> usize {
-        self.origin.seen().len() - self.requests()
+        let seen = self.origin.seen();
+        seen.iter().filter(|seen| seen.head.contains(" /api/__health_check ")).count()
     }
+
+    /// How often a watch asked to be let in.
+    pub fn watches(&self) -> usize {
+        self.origin.seen().iter().filter(|seen| is_watch(&seen.head)).count()
+    }
+}
+
+fn is_watch(head: &str) -> bool {
+    head.starts_with("GET /ws ") && head.to_lowercase().contains("user-agent: cobalance/")
 }
 
 impl Drop for Actor {

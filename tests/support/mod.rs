@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cobalance::config::{self, Config, Source};
-use cobalance::health::HealthState;
+use cobalance::health::{HealthState, OperatorState};
 use cobalance::listener::{self, Command, ThreadParts};
 use cobalance::snapshot::{self, Parts, Snapshot};
 use cobalance::telemetry::metrics::Metrics;
@@ -134,6 +134,18 @@ impl Proxy {
         let mut stream = self.connect();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
         Answer::read(&mut stream).expect("an answer")
+    }
+
+    /// Drains a node as control does; comes back when no new work goes there.
+    pub fn drain_node(&self, index: usize, window: Duration) {
+        let node = self.node(index);
+        node.set_operator(OperatorState::Draining);
+        for commands in &self.commands {
+            let (done, wait) = oneshot::channel();
+            let node = node.clone();
+            assert!(commands.send(Command::DrainNode { node, window, done }).is_ok());
+            wait.blocking_recv().unwrap();
+        }
     }
 
     /// Drains all threads; comes back when the last connection has ended.

@@ -29,25 +29,33 @@ impl Program {
     /// The same with more tables in its file.
     pub fn with(node: SocketAddr, more: &str) -> Program {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("cobalance.toml");
-        fs::write(&file, text(&dir, node, more)).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_cobalance"))
-            .args(["run", "--config"])
-            .arg(&file)
-            .env_remove("COBALANCE_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
-        std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| kept.lock().push(line));
-        });
-        let program = Program { child, said, file, dir };
+        let text = text(&dir, node, more);
+        let program = Program::of(dir, &text);
         program.until_said("to=\"up\"");
         program
+    }
+
+    /// With a file of this text in this directory, which is also its `$STATE_DIRECTORY`.
+    pub fn of(dir: tempfile::TempDir, text: &str) -> Program {
+        let file = dir.path().join("cobalance.toml");
+        fs::write(&file, text).unwrap();
+        let (child, said) = spawn(&dir);
+        Program { child, said, file, dir }
+    }
+
+    /// Ends it as an operator does, and starts it again.
+    pub fn restart(&mut self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.exit_code(), Some(0));
+        (self.child, self.said) = spawn(&self.dir);
+    }
+
+    /// A command that talks to it.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cobalance"));
+        command.args(arguments).args(["--admin", &self.admin().to_string()]);
+        command.env_remove("COBALANCE_ADMIN_TOKEN").env_remove("COBALANCE_CONFIG");
+        command
     }
 
     /// Waits for a line of its log that holds this.
@@ -92,6 +100,26 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts the program with the file of a directory, and keeps what it says.
+fn spawn(dir: &tempfile::TempDir) -> (Child, Arc<Mutex<Vec<String>>>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_cobalance"))
+        .args(["run", "--config"])
+        .arg(dir.path().join("cobalance.toml"))
+        .env("STATE_DIRECTORY", dir.path())
+        .env_remove("COBALANCE_LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
+    std::thread::spawn(move || {
+        lines.map_while(Result::ok).for_each(|line| kept.lock().push(line));
+    });
+    (child, said)
 }
 
 fn of_line(line: &str) -> SocketAddr {

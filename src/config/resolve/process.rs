@@ -9,9 +9,14 @@ use crate::config::raw::{OR_ZERO, Table, Text};
 use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, address};
 
 pub(super) fn server(root: &Table<'_>) -> Server {
-    let plain = Server::default();
+    let state_file = Server::implied_state_file(root.cx.env());
+    let plain = Server { state_file, ..Server::default() };
     let Some(table) = single(root, &keys::SERVER, "server") else { return plain };
+    let state_file = table.text("state_file").and_then(|text| {
+        path(&text, "write the path of a file in a directory that exists, or leave it out")
+    });
     Server {
+        state_file: state_file.or(plain.state_file),
         threads: table.number("threads", plain.threads, 1..=1024),
         shutdown_delay: table.duration("shutdown_delay", plain.shutdown_delay, &OR_ZERO),
         shutdown_timeout: table.duration("shutdown_timeout", plain.shutdown_timeout, &OR_ZERO),
@@ -26,7 +31,9 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
     };
     let bind = table.bind();
     let address = bind.as_ref().and_then(|text| parsed(text, address::bind));
-    let token_file = table.text("token_file").and_then(|text| token_file(&text));
+    let token_file = table
+        .text("token_file")
+        .and_then(|text| path(&text, "write the path of a file that holds the token"));
     let item = Admin {
         enabled: table.flag("enabled", plain.enabled),
         bind: address.unwrap_or(plain.bind),
@@ -45,10 +52,9 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
     Placed { item, name: place.clone(), place }
 }
 
-fn token_file(text: &Text<'_>) -> Option<PathBuf> {
+fn path(text: &Text<'_>, help: &str) -> Option<PathBuf> {
     if text.value.is_empty() {
-        let message = "`token_file` is empty".to_owned();
-        text.error("bad-path", message, "no path", "write the path of a file that holds the token");
+        text.error("bad-path", format!("{} is empty", text.name), "no path", help);
         return None;
     }
     Some(PathBuf::from(&text.value))
@@ -68,18 +74,12 @@ pub(super) fn access_log(root: &Table<'_>) -> AccessLog {
     let plain = AccessLog::default();
     let Some(table) = single(root, &keys::ACCESS_LOG, "access_log") else { return plain };
     let formats = [("json", LogFormat::Json), ("combined", LogFormat::Combined)];
-    let path = table.text("path").and_then(|text| {
-        if text.value.is_empty() {
-            let message = "`path` is empty".to_owned();
-            let help = "write \"-\" for stdout, or the path of a file";
-            text.error("bad-path", message, "no path", help);
-            return None;
-        }
-        Some(text.value)
-    });
+    let path = table
+        .text("path")
+        .filter(|text| path(text, "write \"-\" for stdout, or the path of a file").is_some());
     AccessLog {
         enabled: table.flag("enabled", plain.enabled),
-        path: path.unwrap_or(plain.path),
+        path: path.map_or(plain.path, |text| text.value),
         format: table.text("format").and_then(|f| f.choice(&formats)).unwrap_or(plain.format),
     }
 }

@@ -254,8 +254,17 @@ fn health_check(
         timeout: time("timeout", plain.timeout),
         rise: table.number("rise", plain.rise, 1..=100),
         fall: table.number("fall", plain.fall, 1..=100),
+        watch: watch(&table, preset, plain.watch),
     };
     table.flag("enabled", true).then_some(check)
+}
+
+/// Only NocoBase tells of itself.
+fn watch(table: &Table<'_>, preset: Preset, default: bool) -> bool {
+    if preset == Preset::None {
+        no_effect(table.get("watch"), "with `preset = \"none\"`", "remove it");
+    }
+    table.flag("watch", default) && preset == Preset::NocoBase
 }
 
 fn health_path(table: &Table<'_>, text: &Text<'_>, preset: Preset) -> Option<String> {

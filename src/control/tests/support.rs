@@ -22,12 +22,13 @@ pub(crate) fn listener(name: &str, bind: &str) -> config::Listener {
     config::Listener { name: name.into(), ..config::Listener::at(bind.parse().unwrap()) }
 }
 
-/// A listener on any port and one upstream, `app`, with these nodes; admin on any port.
+/// A listener on any port and one upstream, `app`, with these nodes, which are probed and not watched; admin
+/// on any port.
 pub(crate) fn config(nodes: &[&str]) -> Config {
     let text = format!(
         "[server]\nthreads = 2\n[[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
          [upstream.app]\nnodes = {nodes:?}\n[admin]\nbind = \"127.0.0.1:0\"\n\
-         [access_log]\nenabled = false\n"
+         [access_log]\nenabled = false\n[upstream.app.health_check]\nwatch = false\n"
     );
     parse(&text)
 }
@@ -214,6 +215,8 @@ pub(crate) struct Obeyed {
     /// Generation and thread of each renewal.
     pub(crate) renewed: Arc<Mutex<Vec<u64>>>,
     pub(crate) drained: Arc<AtomicUsize>,
+    /// Label and window of each node that a thread was told to drain.
+    pub(crate) nodes_drained: Arc<Mutex<Vec<(String, Duration)>>>,
     pub(crate) stopped: Arc<AtomicUsize>,
     /// The threads' senders of signals.
     pub(crate) signals: Arc<Mutex<Vec<crate::upstream::Signals>>>,
@@ -239,6 +242,10 @@ impl Obeyed {
                         sockets.extend(new);
                         told.hold(index, &sockets);
                         told.renewed.lock().push(snapshot.generation);
+                        let _ = done.send(());
+                    }
+                    Command::DrainNode { node, window, done } => {
+                        told.nodes_drained.lock().push((node.label.clone(), window));
                         let _ = done.send(());
                     }
                     Command::Drain { done, .. } => {

@@ -12,8 +12,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use crate::http1::websocket;
+
 use super::{Journal, Phase};
-use crate::demo::ws;
 
 /// Of a request's body; NocoBase takes 10 MiB of JSON.
 const MAX_BODY: usize = 10 * 1024 * 1024;
@@ -114,7 +115,7 @@ fn create(site: &Site, body: &[u8]) -> io::Result<Response<Full<Bytes>>> {
 }
 
 /// The app that a request names, if it is not `main`: the stand-in has no other.
-fn other_app<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
+pub(super) fn other_app<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let header = headers.get("x-app").and_then(|value| value.to_str().ok());
     header.or_else(|| query(uri, "__appName")).filter(|app| *app != "main")
 }
@@ -132,7 +133,7 @@ fn wait(uri: &Uri) -> Duration {
 /// Code, status and text of a phase in which the app does not run.
 fn refused(phase: &Phase) -> Option<(u16, Value)> {
     match phase {
-        Phase::Running => None,
+        Phase::Running | Phase::Ending { .. } => None,
         Phase::Commanding { command, message } => {
             Some((503, refusal("APP_COMMANDING", message, Some(command))))
         }
@@ -162,7 +163,8 @@ fn error(site: &Site, status: u16, error: &Value) -> io::Result<Response<Full<By
 pub(super) fn maintaining(phase: &Phase) -> Option<String> {
     let payload = match phase {
         Phase::Off | Phase::Destroyed => return None,
-        Phase::Running => json!({"code": "APP_RUNNING", "message": "app is running"}),
+        Phase::Running => json!({"code": "APP_RUNNING", "message": "application main is running"}),
+        Phase::Ending { message } => json!({"code": "APP_RUNNING", "message": message}),
         phase => {
             let mut payload = refused(phase)?.1;
             payload.as_object_mut()?.remove("maintaining");
@@ -180,7 +182,7 @@ fn upgrade(site: &Site, headers: &HeaderMap) -> io::Result<Response<Full<Bytes>>
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
-        .header("sec-websocket-accept", ws::accept(key.as_bytes()))
+        .header("sec-websocket-accept", websocket::accept(key.as_bytes()))
         .header("x-served-by", &site.name);
     answer.body(Full::default()).map_err(io::Error::other)
 }

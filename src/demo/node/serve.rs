@@ -26,12 +26,14 @@ use crate::demo::ws;
 
 /// Node's `keepAliveTimeout`.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// How long each of the last phases lasts. PM2 kills 1.6 s after its signal; both phases fit.
-const LAST_PHASE: Duration = Duration::from_millis(400);
+/// How long each of the last phases lasts. PM2 kills 1.6 s after its signal; all of them fit.
+const LAST_PHASE: Duration = Duration::from_millis(300);
 /// After the last phase, what is still open gets so long, then it is cut.
 const FINISH_WITHIN: Duration = Duration::from_millis(800);
 /// The progress that a start tells.
 const PROGRESS: [&str; 3] = ["check database connection", "loading plugins", "starting app"];
+/// What an app tells that was told to end, while it still serves.
+const ENDING: [&str; 2] = ["destroying app...", "stopping app..."];
 
 /// What everything in one stand-in shares.
 #[derive(Clone)]
@@ -123,7 +125,8 @@ async fn phases(shared: &Shared, starting: Duration, mut orders: mpsc::Unbounded
             Order::Start(_) | Order::Kill => {}
         }
     }
-    for phase in [Phase::Stopped, Phase::Destroyed] {
+    let [destroying, stopping] = ENDING.map(|message| Phase::Ending { message });
+    for phase in [destroying, stopping, Phase::Stopped, Phase::Destroyed] {
         shared.phases.send_replace(phase);
         sleep(LAST_PHASE).await;
     }
@@ -147,6 +150,8 @@ struct Activity {
     in_flight: usize,
     since: Instant,
     upgrade: Option<OnUpgrade>,
+    /// The upgrade named another app: what becomes of this one is not told there.
+    other_app: bool,
 }
 
 impl Activity {
@@ -161,7 +166,8 @@ impl Activity {
 }
 
 async fn connection(stream: TcpStream, shared: Shared) {
-    let idle = Activity { in_flight: 0, since: Instant::now(), upgrade: None };
+    let since = Instant::now();
+    let idle = Activity { in_flight: 0, since, upgrade: None, other_app: false };
     let activity = Arc::new(Mutex::new(idle));
     let service = service_fn(|request| exchange(request, &shared, &activity));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -192,7 +198,8 @@ async fn connection(stream: TcpStream, shared: Shared) {
         && let Ok(upgraded) = upgrade.await
     {
         // A tunnel that breaks is over: there is nobody to tell.
-        let _ = tunnel(TokioIo::new(upgraded), phase).await;
+        let hears = !activity.lock().other_app;
+        let _ = tunnel(TokioIo::new(upgraded), phase, hears).await;
     }
 }
 
@@ -204,38 +211,55 @@ async fn exchange(
     activity.lock().in_flight += 1;
     let upgrade = hyper::upgrade::on(&mut request);
     let phase = shared.phases.borrow().clone();
+    let other_app = answer::other_app(request.uri(), request.headers()).is_some();
     let answer = answer::answer(&shared.site, &phase, request).await;
     let mut activity = activity.lock();
     activity.in_flight -= 1;
     activity.since = Instant::now();
     if answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS) {
-        activity.upgrade = Some(upgrade);
+        (activity.upgrade, activity.other_app) = (Some(upgrade), other_app);
     }
     answer
 }
 
-/// `/ws`: tells each change of phase, hears pings, and ends when the client does or the node is gone.
+/// `/ws`: tells each change of phase to those it is about, answers pings, and ends when the client does or the
+/// node is gone.
 async fn tunnel(
     stream: TokioIo<hyper::upgrade::Upgraded>,
     mut phase: watch::Receiver<Phase>,
+    hears: bool,
 ) -> io::Result<()> {
     let (mut reader, mut writer) = tokio::io::split(stream);
+    let (heard, mut answers) = mpsc::channel(1);
     let hear = async {
-        while ws::read(&mut reader).await?.0 != ws::CLOSE {}
-        io::Result::Ok(())
-    };
-    let tell = async {
-        while phase.changed().await.is_ok() {
-            let frame = answer::maintaining(&phase.borrow_and_update());
-            if let Some(frame) = frame {
-                ws::write(&mut writer, ws::TEXT, frame.as_bytes(), false).await?;
+        loop {
+            let (opcode, payload) = ws::read(&mut reader).await?;
+            match opcode {
+                ws::CLOSE => return io::Result::Ok(()),
+                // Nobody listens any more when this future is about to be dropped.
+                ws::PING => drop(heard.send(payload).await),
+                _ => {}
             }
         }
-        io::Result::Ok(())
     };
-    tokio::select! {
-        heard = hear => heard?,
+    let tell = async {
+        loop {
+            let (opcode, frame) = tokio::select! {
+                Some(ping) = answers.recv() => (ws::PONG, Some(ping)),
+                changed = phase.changed(), if hears => match changed {
+                    Ok(()) => (ws::TEXT, answer::maintaining(&phase.borrow_and_update()).map(String::into_bytes)),
+                    Err(_) => return io::Result::Ok(()),
+                },
+            };
+            if let Some(frame) = frame {
+                ws::write(&mut writer, opcode, &frame, false).await?;
+            }
+        }
+    };
+    let closed = tokio::select! {
+        heard = hear => heard,
         told = tell => return told,
-    }
+    };
+    closed?;
     ws::write(&mut writer, ws::CLOSE, &[], false).await
 }

@@ -119,6 +119,8 @@ async fn terminated_it_finishes_what_it_has() {
         ask(&mut stream, "GET /api/slow:list?ms=1000 HTTP/1.1\r\nhost: a\r\n\r\n")
     });
     node.terminate().await;
+    assert!(node.wait_for(|phase| matches!(phase, Phase::Ending { .. })).await);
+    assert!(get(&node, "/api/__health_check", "").ends_with("ok"), "it tells only over `/ws`");
     assert!(node.wait_for(|phase| *phase == Phase::Stopped).await);
     assert!(get(&node, "/api/__health_check", "").contains("APP_STOPPED"));
     assert!(node.wait_for(|phase| *phase == Phase::Off).await);
@@ -127,28 +129,55 @@ async fn terminated_it_finishes_what_it_has() {
     assert!(answer.starts_with("HTTP/1.1 200 ") || answer.contains("APP_STOPPED"), "{answer}");
 }
 
-#[tokio::test]
-async fn a_tunnel_hears_of_phases() {
-    let (node, _) = running().await;
+/// A WebSocket, with more fields in its handshake.
+fn tunnel(node: &StandIn, fields: &str) -> tokio::net::TcpStream {
     let mut stream = TcpStream::connect(node.address()).unwrap();
     let answer = ask(
         &mut stream,
-        "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        &format!(
+            "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n{fields}\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ),
     );
     assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
     assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
-    node.command("restart", Duration::from_millis(100)).await;
     stream.set_nonblocking(true).unwrap();
-    let mut stream = tokio::net::TcpStream::from_std(stream).unwrap();
-    for code in ["APP_COMMANDING", "APP_RUNNING"] {
-        let (opcode, frame) = crate::demo::ws::read(&mut stream).await.unwrap();
-        let frame: serde_json::Value = serde_json::from_slice(&frame).unwrap();
-        assert_eq!((opcode, &frame["payload"]["code"]), (1, &code.into()), "{frame}");
-        if frame["payload"]["code"] == "APP_RUNNING" {
-            return;
-        }
+    tokio::net::TcpStream::from_std(stream).unwrap()
+}
+
+/// The next state that is told: its code and its text.
+async fn told(stream: &mut tokio::net::TcpStream) -> (String, String) {
+    let (opcode, frame) = crate::demo::ws::read(stream).await.unwrap();
+    let frame: serde_json::Value = serde_json::from_slice(&frame).unwrap();
+    assert_eq!((opcode, &frame["type"]), (crate::demo::ws::TEXT, &"maintaining".into()), "{frame}");
+    let text = |key: &str| frame["payload"][key].as_str().unwrap().to_owned();
+    (text("code"), text("message"))
+}
+
+#[tokio::test]
+async fn a_tunnel_hears_of_phases_to_the_end() {
+    let (node, _) = running().await;
+    let mut stream = tunnel(&node, "x-app: main\r\n");
+    node.command("restart", Duration::from_millis(100)).await;
+    let codes = [told(&mut stream).await.0, told(&mut stream).await.0];
+    assert_eq!(codes, ["APP_COMMANDING", "APP_RUNNING"]);
+    node.terminate().await;
+    for text in ["destroying app...", "stopping app..."] {
+        assert_eq!(told(&mut stream).await, ("APP_RUNNING".into(), text.into()));
     }
+    assert_eq!(told(&mut stream).await.0, "APP_STOPPED");
+}
+
+#[tokio::test]
+async fn a_tunnel_of_another_app_hears_nothing_and_pings_are_answered() {
+    let (node, _) = running().await;
+    let (mut stream, mut main) = (tunnel(&node, "x-app: hr\r\n"), tunnel(&node, ""));
+    node.command("restart", Duration::from_millis(100)).await;
+    assert_eq!(told(&mut main).await.0, "APP_COMMANDING");
+    assert_eq!(told(&mut main).await.0, "APP_RUNNING");
+    crate::demo::ws::write(&mut stream, crate::demo::ws::PING, b"there?", true).await.unwrap();
+    let pong = crate::demo::ws::read(&mut stream).await.unwrap();
+    assert_eq!(pong, (crate::demo::ws::PONG, b"there?".to_vec()));
 }
 
 #[tokio::test]

@@ -20,21 +20,37 @@ pub struct FrameTracker {
 impl FrameTracker {
     /// Takes the bytes that pass.
     pub fn pass(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.broken {
-            if self.payload > 0 {
-                let part = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
-                self.payload -= part as u64;
-                bytes = &bytes[part..];
-                continue;
+        while !bytes.is_empty() {
+            bytes = &bytes[self.pass_frame(bytes)..];
+        }
+    }
+
+    /// Takes the bytes that pass up to the end of the first frame that ends in them, or all. Returns how
+    /// many that are.
+    pub fn pass_frame(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.broken {
+                return bytes.len();
             }
-            self.header[usize::from(self.have)] = bytes[0];
-            self.have += 1;
-            bytes = &bytes[1..];
-            if let Some(payload) = self.complete() {
+            if self.payload > 0 {
+                let left = bytes.len() - at;
+                let part = usize::try_from(self.payload).unwrap_or(usize::MAX).min(left);
+                self.payload -= part as u64;
+                at += part;
+            } else {
+                self.header[usize::from(self.have)] = bytes[at];
+                self.have += 1;
+                at += 1;
+                let Some(payload) = self.complete() else { continue };
                 self.have = 0;
                 self.payload = payload;
             }
+            if self.at_boundary() {
+                return at;
+            }
         }
+        at
     }
 
     /// Nothing of a frame has passed since the last one ended.
@@ -70,6 +86,24 @@ impl FrameTracker {
             _ => length.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
         })
     }
+}
+
+/// A text frame as a server sends it.
+pub fn text(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        short @ ..126 => frame.push(short as u8),
+        medium @ ..0x1_0000 => {
+            frame.push(126);
+            frame.extend_from_slice(&(medium as u16).to_be_bytes());
+        }
+        long => {
+            frame.push(127);
+            frame.extend_from_slice(&(long as u64).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(text.as_bytes());
+    frame
 }
 
 /// A Close frame as a server sends it.
@@ -122,6 +156,20 @@ mod tests {
                     assert!(!tracker.at_boundary());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn stops_behind_the_first_frame_that_ends() {
+        let frames = [frame(300, true), frame(0, false), frame(5, false)].concat();
+        for begun in [0, 1, 3, 100, 307] {
+            let mut tracker = FrameTracker::default();
+            tracker.pass(&frames[..begun]);
+            assert_eq!(tracker.pass_frame(&frames[begun..]), 308 - begun, "{begun}");
+            assert!(tracker.at_boundary());
+            assert_eq!(tracker.pass_frame(&frames[308..]), 2, "an empty frame is one as well");
+            assert_eq!(tracker.pass_frame(&frames[310..316]), 6, "no end in what is there");
+            assert!(!tracker.at_boundary());
         }
     }
 

@@ -44,6 +44,60 @@ fn feed(checker: &mut Checker, letters: &str, circumstances: &Circumstances) {
     }
 }
 
+fn ending() -> Refusal {
+    Refusal {
+        code: "APP_RUNNING".into(),
+        message: "destroying app...".into(),
+        command: None,
+        kind: RefusalKind::Maintaining,
+    }
+}
+
+#[test]
+fn a_node_that_says_it_is_ending_is_not_up_by_good_probes() {
+    let mut checker = checker();
+    feed(&mut checker, "g", &FREE);
+    let change = checker.told(ending(), true, T0).unwrap();
+    assert_eq!((change.from, change.to), (HealthState::Up, HealthState::Maintaining));
+    feed(&mut checker, "gggg", &FREE);
+    assert_eq!(checker.state(), HealthState::Maintaining);
+    assert!(!checker.may_fail_open(T0), "it is believed here, too");
+    assert!(checker.next_in(0.5) <= OUT, "and asked as one that is out");
+    checker.believe_probes();
+    feed(&mut checker, "g", &FREE);
+    assert_eq!(checker.state(), HealthState::Maintaining, "those before did not count");
+    feed(&mut checker, "g", &FREE);
+    assert_eq!(checker.state(), HealthState::Up);
+}
+
+#[test]
+fn an_ending_node_is_down_by_bad_probes_and_not_for_ever_by_its_word() {
+    let mut checker = checker();
+    feed(&mut checker, "g", &FREE);
+    checker.told(ending(), true, T0);
+    feed(&mut checker, "rrr", &FREE);
+    assert_eq!(checker.state(), HealthState::Down);
+    let just_before = T0 + ENDING_MOST - Duration::from_nanos(1);
+    for _ in 0..3 {
+        assert_eq!(checker.record(Verdict::Good, &FREE, just_before), None);
+    }
+    checker.record(Verdict::Good, &FREE, T0 + ENDING_MOST);
+    let change = checker.record(Verdict::Good, &FREE, T0 + ENDING_MOST).unwrap();
+    assert_eq!(change.to, HealthState::Up);
+}
+
+#[test]
+fn what_a_node_says_unasked_counts_as_what_it_answers() {
+    let mut checker = checker();
+    feed(&mut checker, "g", &FREE);
+    let Verdict::NotServing(refusal) = maintaining() else { panic!("a refusal") };
+    let change = checker.told(refusal, false, T0).unwrap();
+    assert_eq!(change.to, HealthState::Maintaining);
+    assert_eq!(checker.refusal().map(|refusal| refusal.code.as_str()), Some("APP_COMMANDING"));
+    feed(&mut checker, "gg", &FREE);
+    assert_eq!(checker.state(), HealthState::Up, "its health check tells when that is over");
+}
+
 #[test]
 fn verdicts_lead_to_states() {
     use HealthState::*;

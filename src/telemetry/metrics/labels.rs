@@ -63,6 +63,11 @@ impl AttemptResult {
     }
 }
 
+/// What a node says over its `/ws`: what it says of its state, what is about something else, what is not
+/// NocoBase's, and what is too long to be read.
+pub const FRAME_KINDS: [&str; 6] =
+    ["running", "ending", "not_serving", "other", "garbage", "too_large"];
+
 /// What happened in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolEvent {
@@ -135,3 +140,19 @@ pub const PARK_OUTCOMES: [&str; 4] = ["released", "timeout", "full", "left"];
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// What a client gets while an upstream is under maintenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaintenanceKind {
+    /// A page for people.
+    Page,
+    /// NocoBase's JSON.
+    Api,
+    /// A line of text, for what is neither.
+    Plain,
+    /// A WebSocket that we keep open.
+    Ws,
+}
+
+/// Labels of [`MaintenanceKind`].
+pub const MAINTENANCE_KINDS: [&str; 4] = ["page", "api", "plain", "ws"];

@@ -3,13 +3,13 @@
 //   node load.js --port N --rate N --seconds S --out FILE [--posts SHARE] [--patience MS]
 //
 // Every second request or so is a POST; each has an id of its own in its query and in `X-Drill-Id`.
-// One JSON line per request goes to FILE: when it left, how it ended, whether a head had arrived,
-// and whether the answer was the one to this request.
+// One JSON line per request goes to FILE: when it left, how it ended, whether and when a head had arrived,
+// and whether the answer was the one to this request. SIGTERM ends it early: what has left is waited for.
 'use strict';
 
 const fs = require('node:fs');
 const http = require('node:http');
-const { clock, options, pause } = require('../rig/rig.js');
+const { clock, options, pause } = require('./rig.js');
 
 const given = options(
   { port: 0, rate: 500, seconds: 60, out: '', posts: 0.5, patience: 30_000 },
@@ -35,6 +35,7 @@ function one(number) {
     request.on('error', fail);
     request.on('response', (answer) => {
       record.status = answer.statusCode;
+      record.head = clock();
       const parts = [];
       answer.on('data', (part) => parts.push(part));
       answer.on('error', fail);
@@ -55,13 +56,17 @@ function judge(record, text) {
   }
 }
 
+let over = false;
+process.once('SIGTERM', () => { over = true; });
+
 async function main() {
   const total = Math.round(given.rate * given.seconds);
   const begin = clock();
   const open = new Set();
   let latest = 0;
+  let number = 0;
   console.log(`begin ${begin}`);
-  for (let number = 0; number < total;) {
+  while (number < total && !over) {
     const due = Math.min(total, Math.floor((clock() - begin) * given.rate / 1000) + 1);
     latest = Math.max(latest, clock() - begin - number * 1000 / given.rate);
     for (; number < due; number++) {
@@ -74,6 +79,7 @@ async function main() {
     await pause(1);
   }
   await Promise.all(open);
+  console.log(`sent ${number}`);
   console.log(`latest ${latest.toFixed(1)}`);
   agent.destroy();
 }

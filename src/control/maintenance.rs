@@ -1,0 +1,269 @@
+//! Maintenance as operators switch it: which upstreams, for whom not, and what everybody else is told.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use super::operator::{OrderError, unknown, unknown_upstream};
+use super::status::{MaintenanceStatus, unix};
+use crate::config::{Config, Role};
+use crate::snapshot::{Snapshot, Upstream};
+use crate::upstream::maintenance::Terms;
+
+/// What people are told unless the operator says it in other words.
+pub const MESSAGE: &str =
+    "The system is being maintained and will be back soon. You need not do anything.";
+/// Longer than any message that is read; it goes into every answer.
+pub const MOST_MESSAGE: usize = 1_000;
+/// More networks than the testers of one system have.
+pub const MOST_ALLOWED: usize = 64;
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The upstream; none is all of them.
+    pub upstream: Option<String>,
+    /// What is to hold from now on; none is off.
+    pub on: Option<Wanted>,
+    /// Who asks.
+    pub from: IpAddr,
+}
+
+/// How it is switched on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Clients that reach the upstream as usual: addresses and networks.
+    pub allow: Vec<IpNet>,
+    /// The only node that these reach.
+    pub node: Option<String>,
+    /// In place of [`MESSAGE`].
+    pub message: Option<String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The upstreams that it was about: as it is now, and as `status` shows it; none is off.
+    pub upstreams: Vec<ChangedUpstream>,
+    /// Whether a restart of cobalance keeps it: it is in the state file.
+    pub survives_restart: bool,
+}
+
+/// An upstream after a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedUpstream {
+    /// Its name.
+    pub name: String,
+    /// Whether it was on before.
+    pub was_on: bool,
+    /// What holds now; none is off.
+    pub maintenance: Option<MaintenanceStatus>,
+}
+
+/// Maintenance of one upstream, as the state file keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Maintained {
+    /// Its upstream.
+    pub upstream: String,
+    /// Addresses and networks.
+    pub allow: Vec<String>,
+    /// The only node that these reach.
+    pub node: Option<String>,
+    /// What everybody else is told.
+    pub message: String,
+    /// Who asked.
+    pub from: String,
+    /// In Unix seconds.
+    pub since: u64,
+}
+
+impl Maintained {
+    fn terms(&self) -> Terms {
+        Terms {
+            // One that cannot be read lets nobody through.
+            allow: self.allow.iter().filter_map(|text| network(text)).collect(),
+            node: self.node.clone(),
+            message: self.message.clone(),
+            state: 0,
+        }
+    }
+
+    pub(super) fn status(&self, upstream: &Upstream) -> MaintenanceStatus {
+        MaintenanceStatus {
+            since: self.since,
+            from: self.from.clone(),
+            allow: self.allow.clone(),
+            node: self.node.clone(),
+            message: self.message.clone(),
+            websockets: u64::try_from(upstream.metrics.held()).unwrap_or_default(),
+        }
+    }
+}
+
+/// An address or a network, as `--allow` takes it.
+#[must_use]
+pub fn network(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into());
+    text.parse().ok().or_else(address)
+}
+
+impl Core {
+    /// Does what is asked, or says why not.
+    pub(super) fn maintain(
+        &mut self,
+        change: &Change,
+        reply: oneshot::Sender<Result<Changed, OrderError>>,
+    ) {
+        let snapshot = self.inner.snapshot.load_full();
+        let named = match asked(&snapshot, change) {
+            Ok(named) => named,
+            // Whoever asked may have left.
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let all = &mut self.roster.drains.maintained;
+        let mut before = Vec::new();
+        for name in &named {
+            before.push(all.iter().any(|one| one.upstream == *name));
+            all.retain(|one| one.upstream != *name);
+            if let Some(wanted) = &change.on {
+                all.push(maintained(name, wanted, change.from));
+            }
+        }
+        for (name, was_on) in
+            named.iter().zip(&before).filter(|(_, on)| **on || change.on.is_some())
+        {
+            tell(name, *was_on, change);
+        }
+        self.apply_maintenance(Some(&named));
+        let upstream = |(name, was_on): (&String, bool)| ChangedUpstream {
+            name: name.clone(),
+            was_on,
+            maintenance: snapshot
+                .upstreams
+                .iter()
+                .find(|one| one.settings.name == *name)
+                .and_then(|one| self.maintenance_of(one)),
+        };
+        let upstreams = named.iter().zip(before).map(upstream).collect();
+        let saving = self.save();
+        tokio::spawn(async move {
+            let survives_restart = match saving {
+                Some(saving) => saving.await.unwrap_or(false),
+                None => false,
+            };
+            let _ = reply.send(Ok(Changed { upstreams, survives_restart }));
+        });
+    }
+
+    /// What `status` shows of an upstream.
+    pub(super) fn maintenance_of(&self, upstream: &Upstream) -> Option<MaintenanceStatus> {
+        let of = |one: &&Maintained| one.upstream == upstream.settings.name;
+        let maintained = self.roster.drains.maintained.iter().find(of)?;
+        Some(maintained.status(upstream))
+    }
+
+    /// Brings the switches in line with what is kept. Those `changed` are switched anew even if they are
+    /// on: their terms are others.
+    pub(super) fn apply_maintenance(&self, changed: Option<&[String]>) {
+        for upstream in &self.inner.snapshot.load().upstreams {
+            let (name, switch) = (&upstream.settings.name, &upstream.shared.maintenance);
+            let kept = self.roster.drains.maintained.iter().find(|one| one.upstream == *name);
+            match kept {
+                None => switch.end(),
+                Some(kept) if !switch.is_on() || changed.is_some_and(|all| all.contains(name)) => {
+                    switch.begin(kept.terms());
+                }
+                Some(_) => {}
+            }
+            upstream.metrics.maintenance.set(i64::from(kept.is_some()));
+        }
+    }
+}
+
+/// Forgets upstreams that are configured no more.
+pub(super) fn retain(all: &mut Vec<Maintained>, config: &Config) -> bool {
+    let before = all.len();
+    all.retain(|one| config.upstreams.iter().any(|upstream| upstream.name == one.upstream));
+    all.len() != before
+}
+
+/// The names of the upstreams that a change is about.
+fn asked(snapshot: &Snapshot, change: &Change) -> Result<Vec<String>, OrderError> {
+    let wanted = |upstream: &&std::sync::Arc<Upstream>| match &change.upstream {
+        Some(name) => upstream.settings.name == *name,
+        None => true,
+    };
+    let upstreams: Vec<_> = snapshot.upstreams.iter().filter(wanted).collect();
+    if let Some(name) = change.upstream.as_ref().filter(|_| upstreams.is_empty()) {
+        return Err(OrderError::Unknown(unknown_upstream(snapshot, name)));
+    }
+    let node = change.on.as_ref().and_then(|wanted| wanted.node.as_ref());
+    if let Some(node) = node {
+        let terms = Terms { node: Some(node.clone()), ..Terms::default() };
+        for upstream in &upstreams {
+            let mut serving = upstream.nodes.iter().filter(|one| one.role == Role::Serve);
+            if !serving.any(|member| terms.is_open(&member.node)) {
+                return Err(OrderError::Unknown(unknown(node, &[*upstream])));
+            }
+        }
+    }
+    Ok(upstreams.iter().map(|upstream| upstream.settings.name.clone()).collect())
+}
+
+fn maintained(upstream: &str, wanted: &Wanted, from: IpAddr) -> Maintained {
+    Maintained {
+        upstream: upstream.to_owned(),
+        allow: wanted.allow.iter().map(shown).collect(),
+        node: wanted.node.clone(),
+        message: wanted.message.clone().unwrap_or_else(|| MESSAGE.to_owned()),
+        from: from.to_string(),
+        since: unix(SystemTime::now()),
+    }
+}
+
+/// An address alone is shown as one.
+fn shown(network: &IpNet) -> String {
+    match network.prefix_len() == network.max_prefix_len() {
+        true => network.addr().to_string(),
+        false => network.to_string(),
+    }
+}
+
+fn tell(upstream: &str, was_on: bool, change: &Change) {
+    let from = change.from;
+    match &change.on {
+        None => {
+            tracing::info!(target: "cobalance::maintenance", upstream, %from, "maintenance is off");
+        }
+        Some(wanted) => {
+            let allowed: Vec<String> = wanted.allow.iter().map(shown).collect();
+            let (allow, node) = (allowed.join(", "), wanted.node.as_deref().unwrap_or("any"));
+            let what = if was_on { "maintenance has new terms" } else { "maintenance is on" };
+            tracing::info!(target: "cobalance::maintenance", upstream, %from, allow, node, "{what}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_networks_are_read_and_shown_alike() {
+        for (text, expected) in [
+            ("10.0.0.7", Some("10.0.0.7")),
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("::1", Some("::1")),
+            ("::ffff:10.0.0.7", Some("10.0.0.7")),
+            ("10.0.0.0/33", None),
+            ("node1", None),
+            ("", None),
+        ] {
+            assert_eq!(network(text).as_ref().map(shown).as_deref(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! What operators ask of single nodes: to drain one, and to make it ready again.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::core::{Core, Event};
+use super::drains::{self, Drains, is_called};
+use super::maintenance;
+use super::reload::followed;
+use super::roster::now;
+use crate::config::{self, Config, HealthCheck, Role};
+use crate::exchange::tunnel::DRAIN_WINDOW;
+use crate::health::{Checker, HealthState, OperatorState, Shown};
+use crate::listener::Command;
+use crate::snapshot::{Member, Snapshot, Upstream};
+use crate::upstream::Node;
+
+/// More names in an error help nobody.
+const MOST_NAMES: usize = 40;
+/// A node that is up answers its first probe within milliseconds.
+const CHECKED_WITHIN: Duration = Duration::from_secs(2);
+/// While somebody waits for that.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// The subject of warnings about the state file.
+const STATE_FILE: &str = "state_file";
+
+/// What is to be done with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// No new work; what runs may finish, and tunnels are moved.
+    Drain,
+    /// It may serve again.
+    Ready,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What to do.
+    pub verb: Verb,
+    /// The node's name, or its address.
+    pub node: String,
+    /// Its upstream, where a name is not enough.
+    pub upstream: Option<String>,
+    /// Over how long its tunnels are moved; none is 60 s, or as is going on.
+    pub window: Option<Duration>,
+    /// Also the last node that serves.
+    pub force: bool,
+    /// Who asks.
+    pub from: IpAddr,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// The nodes it was about.
+    pub nodes: Vec<OrderedNode>,
+    /// Whether a restart of cobalance keeps it: it is in the state file.
+    pub survives_restart: bool,
+}
+
+/// A node after an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderedNode {
+    /// Name of its upstream.
+    pub upstream: String,
+    /// Its name.
+    pub name: String,
+    /// What holds of it: `draining`, `up`, …
+    pub state: String,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// Open tunnels.
+    pub tunnels: u32,
+}
+
+/// Why an order is refused. Nothing has changed then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OrderError {
+    /// There is no such node.
+    #[error("{0}")]
+    Unknown(String),
+    /// Several nodes of that name, and they are not one process.
+    #[error("{0}")]
+    Ambiguous(String),
+    /// Nobody would be left to serve.
+    #[error(
+        "`{node}` is the last node of upstream `{upstream}` that serves: without it requests get \
+         503 (--force drains it all the same)"
+    )]
+    Last {
+        /// The node.
+        node: String,
+        /// Its upstream.
+        upstream: String,
+    },
+    /// A bound.
+    #[error("too many nodes are drained; make some of them ready")]
+    TooMany,
+}
+
+/// One at a time writes the state file, and never an older state over a newer one.
+#[derive(Default)]
+pub(super) struct Saving {
+    asked: u64,
+    written: Arc<Mutex<u64>>,
+}
+
+/// A node that was found.
+type Found<'a> = (&'a Upstream, &'a Member);
+
+impl Core {
+    /// Does what is asked, or says why not; answers when all data threads have followed.
+    pub(super) fn order(
+        &mut self,
+        order: &Order,
+        reply: oneshot::Sender<Result<Ordered, OrderError>>,
+    ) {
+        let snapshot = self.inner.snapshot.load_full();
+        let found = find(&snapshot, order);
+        let waiting =
+            found.as_ref().map_err(OrderError::clone).and_then(|found| match order.verb {
+                Verb::Drain => self.drain(found, order),
+                Verb::Ready => Ok(self.ready(found, &snapshot, order)),
+            });
+        let (found, waiting) = match (found, waiting) {
+            (Ok(found), Ok(waiting)) => (found, waiting),
+            // Whoever asked may have left.
+            (Err(error), _) | (_, Err(error)) => return drop(reply.send(Err(error))),
+        };
+        let nodes: Vec<_> = found.iter().map(|(_, member)| member.node.clone()).collect();
+        let (saving, verb) = (self.save(), order.verb);
+        tokio::spawn(async move {
+            followed(waiting).await;
+            if verb == Verb::Ready {
+                nodes_checked(&nodes).await;
+            }
+            let survives_restart = match saving {
+                Some(saving) => saving.await.unwrap_or(false),
+                None => false,
+            };
+            let nodes = nodes.iter().map(|node| ordered(node)).collect();
+            let _ = reply.send(Ok(Ordered { nodes, survives_restart }));
+        });
+    }
+
+    fn drain(
+        &mut self,
+        found: &[Found<'_>],
+        order: &Order,
+    ) -> Result<Vec<oneshot::Receiver<()>>, OrderError> {
+        if !order.force {
+            found.iter().try_for_each(|(upstream, _)| not_the_last(upstream, found))?;
+        }
+        let new = found.iter().filter(|(_, member)| self.roster.drains.of(&member.node).is_none());
+        if !self.roster.drains.has_room(new.count()) {
+            return Err(OrderError::TooMany);
+        }
+        let from = order.from.to_string();
+        let mut waiting = Vec::new();
+        for (_, member) in found {
+            let (node, before) = (&member.node, member.node.operator());
+            self.roster.drains.add(node, &order.node, &from);
+            if before == OperatorState::Ready {
+                node.set_operator(OperatorState::Draining);
+                self.roster.note_operator(&node.key);
+            }
+            // A second time without a window leaves those that are on their way with their moments.
+            if before == OperatorState::Ready || order.window.is_some() {
+                waiting.extend(self.drain_node(node, order.window.unwrap_or(DRAIN_WINDOW)));
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn ready(
+        &mut self,
+        found: &[Found<'_>],
+        snapshot: &Snapshot,
+        order: &Order,
+    ) -> Vec<oneshot::Receiver<()>> {
+        for (upstream, member) in found {
+            let node = &member.node;
+            let all = snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
+            self.roster.drains.remove(node, all.map(|member| &*member.node));
+            if node.operator() == OperatorState::Draining {
+                self.check_anew(node, upstream.settings.health_check.as_ref());
+                node.set_operator(OperatorState::Ready);
+                let cause = format!("made ready by the operator, from {}", order.from);
+                self.roster.note(&node.key, "operator", &cause);
+                self.roster.kick(&node.key, &self.inner.events);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Forgets what probes have found: that may be of the process before a restart, and a node that is
+    /// taken for up would let the next one be drained too early. One good probe is enough.
+    fn check_anew(&mut self, node: &Node, check: Option<&HealthCheck>) {
+        let watched = self.roster.nodes.get_mut(&node.key);
+        if let (Some(watched), Some(check), Some(_)) = (watched, check, node.address()) {
+            watched.checker = Some(Checker::new(check.rise, check.fall, check.interval, now()));
+            node.set_fail_open(false);
+            node.set_health(HealthState::Unchecked);
+        }
+    }
+
+    /// Tells the data threads to end what a node has but for its exchanges. Returns what they answer when
+    /// they have followed.
+    pub(super) fn drain_node(
+        &self,
+        node: &Arc<Node>,
+        window: Duration,
+    ) -> Vec<oneshot::Receiver<()>> {
+        let tell = |commands: &tokio::sync::mpsc::UnboundedSender<Command>| {
+            let (done, followed) = oneshot::channel();
+            // A thread that has died is noticed by `tick`.
+            let _ = commands.send(Command::DrainNode { node: node.clone(), window, done });
+            followed
+        };
+        self.commands.iter().map(tell).collect()
+    }
+
+    /// Reads the state file of the first configuration. One that is unusable is told, and gone without.
+    pub(super) fn load_state(&mut self, config: &Config) {
+        let Some(path) = &config.server.state_file else { return };
+        match Drains::load(path) {
+            Ok(drains) => self.roster.drains = drains,
+            Err(error) => {
+                let path = path.display();
+                let message = format!(
+                    "`state_file` {path} cannot be used ({error}): nodes that were drained before \
+                     this start are ready, and maintenance is off; the next `drain` replaces the file"
+                );
+                self.degraded(STATE_FILE, Some(message));
+            }
+        }
+    }
+
+    /// Forgets drained nodes that are configured no more, and keeps the state where the configuration wants
+    /// it now.
+    pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
+        let gone = self.roster.drains.retain(config);
+        let ended = maintenance::retain(&mut self.roster.drains.maintained, config);
+        self.apply_maintenance(None);
+        for drained in &gone {
+            tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
+                "configured no more, and drained no more");
+        }
+        if !gone.is_empty() || ended || moved {
+            // What comes of it is a warning, or none. Also nothing is written: the new place may hold what
+            // was drained long ago.
+            drop(self.save());
+        }
+    }
+
+    /// Writes the state file on a blocking thread, if there is one; the result says whether it was written.
+    pub(super) fn save(&mut self) -> Option<JoinHandle<bool>> {
+        let path = self.inner.snapshot.load().config.server.state_file.clone()?;
+        self.saving.asked += 1;
+        let (asked, written) = (self.saving.asked, self.saving.written.clone());
+        let (text, events) = (self.roster.drains.render(), self.inner.events.clone());
+        Some(tokio::task::spawn_blocking(move || {
+            let mut newest = written.lock();
+            if *newest > asked {
+                return true;
+            }
+            let saved = drains::save(&path, &text);
+            let told = saved.as_ref().err().map(|error| not_saved(&path, error));
+            // Control may have ended in the meantime.
+            let _ = events.send(Event::Degraded(STATE_FILE, told));
+            *newest = asked;
+            saved.is_ok()
+        }))
+    }
+}
+
+/// Returns when these nodes have been probed, so that the answer can say what was found; a node that does
+/// not answer is not waited for long.
+async fn nodes_checked(nodes: &[Arc<Node>]) {
+    let begun = Instant::now();
+    let unchecked = |node: &Arc<Node>| node.shown() == Shown::Unchecked;
+    while nodes.iter().any(unchecked) && begun.elapsed() < CHECKED_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn not_saved(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!(
+        "`state_file` {path} cannot be written ({error}): a restart of cobalance makes drained \
+         nodes ready, and ends maintenance"
+    )
+}
+
+fn ordered(node: &Node) -> OrderedNode {
+    OrderedNode {
+        upstream: node.key.upstream.clone(),
+        name: node.label.clone(),
+        state: node.shown().as_str().into(),
+        in_flight: node.in_flight(),
+        tunnels: node.tunnels(),
+    }
+}
+
+/// The nodes that an order is about. The same process in several upstreams is one node to whoever restarts
+/// it; different ones of one name are not.
+fn find<'a>(snapshot: &'a Snapshot, order: &Order) -> Result<Vec<Found<'a>>, OrderError> {
+    let asked = |upstream: &&Arc<Upstream>| match &order.upstream {
+        Some(name) => upstream.settings.name == *name,
+        None => true,
+    };
+    if let Some(name) = &order.upstream
+        && !snapshot.upstreams.iter().any(|upstream| asked(&upstream))
+    {
+        return Err(OrderError::Unknown(unknown_upstream(snapshot, name)));
+    }
+    let upstreams: Vec<&Arc<Upstream>> = snapshot.upstreams.iter().filter(asked).collect();
+    let all = || upstreams.iter().flat_map(|u| u.nodes.iter().map(move |member| (&***u, member)));
+    let called = |by: &dyn Fn(&Node) -> bool| -> Vec<Found<'a>> {
+        all().filter(|(_, member)| by(&member.node)).collect()
+    };
+    // A label means one node; a configured name may mean several.
+    let mut found = called(&|node| node.label == order.node);
+    if found.is_empty() {
+        found = called(&|node| is_called(node, &order.node));
+    }
+    if found.is_empty()
+        && let Ok(address) = order.node.parse::<SocketAddr>()
+    {
+        found = called(&|node| node.address() == Some(address));
+    }
+    let Some((first, _)) = found.first() else {
+        return Err(OrderError::Unknown(unknown(&order.node, &upstreams)));
+    };
+    let addresses = |upstream: &Upstream| {
+        let of = found.iter().filter(|(other, _)| std::ptr::eq(*other, upstream));
+        let mut addresses: Vec<_> = of.map(|(_, member)| member.node.address()).collect();
+        addresses.sort_unstable();
+        addresses
+    };
+    match found.iter().find(|(other, _)| addresses(other) != addresses(first)) {
+        None => Ok(found),
+        Some((other, _)) => Err(OrderError::Ambiguous(format!(
+            "`{}` is a node of upstream `{}` and another one of `{}`: say which with --upstream",
+            order.node, first.settings.name, other.settings.name
+        ))),
+    }
+}
+
+/// Refuses to take the last node that serves out of an upstream.
+fn not_the_last(upstream: &Upstream, found: &[Found<'_>]) -> Result<(), OrderError> {
+    let goes =
+        |member: &Member| found.iter().any(|(_, gone)| Arc::ptr_eq(&gone.node, &member.node));
+    let serving = || upstream.nodes.iter().filter(|member| member.role == Role::Serve);
+    let up = |member: &&Member| member.node.shown() == Shown::Up;
+    // While nobody is up, requests go to those that may be tried all the same.
+    let tried = |member: &&Member| member.node.may_fail_open();
+    let any_up = serving().any(|member| up(&member));
+    let serves = |member: &&Member| if any_up { up(member) } else { tried(member) };
+    if serving().any(|member| serves(&member) && !goes(member)) {
+        return Ok(());
+    }
+    match serving().find(|member| serves(member) && goes(member)) {
+        None => Ok(()),
+        Some(last) => Err(OrderError::Last {
+            node: last.node.label.clone(),
+            upstream: upstream.settings.name.clone(),
+        }),
+    }
+}
+
+pub(super) fn unknown_upstream(snapshot: &Snapshot, name: &str) -> String {
+    let known: Vec<&str> = snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
+    format!("there is no upstream `{name}`{}; known: {}", meant(name, &known), list(&known))
+}
+
+pub(super) fn unknown(name: &str, upstreams: &[&Arc<Upstream>]) -> String {
+    let nodes = upstreams.iter().flat_map(|upstream| &upstream.nodes);
+    let known: Vec<&str> = nodes.map(|member| member.node.label.as_str()).collect();
+    format!("there is no node `{name}`{}; known: {}", meant(name, &known), list(&known))
+}
+
+fn meant(name: &str, known: &[&str]) -> String {
+    let near = config::near(name, known.iter().copied());
+    near.map_or_else(String::new, |near| format!(", did you mean `{near}`?"))
+}
+
+fn list(known: &[&str]) -> String {
+    let mut text = known.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = known.len().checked_sub(MOST_NAMES) {
+        text.push_str(&format!(", and {more} more"));
+    }
+    text
+}

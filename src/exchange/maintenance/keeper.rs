@@ -1,0 +1,178 @@
+//! What a data thread does when maintenance begins and ends: tunnels are closed so that their pages come
+//! back and are told, and the pages that wait are sent back to the nodes.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::frames;
+use super::held::Handle;
+use super::slices::Slices;
+use crate::clock;
+use crate::config::Preset;
+use crate::exchange::thread::Thread;
+use crate::exchange::tunnel;
+use crate::exchange::view::{LocalUpstream, View};
+use crate::nocobase;
+use crate::upstream::{Maintenance, maintenance};
+
+/// Over how long tunnels are closed when maintenance begins, and pages told when it ends, if the pace of
+/// moves allows: every page that is told loads itself anew from the nodes.
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
+
+/// What one data thread has to do with maintenance.
+#[derive(Default)]
+pub struct Keeper {
+    held: RefCell<Vec<Weak<Handle>>>,
+    /// Each switch and its state when this thread last looked.
+    seen: RefCell<Vec<(Arc<Maintenance>, u64)>>,
+    tunnels: RefCell<Slices<tunnel::Handle>>,
+    releases: RefCell<Slices<Handle>>,
+}
+
+impl Keeper {
+    /// Adds a WebSocket of ours. What was decided during its handshake holds for it as well.
+    pub(super) fn hold(&self, thread: &Thread, handle: &Rc<Handle>) {
+        let mut held = self.held.borrow_mut();
+        if held.len() == held.capacity() {
+            // Room is needed anyway: forget those that ended first.
+            held.retain(|weak| weak.strong_count() > 0);
+        }
+        held.push(Rc::downgrade(handle));
+        if thread.draining.get() {
+            handle.say(frames::close(frames::GOING_AWAY).to_vec(), true, clock::now_ns());
+        } else if handle.switch.state() != handle.known.get() {
+            self.tell(thread, vec![handle.clone()], &handle.switch);
+        }
+    }
+
+    /// Closes a tunnel that has come about although its upstream is under maintenance, unless its client
+    /// is let through.
+    pub(in crate::exchange) fn joined(&self, thread: &Thread, tunnel: &Rc<tunnel::Handle>) {
+        let view = thread.view();
+        let same = |upstream: &&LocalUpstream| tunnel.is_of(&upstream.upstream.settings.name);
+        let Some(upstream) = view.upstreams.iter().find(same) else { return };
+        let state = upstream.upstream.shared.maintenance.state();
+        if maintenance::is_on(state) && tunnel.let_through != state {
+            self.close(thread, vec![tunnel.clone()]);
+        }
+    }
+
+    /// Looks whether anything was switched, and does what is due.
+    pub fn tick(&self, thread: &Thread, view: &View, now_ns: u64) {
+        for upstream in &view.upstreams {
+            let switch = &upstream.upstream.shared.maintenance;
+            if self.has_changed(switch) {
+                self.follow(thread, upstream);
+            }
+        }
+        if self.seen.borrow().len() > view.upstreams.len() {
+            self.forget(thread, view);
+        }
+        let may = || view.snapshot.pace.take(now_ns);
+        if !self.tunnels.borrow().is_empty() {
+            let close = |tunnel: &tunnel::Handle| close_tunnel(tunnel, view, now_ns);
+            self.tunnels.borrow_mut().tick(now_ns, may, close);
+        }
+        if !self.releases.borrow().is_empty() {
+            self.releases.borrow_mut().tick(now_ns, may, |handle| release(handle, now_ns));
+        }
+    }
+
+    /// Closes all WebSockets of ours, each at a moment of its own within `window`: the process ends.
+    pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
+        let window = clock::nanos(window).max(1);
+        for handle in self.live() {
+            let at_ns = clock::now_ns() + rng.u64(0..window);
+            handle.say(frames::close(frames::GOING_AWAY).to_vec(), true, at_ns);
+        }
+    }
+
+    /// WebSockets of ours that are open.
+    pub fn count(&self) -> usize {
+        self.live().len()
+    }
+
+    fn live(&self) -> Vec<Rc<Handle>> {
+        self.held.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn has_changed(&self, switch: &Arc<Maintenance>) -> bool {
+        let (state, mut seen) = (switch.state(), self.seen.borrow_mut());
+        match seen.iter_mut().find(|(known, _)| Arc::ptr_eq(known, switch)) {
+            Some((_, known)) => std::mem::replace(known, state) != state,
+            None => {
+                seen.push((switch.clone(), state));
+                state != 0
+            }
+        }
+    }
+
+    fn follow(&self, thread: &Thread, upstream: &LocalUpstream) {
+        let switch = &upstream.upstream.shared.maintenance;
+        let of = |handle: &Rc<Handle>| Arc::ptr_eq(&handle.switch, switch);
+        let held = self.live().into_iter().filter(of).collect();
+        self.tell(thread, held, switch);
+        let state = switch.state();
+        if maintenance::is_on(state) {
+            let name = &upstream.upstream.settings.name;
+            let outside = |t: &Rc<tunnel::Handle>| t.is_of(name) && t.let_through != state;
+            self.close(thread, thread.tunnels.live().into_iter().filter(outside).collect());
+        }
+    }
+
+    /// Tells new terms at once, and the end in slices.
+    fn tell(&self, thread: &Thread, held: Vec<Rc<Handle>>, switch: &Maintenance) {
+        match switch.terms() {
+            Some(terms) => {
+                let frame = frames::text(&nocobase::maintaining_frame(&terms.message));
+                for handle in held {
+                    handle.known.set(terms.state);
+                    handle.say(frame.clone(), false, clock::now_ns());
+                }
+            }
+            None => {
+                let over = (clock::now_ns(), clock::nanos(WINDOW));
+                self.releases.borrow_mut().add(held, over, &mut thread.rng.borrow_mut());
+            }
+        }
+    }
+
+    fn close(&self, thread: &Thread, tunnels: Vec<Rc<tunnel::Handle>>) {
+        let over = (clock::now_ns(), clock::nanos(WINDOW));
+        self.tunnels.borrow_mut().add(tunnels, over, &mut thread.rng.borrow_mut());
+    }
+
+    /// An upstream that is configured no more is not under maintenance either.
+    fn forget(&self, thread: &Thread, view: &View) {
+        let known = |switch: &Arc<Maintenance>| {
+            view.upstreams.iter().any(|one| Arc::ptr_eq(&one.upstream.shared.maintenance, switch))
+        };
+        self.seen.borrow_mut().retain(|(switch, _)| known(switch));
+        let gone = self.live().into_iter().filter(|handle| !known(&handle.switch)).collect();
+        self.tell(thread, gone, &Maintenance::default());
+    }
+}
+
+/// Ends a tunnel. If maintenance is over before its turn, its page may have met it all the same, in an
+/// answer of the API: what takes the overlay down is said first.
+fn close_tunnel(tunnel: &tunnel::Handle, view: &View, now_ns: u64) {
+    let upstream = view.upstreams.iter().find(|one| tunnel.is_of(&one.upstream.settings.name));
+    let over = upstream.is_some_and(|one| {
+        one.upstream.settings.preset == Preset::NocoBase && !one.upstream.shared.maintenance.is_on()
+    });
+    let first = if over { frames::text(&nocobase::running_frame()) } else { Vec::new() };
+    tunnel.close_after(first, frames::SERVICE_RESTART, now_ns);
+}
+
+/// Has a page load itself anew, unless maintenance has begun again meanwhile.
+fn release(handle: &Handle, now_ns: u64) {
+    // Who was told of the new terms stays.
+    if handle.switch.is_on() && handle.switch.state() == handle.known.get() {
+        return;
+    }
+    let mut farewell = frames::text(&nocobase::running_frame());
+    farewell.extend_from_slice(&frames::close(frames::SERVICE_RESTART));
+    handle.say(farewell, true, now_ns);
+}

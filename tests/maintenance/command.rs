@@ -1,0 +1,101 @@
+//! `cobalance maintenance` as an operator types it, over a reload and a restart.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use crate::support::origin::{Origin, node};
+use crate::support::program::Program;
+use crate::support::until;
+use crate::{OTHER, TESTER, frame, get, websocket};
+
+fn text(dir: &tempfile::TempDir, node: SocketAddr, weight: u32) -> String {
+    format!(
+        "[server]\nthreads = 1\n[[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
+         trusted_proxies = [\"127.0.0.0/8\"]\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [access_log]\npath = \"{}/access.log\"\n[upstream.app]\n\
+         nodes = [{{ name = \"n0\", address = \"{node}\", weight = {weight} }}]\n\
+         [upstream.app.health_check]\ninterval = \"50ms\"\n",
+        dir.path().display()
+    )
+}
+
+fn start() -> (Program, Origin) {
+    let (dir, node) = (tempfile::tempdir().unwrap(), node("n0"));
+    let text = text(&dir, node.address, 1);
+    let program = Program::of(dir, &text);
+    program.until_said("to=\"up\"");
+    (program, node)
+}
+
+/// Exit code, and what was printed.
+fn run(program: &Program, arguments: &[&str]) -> (i32, String) {
+    let output = program.command(arguments).output().unwrap();
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    (output.status.code().unwrap(), told)
+}
+
+#[test]
+fn it_is_switched_shown_and_logged() {
+    let (program, _node) = start();
+    let allow = ["--allow", TESTER, "--allow", "10.0.0.0/8", "--node", "n0"];
+    let on = [&["maintenance", "on", "--message", "Back at 9"], &allow[..]].concat();
+    let (code, told) = run(&program, &on);
+    assert_eq!(
+        (code, told.as_str()),
+        (0, "app is under maintenance; let through to n0: 203.0.113.7, 10.0.0.0/8\n")
+    );
+    let line = program.until_said("maintenance is on");
+    for part in ["upstream=\"app\"", "from=127.0.0.1", "node=\"n0\""] {
+        assert!(line.contains(part), "{line}");
+    }
+    let answer = get(program.address(), "/api/x:list", OTHER);
+    assert!(answer.status == 503 && answer.text().contains("Back at 9"));
+    assert_eq!(get(program.address(), "/", TESTER).text(), "n0");
+    let (mut held, _) = websocket(program.address(), OTHER);
+    assert_eq!(frame(&mut held)["payload"]["message"], "Back at 9");
+    let (_, table) = run(&program, &["status"]);
+    let row = table.lines().find(|line| line.contains("under maintenance")).unwrap();
+    assert!(row.starts_with("app is under maintenance for ") && row.contains("from 127.0.0.1;"));
+    assert!(row.ends_with("; WebSockets held: 1"), "{row}");
+    until("all are in the access log", || program.log().lines().count() == 3);
+    let log = program.log();
+    assert_eq!(log.matches("\"reason\":\"maintenance\"").count(), 2, "{log}");
+    assert!(log.contains(&format!("\"client\":\"{OTHER}\"")), "{log}");
+    let (code, told) = run(&program, &["maintenance", "off"]);
+    assert_eq!((code, told.as_str()), (0, "maintenance of app is over\n"));
+    program.until_said("maintenance is off");
+    assert_eq!(get(program.address(), "/", OTHER).text(), "n0");
+    let (code, told) = run(&program, &["maintenance", "off", "--upstream", "app"]);
+    assert_eq!((code, told.as_str()), (0, "app was not under maintenance\n"));
+}
+
+#[test]
+fn it_lasts_over_a_reload_and_a_restart() {
+    let (mut program, node) = start();
+    assert_eq!(run(&program, &["maintenance", "on", "--message", "Back at 9"]).0, 0);
+    fs::write(&program.file, text(&program.dir, node.address, 2)).unwrap();
+    assert_eq!(run(&program, &["reload"]).0, 0);
+    assert_eq!(get(program.address(), "/", OTHER).status, 503);
+    program.restart();
+    let answer = get(program.address(), "/", OTHER);
+    assert!(answer.status == 503 && answer.text().contains("Back at 9"));
+    assert_eq!(run(&program, &["maintenance", "off"]).0, 0);
+    program.restart();
+    program.until_said("to=\"up\"");
+    assert_eq!(get(program.address(), "/", OTHER).text(), "n0");
+}
+
+#[test]
+fn what_cannot_be_meant_is_told() {
+    let (program, _node) = start();
+    for (arguments, part) in [
+        (&["--allow", "nobody"][..], "`nobody` is no address and no network"),
+        (&["--upstream", "ap"], "did you mean `app`"),
+        (&["--allow", TESTER, "--node", "n1"], "there is no node `n1`"),
+    ] {
+        let (code, told) = run(&program, &[&["maintenance", "on"], arguments].concat());
+        assert!(code == 1 && told.contains(part), "{told}");
+    }
+    assert_eq!(run(&program, &["maintenance", "on", "--node", "n0"]).0, 2, "without --allow");
+    assert_eq!(get(program.address(), "/", OTHER).status, 200, "nothing has changed");
+}
