@@ -47,7 +47,7 @@ impl Rig {
              [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
              trusted_proxies = [\"127.0.0.0/8\"]\n{listener}\n[upstream.u]\nnodes = [\
              {{ name = \"n0\", address = \"{}\" }}, {{ name = \"n1\", address = \"{}\" }}]\n\
-             [upstream.u.health_check]\ninterval = \"50ms\"\n",
+             [upstream.u.health_check]\ninterval = \"50ms\"\nwatch = false\n",
             nodes[0].address, nodes[1].address
         );
         let running = server::start(parse(&text), ConfigSource::Flags).unwrap();

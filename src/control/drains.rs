@@ -266,6 +266,8 @@ mod tests {
             assert_eq!(Drains::load(&path).unwrap(), drains);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+        let before_maintenance = Drains::parse("{\"version\":1,\"drained\":[]}").unwrap();
+        assert_eq!(before_maintenance, Drains::default());
         assert!(save(&dir.path().join("missing/state.json"), "").is_err());
     }
 

@@ -166,9 +166,23 @@ impl Core {
         Some(maintained.status(upstream))
     }
 
+    /// Forgets upstreams that are configured no more, and holds the others to what is kept. Whether any was
+    /// forgotten.
+    pub(super) fn keep_maintenance(&mut self, config: &Config) -> bool {
+        let gone = retain(&mut self.roster.drains.maintained, config);
+        for one in &gone {
+            let upstream = &one.upstream;
+            tracing::info!(target: "cobalance::maintenance", upstream,
+                "configured no more, and under maintenance no more");
+            self.inner.metrics.upstream(upstream).maintenance.set(0);
+        }
+        self.apply_maintenance(None);
+        !gone.is_empty()
+    }
+
     /// Brings the switches in line with what is kept. Those `changed` are switched anew even if they are
     /// on: their terms are others.
-    pub(super) fn apply_maintenance(&self, changed: Option<&[String]>) {
+    fn apply_maintenance(&self, changed: Option<&[String]>) {
         for upstream in &self.inner.snapshot.load().upstreams {
             let (name, switch) = (&upstream.settings.name, &upstream.shared.maintenance);
             let kept = self.roster.drains.maintained.iter().find(|one| one.upstream == *name);
@@ -184,11 +198,12 @@ impl Core {
     }
 }
 
-/// Forgets upstreams that are configured no more.
-pub(super) fn retain(all: &mut Vec<Maintained>, config: &Config) -> bool {
-    let before = all.len();
-    all.retain(|one| config.upstreams.iter().any(|upstream| upstream.name == one.upstream));
-    all.len() != before
+/// Takes out upstreams that are configured no more; returns those.
+fn retain(all: &mut Vec<Maintained>, config: &Config) -> Vec<Maintained> {
+    let configured = |one: &Maintained| config.upstreams.iter().any(|u| u.name == one.upstream);
+    let (kept, gone) = std::mem::take(all).into_iter().partition(configured);
+    *all = kept;
+    gone
 }
 
 /// The names of the upstreams that a change is about.

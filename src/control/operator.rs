@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 
 use super::core::{Core, Event};
 use super::drains::{self, Drains, is_called};
-use super::maintenance;
 use super::reload::followed;
 use super::roster::now;
 use crate::config::{self, Config, HealthCheck, Role};
@@ -249,8 +248,7 @@ impl Core {
     /// it now.
     pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
         let gone = self.roster.drains.retain(config);
-        let ended = maintenance::retain(&mut self.roster.drains.maintained, config);
-        self.apply_maintenance(None);
+        let ended = self.keep_maintenance(config);
         for drained in &gone {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::support::origin::{Origin, node};
 use crate::support::program::Program;
 use crate::support::until;
-use crate::{OTHER, TESTER, frame, get, websocket};
+use crate::{OTHER, RESTART, TESTER, frame, get, rest, websocket};
 
 fn text(dir: &tempfile::TempDir, node: SocketAddr, weight: u32) -> String {
     format!(
@@ -83,6 +83,24 @@ fn it_lasts_over_a_reload_and_a_restart() {
     program.restart();
     program.until_said("to=\"up\"");
     assert_eq!(get(program.address(), "/", OTHER).text(), "n0");
+}
+
+#[test]
+fn a_reload_that_removes_the_upstream_ends_it() {
+    let (program, node) = start();
+    assert_eq!(run(&program, &["maintenance", "on"]).0, 0);
+    let (mut held, _) = websocket(program.address(), OTHER);
+    assert_eq!(frame(&mut held)["payload"]["code"], "APP_COMMANDING");
+    let text = text(&program.dir, node.address, 1);
+    fs::write(&program.file, text.replace("upstream.app", "upstream.other")).unwrap();
+    assert_eq!(run(&program, &["reload"]).0, 0);
+    program.until_said("under maintenance no more");
+    until("the new upstream serves", || get(program.address(), "/", OTHER).status == 200);
+    assert_eq!(frame(&mut held)["payload"]["code"], "APP_RUNNING");
+    assert_eq!(rest(&mut held), RESTART);
+    fs::write(&program.file, text).unwrap();
+    assert_eq!(run(&program, &["reload"]).0, 0);
+    until("the old one serves", || get(program.address(), "/", OTHER).status == 200);
 }
 
 #[test]

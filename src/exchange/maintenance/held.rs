@@ -50,8 +50,12 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    /// Says these frames now, or at `at_ns`; the `last` ones end with a Close frame.
+    /// Says these frames at `at_ns`; the `last` ones end with a Close frame. Nothing takes the place of a
+    /// last word that is due.
     pub(super) fn say(&self, frames: Vec<u8>, last: bool, at_ns: u64) {
+        if matches!(*self.errand.borrow(), Some((_, true))) {
+            return;
+        }
         *self.errand.borrow_mut() = Some((frames, last));
         self.deadline.set_at(at_ns);
         self.deadline.wake();
@@ -80,7 +84,7 @@ pub fn spawn(
         closing: false,
         idle: hold.idle,
     };
-    running.closing = !running.reader.take(early, &mut running.out);
+    running.heard(early, &handle);
     tokio::task::spawn_local(async move {
         let _places = (admitted, hold.counted);
         poll_fn(|cx| running.poll(&thread, &handle, cx)).await;

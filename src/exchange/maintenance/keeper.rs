@@ -127,7 +127,8 @@ impl Keeper {
         match switch.terms() {
             Some(terms) => {
                 let frame = frames::text(&nocobase::maintaining_frame(&terms.message));
-                for handle in held {
+                let new = |handle: &Rc<Handle>| handle.known.get() != terms.state;
+                for handle in held.into_iter().filter(new) {
                     handle.known.set(terms.state);
                     handle.say(frame.clone(), false, clock::now_ns());
                 }
@@ -150,7 +151,10 @@ impl Keeper {
             view.upstreams.iter().any(|one| Arc::ptr_eq(&one.upstream.shared.maintenance, switch))
         };
         self.seen.borrow_mut().retain(|(switch, _)| known(switch));
-        let gone = self.live().into_iter().filter(|handle| !known(&handle.switch)).collect();
+        let gone: Vec<_> =
+            self.live().into_iter().filter(|handle| !known(&handle.switch)).collect();
+        // Nobody switches it off any more: what its clients know of is over all the same.
+        gone.iter().for_each(|handle| handle.known.set(0));
         self.tell(thread, gone, &Maintenance::default());
     }
 }
