@@ -12,7 +12,7 @@ use prometheus::{
 
 use crate::error::Cause;
 
-use families::{ClientFamilies, NODE, NodeFamilies, Register};
+use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies};
 
 mod families;
 mod labels;
@@ -85,6 +85,7 @@ pub struct Metrics {
     pub misconfigurations: IntGaugeVec,
     clients: ClientFamilies,
     node_families: NodeFamilies,
+    upstream_families: UpstreamFamilies,
 }
 
 impl Metrics {
@@ -135,6 +136,7 @@ impl Metrics {
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             clients: ClientFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
+            upstream_families: UpstreamFamilies::new(&r),
             registry,
         })
     }
@@ -165,7 +167,7 @@ impl Metrics {
 
     /// Handles of an upstream.
     pub fn upstream(&self, upstream: &str) -> UpstreamMetrics {
-        let f = &self.node_families;
+        let f = &self.upstream_families;
         UpstreamMetrics {
             retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
             queue: self.queue.with_label_values(&[upstream]),

@@ -96,40 +96,19 @@ impl ClientFamilies {
     }
 }
 
-/// What is counted of nodes.
-pub(super) struct NodeFamilies {
-    pub(super) upstream_requests: IntCounterVec,
-    pub(super) attempts: IntCounterVec,
+/// What is counted of upstreams as a whole.
+pub(super) struct UpstreamFamilies {
     pub(super) retries: IntCounterVec,
     pub(super) maintenance: IntGaugeVec,
     pub(super) maintenance_answers: IntCounterVec,
     pub(super) maintenance_ws: IntGaugeVec,
-    pub(super) connect: HistogramVec,
-    pub(super) head: HistogramVec,
-    pub(super) response: HistogramVec,
-    pub(super) pool_events: IntCounterVec,
-    pub(super) ws_opened: IntCounterVec,
-    pub(super) ws_closed: IntCounterVec,
-    pub(super) ws_moved: IntCounterVec,
-    pub(super) ws_bytes: IntCounterVec,
-    pub(super) ws_duration: HistogramVec,
     pub(super) parked: IntCounterVec,
     pub(super) parked_for: HistogramVec,
 }
 
-impl NodeFamilies {
-    pub(super) fn new(r: &Register<'_>) -> NodeFamilies {
-        NodeFamilies {
-            upstream_requests: r.counters(
-                "upstream_requests_total",
-                "Heads received from nodes.",
-                &["upstream", "node", "code_class"],
-            ),
-            attempts: r.counters(
-                "upstream_attempts_total",
-                "Attempts that ended.",
-                &["upstream", "node", "result"],
-            ),
+impl UpstreamFamilies {
+    pub(super) fn new(r: &Register<'_>) -> UpstreamFamilies {
+        UpstreamFamilies {
             retries: r.counters(
                 "upstream_retries_total",
                 "Attempts that were repeated.",
@@ -149,6 +128,48 @@ impl NodeFamilies {
                 "maintenance_ws_open",
                 "WebSockets that cobalance itself keeps open during maintenance.",
                 &["upstream"],
+            ),
+            parked: r.counters(
+                "parked_total",
+                "Exchanges that met no eligible node.",
+                &["upstream", "kind", "outcome"],
+            ),
+            parked_for: r.histograms(
+                "parked_seconds",
+                "Time that exchanges were held.",
+                &["upstream", "kind"],
+            ),
+        }
+    }
+}
+
+/// What is counted of nodes.
+pub(super) struct NodeFamilies {
+    pub(super) upstream_requests: IntCounterVec,
+    pub(super) attempts: IntCounterVec,
+    pub(super) connect: HistogramVec,
+    pub(super) head: HistogramVec,
+    pub(super) response: HistogramVec,
+    pub(super) pool_events: IntCounterVec,
+    pub(super) ws_opened: IntCounterVec,
+    pub(super) ws_closed: IntCounterVec,
+    pub(super) ws_moved: IntCounterVec,
+    pub(super) ws_bytes: IntCounterVec,
+    pub(super) ws_duration: HistogramVec,
+}
+
+impl NodeFamilies {
+    pub(super) fn new(r: &Register<'_>) -> NodeFamilies {
+        NodeFamilies {
+            upstream_requests: r.counters(
+                "upstream_requests_total",
+                "Heads received from nodes.",
+                &["upstream", "node", "code_class"],
+            ),
+            attempts: r.counters(
+                "upstream_attempts_total",
+                "Attempts that ended.",
+                &["upstream", "node", "result"],
             ),
             connect: r.histograms(
                 "upstream_connect_duration_seconds",
@@ -187,16 +208,6 @@ impl NodeFamilies {
                 &["upstream", "node", "direction"],
             ),
             ws_duration: r.histograms("ws_duration_seconds", "Life of tunnels.", &NODE),
-            parked: r.counters(
-                "parked_total",
-                "Exchanges that met no eligible node.",
-                &["upstream", "kind", "outcome"],
-            ),
-            parked_for: r.histograms(
-                "parked_seconds",
-                "Time that exchanges were held.",
-                &["upstream", "kind"],
-            ),
         }
     }
 }
