@@ -27,6 +27,7 @@ mod plan;
 pub mod record;
 mod rescue;
 pub mod respond;
+mod slices;
 pub mod thread;
 pub mod tunnel;
 pub mod turns;

@@ -24,7 +24,6 @@ use super::tunnel::frames;
 mod held;
 mod keeper;
 mod reader;
-mod slices;
 
 pub use held::{Hold, spawn};
 pub use keeper::Keeper;

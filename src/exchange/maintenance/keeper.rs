@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::frames;
 use super::held::Handle;
-use super::slices::Slices;
 use crate::clock;
 use crate::config::Preset;
+use crate::exchange::slices::Slices;
 use crate::exchange::thread::Thread;
 use crate::exchange::tunnel;
 use crate::exchange::view::{LocalUpstream, View};

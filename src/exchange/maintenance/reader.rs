@@ -1,12 +1,12 @@
 //! What the client of a WebSocket says that we hold ourselves (RFC 6455, 5): pings and the end are answered,
 //! all else is passed over without being kept.
 
+use super::frames::{self, MAX_HEADER, payload_length};
+
 /// The peer broke the protocol (RFC 6455, 7.4.1).
 const PROTOCOL_ERROR: u16 = 1002;
 /// The longest payload of a control frame (RFC 6455, 5.5).
 const MAX_CONTROL: u64 = 125;
-/// Bytes of the longest header: two, eight of length, four of mask.
-const MAX_HEADER: usize = 14;
 
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
@@ -38,10 +38,10 @@ impl Reader {
                 self.header[usize::from(self.have)] = bytes[0];
                 self.have += 1;
                 bytes = &bytes[1..];
-                match self.length() {
+                match payload_length(&self.header[..usize::from(self.have)]) {
                     Some(length) if self.is_well_formed(length) => self.left = length,
                     Some(_) => {
-                        out.extend_from_slice(&super::frames::close(PROTOCOL_ERROR));
+                        out.extend_from_slice(&frames::close(PROTOCOL_ERROR));
                         return false;
                     }
                     None => continue,
@@ -56,26 +56,6 @@ impl Reader {
 
     fn opcode(&self) -> u8 {
         self.header[0] & 0x0f
-    }
-
-    /// The payload's length, once the header is complete.
-    fn length(&self) -> Option<u64> {
-        let have = usize::from(self.have);
-        let extended = match self.header[1] & 0x7f {
-            _ if have < 2 => return None,
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
-        if have < 2 + extended + mask {
-            return None;
-        }
-        let length = &self.header[2..2 + extended];
-        Some(match extended {
-            0 => u64::from(self.header[1] & 0x7f),
-            _ => length.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
-        })
     }
 
     /// A client's frames are masked; no extension was agreed on; control frames are whole and short.

@@ -6,7 +6,7 @@ pub const GOING_AWAY: u16 = 1001;
 pub const SERVICE_RESTART: u16 = 1012;
 
 /// Bytes of the longest header: two, eight of length, four of mask.
-const MAX_HEADER: usize = 14;
+pub const MAX_HEADER: usize = 14;
 
 /// Follows one direction of a tunnel.
 #[derive(Debug, Default)]
@@ -71,21 +71,27 @@ impl FrameTracker {
             self.broken = matches!(self.header[0] & 0x0f, 3..=7 | 11..=15);
             return None;
         }
-        let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
-        let extended = match self.header[1] & 0x7f {
-            126 => 2,
-            127 => 8,
-            _ => 0,
-        };
-        if have < 2 + extended + mask {
-            return None;
-        }
-        let length = &self.header[2..2 + extended];
-        Some(match extended {
-            0 => u64::from(self.header[1] & 0x7f),
-            _ => length.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
-        })
+        payload_length(&self.header[..have])
     }
+}
+
+/// The payload's length, once all bytes of a header are there; `None` before.
+pub fn payload_length(header: &[u8]) -> Option<u64> {
+    let second = *header.get(1)?;
+    let mask = if second & 0x80 != 0 { 4 } else { 0 };
+    let extended = match second & 0x7f {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    if header.len() < 2 + extended + mask {
+        return None;
+    }
+    let length = &header[2..2 + extended];
+    Some(match extended {
+        0 => u64::from(second & 0x7f),
+        _ => length.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+    })
 }
 
 /// A text frame as a server sends it.

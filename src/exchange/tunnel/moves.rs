@@ -1,10 +1,10 @@
 //! Tunnels on their way off a node: each at a moment of its own, so that their clients come back in small
 //! groups.
 
-use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::exchange::slices::Slices;
 use crate::health::OperatorState;
 use crate::upstream::Node;
 
@@ -17,8 +17,7 @@ pub(super) struct Moves<T> {
 struct Move<T> {
     node: Arc<Node>,
     until_ns: u64,
-    /// By their moments. Those that end before are only skipped.
-    due: VecDeque<(u64, Weak<T>)>,
+    due: Slices<T>,
 }
 
 impl<T> Default for Moves<T> {
@@ -38,10 +37,9 @@ impl<T> Moves<T> {
         rng: &mut fastrand::Rng,
     ) {
         self.all.retain(|one| !Arc::ptr_eq(&one.node, &node));
-        let mut at = || now_ns + rng.u64(0..window_ns.max(1));
-        let mut due: Vec<_> = tunnels.map(|tunnel| (at(), Rc::downgrade(&tunnel))).collect();
-        due.sort_unstable_by_key(|(at_ns, _)| *at_ns);
-        self.all.push(Move { node, until_ns: now_ns.saturating_add(window_ns), due: due.into() });
+        let mut due = Slices::default();
+        due.add(tunnels, (now_ns, window_ns), rng);
+        self.all.push(Move { node, until_ns: now_ns.saturating_add(window_ns), due });
     }
 
     /// Whether the node's tunnels are being moved.
@@ -60,9 +58,8 @@ impl<T> Moves<T> {
         let Some(one) = self.all.iter_mut().find(|one| Arc::ptr_eq(&one.node, node)) else {
             return;
         };
-        let at_ns = now_ns + rng.u64(0..one.until_ns.saturating_sub(now_ns).max(1));
-        let place = one.due.partition_point(|(other, _)| *other <= at_ns);
-        one.due.insert(place, (at_ns, Rc::downgrade(tunnel)));
+        let left_ns = one.until_ns.saturating_sub(now_ns);
+        one.due.add([tunnel.clone()], (now_ns, left_ns), rng);
     }
 
     /// Closes the tunnels whose moment has come, as many as `may` allows; the others wait for the next time.
@@ -73,15 +70,7 @@ impl<T> Moves<T> {
                 && (!one.due.is_empty() || Arc::strong_count(&one.node) > 1)
         });
         for one in &mut self.all {
-            while let Some((_, tunnel)) = one.due.front().filter(|(at_ns, _)| *at_ns <= now_ns) {
-                if let Some(tunnel) = tunnel.upgrade() {
-                    if !may() {
-                        return;
-                    }
-                    close(&tunnel);
-                }
-                one.due.pop_front();
-            }
+            one.due.tick(now_ns, &may, &close);
         }
     }
 
