@@ -90,10 +90,11 @@ impl Exchange<'_> {
         unread: &mut Unread,
     ) -> Result<Option<Picked>, Cause> {
         let thread = self.client.thread;
+        // First of all: what a node may be running must not begin anew, with its retries uncounted.
+        let until_ns = self.may_park_until(plan).ok_or(Cause::NoEligibleNode)?;
         if !thread.is_current(&self.view) {
             return Ok(Some(Picked::Renewed));
         }
-        let until_ns = self.may_park_until(plan).ok_or(Cause::NoEligibleNode)?;
         let upstream = &plan.upstream.upstream;
         let (settings, metrics) = (&upstream.settings, &upstream.metrics.parked[self.kind()]);
         let bytes = self.held(plan, upload);
