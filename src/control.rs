@@ -23,6 +23,7 @@ mod core;
 mod drains;
 mod file;
 mod lag;
+mod leaving;
 pub mod maintenance;
 pub mod operator;
 mod probe;

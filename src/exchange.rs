@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
-use crate::config::Role;
 use crate::error::{Cause, Side};
-use crate::health::HealthState;
 use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
@@ -20,6 +18,8 @@ pub mod answer;
 pub mod at_node;
 pub mod attempt;
 pub mod client;
+mod fail;
+mod judge;
 pub mod maintenance;
 pub mod park;
 pub mod pick;
@@ -36,14 +36,13 @@ mod verdict;
 pub mod view;
 
 use client::{Client, Unread};
-use maintenance::is_api;
 use park::Picked;
 use pick::Wish;
 use plan::Plan;
 use record::Record;
 use tunnel::Tunnel;
 use upload::Upload;
-use view::{LocalUpstream, View};
+use view::View;
 
 /// What becomes of the client's connection.
 pub enum Next {
@@ -288,46 +287,6 @@ impl<'a> Exchange<'a> {
         (plan.repeats < plan.upstream.upstream.settings.retries).then_some(RetryReason::Reset)
     }
 
-    /// Answers for what went wrong, if the client can still be told.
-    async fn fail(&mut self, cause: Cause) -> Next {
-        self.client.thread.look_at_clock();
-        self.record.status = cause.status();
-        let told = !self.begun && !matches!(cause, Cause::ClientLeft | Cause::ClientStalled);
-        let next = match told {
-            true => self.answer(&cause).await,
-            false => {
-                // Where the end of the stream is the end of the answer, and where the client takes nothing
-                // that the kernel still holds, only a reset ends it.
-                if cause == Cause::ClientStalled || self.begun && !self.head.version_11 {
-                    self.client.socket.reset_on_drop();
-                }
-                Next::Cut
-            }
-        };
-        if let Cause::Internal(what) = cause {
-            tracing::error!(request_id = self.record.id.as_str(), what, "internal error");
-        }
-        self.record.cause = Some(cause);
-        next
-    }
-
-    async fn answer(&mut self, cause: &Cause) -> Next {
-        let keep_alive = self.body_done && self.keeps_alive();
-        let upstream = self.record.upstream.map(|index| &self.view.upstreams[index]);
-        let nobody = matches!(cause, Cause::NoEligibleNode | Cause::ParkFull | Cause::ParkTimeout);
-        let shape = answer::Shape {
-            json: upstream.is_some_and(|upstream| is_api(upstream, self.head)),
-            to_head: self.head.method() == b"HEAD",
-            keep_alive,
-            maintaining: nobody && upstream.is_some_and(all_maintaining),
-            request_id: self.record.id.as_str(),
-        };
-        self.record.from_node = false;
-        let mut out = self.client.thread.buffers.small();
-        answer::write(&mut out, cause, &shape);
-        self.deliver(out, keep_alive).await
-    }
-
     /// Whether the client's connection may be used again, as far as the exchange can say.
     fn keeps_alive(&self) -> bool {
         self.head.keep_alive && !self.client.last && !self.client.thread.draining.get()
@@ -365,15 +324,6 @@ fn host_name(host: &[u8]) -> String {
         None => text.split(':').next().unwrap_or_default().to_owned(),
     };
     name.strip_suffix('.').map(str::to_owned).unwrap_or(name)
-}
-
-/// Every node that serves says that it is starting or under maintenance.
-fn all_maintaining(upstream: &LocalUpstream) -> bool {
-    let says_so = |member: &crate::snapshot::Member| {
-        matches!(member.node.health(), HealthState::Maintaining | HealthState::Starting)
-    };
-    let mut serving = upstream.upstream.nodes.iter().filter(|m| m.role == Role::Serve).peekable();
-    serving.peek().is_some() && serving.all(says_so)
 }
 
 fn unix_s() -> u64 {

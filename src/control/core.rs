@@ -21,7 +21,7 @@ use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
 use crate::config::{Config, Preset, defaults};
 use crate::exchange::tunnel::DRAIN_WINDOW;
-use crate::health::{OperatorState, Verdict};
+use crate::health::Verdict;
 use crate::listener::{Command, ThreadParts};
 use crate::snapshot::{Parts, Snapshot, compile};
 use crate::telemetry::access_log::AccessLog;
@@ -36,10 +36,6 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_millis(500);
 /// How often names are resolved.
 const RESOLVE: Duration = Duration::from_secs(10);
-/// A node that is gone stays this long at least, so that scrapers see its last counts,
-const LINGER: Duration = Duration::from_secs(60);
-/// and this long at most, whatever still runs on it.
-const LINGER_MOST: Duration = Duration::from_secs(600);
 
 /// What the loop is told.
 pub(super) enum Event {
@@ -70,8 +66,8 @@ pub(super) struct Core {
     pub(super) reloads: Reloads,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
-    leaving: Vec<(Arc<Node>, Instant)>,
-    resolving: bool,
+    pub(super) leaving: Vec<(Arc<Node>, Instant)>,
+    pub(super) resolving: bool,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -242,47 +238,6 @@ impl Core {
         self.look_at_file();
     }
 
-    fn resolve(&mut self) {
-        let names = resolve::names(&self.inner.snapshot.load().config);
-        if names.is_empty() || self.resolving {
-            return;
-        }
-        self.resolving = true;
-        let events = self.inner.events.clone();
-        tokio::spawn(async move {
-            let _ = events.send(Event::Resolved(resolve::look_up(names).await));
-        });
-    }
-
-    fn resolved(&mut self, answers: Vec<Answer>) {
-        self.resolving = false;
-        let mut changed = false;
-        for answer in answers {
-            self.count_discovery(&answer);
-            changed |= self.names.learn(answer);
-        }
-        if changed && !self.inner.draining.load(Ordering::Acquire) {
-            let current = self.inner.snapshot.load_full();
-            self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
-            drop(self.renew(Vec::new()));
-        }
-    }
-
-    fn count_discovery(&self, (name, answer): &Answer) {
-        let result = if answer.is_ok() { "ok" } else { "error" };
-        if let Err(error) = answer {
-            tracing::debug!(target: "cobalance::discovery", name, error, "the last addresses stay");
-        }
-        let snapshot = self.inner.snapshot.load();
-        let has = |u: &&Arc<crate::snapshot::Upstream>| {
-            u.settings.nodes.iter().any(|node| node.address == *name)
-        };
-        for upstream in snapshot.upstreams.iter().filter(has) {
-            let labels = [upstream.settings.name.as_str(), "dns", result];
-            self.inner.metrics.discovery.with_label_values(&labels).inc();
-        }
-    }
-
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.
     pub(super) fn swap(
         &mut self,
@@ -316,17 +271,7 @@ impl Core {
             // Nobody waits for it: the reload is in use all the same.
             drop(self.drain_node(&node, DRAIN_WINDOW));
         }
-        self.leaving.retain(|(node, _)| !self.roster.nodes.contains_key(&node.key));
-        for node in gone {
-            node.set_operator(OperatorState::Draining);
-            // One that never had an address has been replaced by those that its name stands for.
-            if node.address().is_some() {
-                let (upstream, label) = (&node.key.upstream, &node.label);
-                tracing::info!(target: "cobalance::health", upstream, node = label, "node removed");
-            }
-            self.leaving.push((node, Instant::now()));
-        }
-        self.show_leaving();
+        self.leave(gone);
         let generation = i64::try_from(snapshot.generation).unwrap_or(i64::MAX);
         self.inner.metrics.config_generation.set(generation);
         let loaded = super::status::unix(snapshot.loaded_at);
@@ -436,33 +381,6 @@ impl Core {
             tracing::warn!(target: "cobalance::misconfiguration", "{message}");
         }
     }
-
-    fn show_leaving(&self) {
-        *self.inner.leaving.write() = self.leaving.iter().map(|(node, _)| node.clone()).collect();
-    }
-
-    /// Forgets nodes that are gone, when nothing runs on them any more.
-    fn forget_nodes(&mut self) {
-        let over = |(node, since): &(Arc<Node>, Instant)| {
-            may_forget(since.elapsed(), node.in_flight() + node.tunnels())
-        };
-        if !self.leaving.iter().any(over) {
-            return;
-        }
-        self.leaving.retain(|one| !over(one));
-        self.show_leaving();
-        let kept: Vec<NodeKey> = self.leaving.iter().map(|(node, _)| node.key.clone()).collect();
-        let watched = &self.roster.nodes;
-        let forgotten = self.registry.retain(|key| watched.contains_key(key) || kept.contains(key));
-        for node in forgotten {
-            self.roster.forget_series(&node);
-        }
-    }
-}
-
-/// Whether a node that has been gone for so long, with so much still running on it, is forgotten.
-fn may_forget(gone: Duration, work: u32) -> bool {
-    gone >= LINGER_MOST || (gone >= LINGER && work == 0)
 }
 
 /// The log of a configuration: the old one where nothing about it has changed.
@@ -480,17 +398,4 @@ pub(super) fn open_log(
     }
     let failed = |source| StartError::AccessLog { path: settings.path.clone(), source };
     AccessLog::open(settings, metrics).map(Some).map_err(failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_that_is_gone_stays_for_scrapers_and_for_its_work() {
-        let cases = [(0, 0, false), (59, 0, false), (60, 0, true), (60, 1, false), (600, 9, true)];
-        for (seconds, work, forgotten) in cases {
-            assert_eq!(may_forget(Duration::from_secs(seconds), work), forgotten, "{seconds} s");
-        }
-    }
 }

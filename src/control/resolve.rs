@@ -6,10 +6,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::core::{Core, Event};
 use crate::config::Config;
-use crate::snapshot::Resolved;
+use crate::snapshot::{Resolved, Upstream};
 
 /// glibc tries for 5 s per server; a longer wait would only delay a start or a reload.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,6 +106,49 @@ fn one_family(mut found: BTreeSet<SocketAddr>) -> Result<Vec<SocketAddr>, String
     match found.is_empty() {
         true => Err("the name has no address".into()),
         false => Ok(found.into_iter().collect()),
+    }
+}
+
+impl Core {
+    /// Asks for all names, unless the last answers are still waited for.
+    pub(super) fn resolve(&mut self) {
+        let names = names(&self.inner.snapshot.load().config);
+        if names.is_empty() || self.resolving {
+            return;
+        }
+        self.resolving = true;
+        let events = self.inner.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(Event::Resolved(look_up(names).await));
+        });
+    }
+
+    /// Puts answers in use.
+    pub(super) fn resolved(&mut self, answers: Vec<Answer>) {
+        self.resolving = false;
+        let mut changed = false;
+        for answer in answers {
+            self.count_discovery(&answer);
+            changed |= self.names.learn(answer);
+        }
+        if changed && !self.inner.draining.load(Ordering::Acquire) {
+            let current = self.inner.snapshot.load_full();
+            self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
+            drop(self.renew(Vec::new()));
+        }
+    }
+
+    fn count_discovery(&self, (name, answer): &Answer) {
+        let result = if answer.is_ok() { "ok" } else { "error" };
+        if let Err(error) = answer {
+            tracing::debug!(target: "cobalance::discovery", name, error, "the last addresses stay");
+        }
+        let snapshot = self.inner.snapshot.load();
+        let has = |u: &&Arc<Upstream>| u.settings.nodes.iter().any(|node| node.address == *name);
+        for upstream in snapshot.upstreams.iter().filter(has) {
+            let labels = [upstream.settings.name.as_str(), "dns", result];
+            self.inner.metrics.discovery.with_label_values(&labels).inc();
+        }
     }
 }
 

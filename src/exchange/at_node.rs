@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
@@ -14,22 +13,16 @@ use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
-use super::verdict::{attempt_result, failure_kind, is_race, node_verdict};
+use super::verdict::{attempt_result, is_race, node_verdict};
 use super::view::{LocalMember, LocalUpstream};
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
-use crate::balance::ewma;
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
-use crate::health::outlier::FailureKind;
 use crate::http1::body::Framing;
-use crate::http1::field::Known;
 use crate::http1::response::ResponseHead;
 use crate::net::Socket;
-use crate::telemetry::metrics::{AttemptResult, PoolEvent, RetryReason};
-use crate::upstream::{Connection, Note, PoolLimits, Signal};
-
-/// For this long after a request was lost on a kept connection, what is unsafe to repeat uses new ones.
-const DISTRUST_NS: u64 = 60_000_000_000;
+use crate::telemetry::metrics::{AttemptResult, RetryReason};
+use crate::upstream::{Connection, PoolLimits};
 
 /// How a try ended that did not fail.
 enum Tried {
@@ -130,57 +123,6 @@ impl Exchange<'_> {
                     rescue: seen.rescue.get(),
                 })
             }
-        }
-    }
-
-    fn lost_race(&self, member: &LocalMember, plan: &Plan<'_>) {
-        let node = &member.local.node;
-        node.metrics.pool(PoolEvent::StaleRace);
-        if !plan.wish.safe_to_repeat {
-            node.distrust_reuse_until(self.client.thread.now_ns() + DISTRUST_NS);
-        }
-    }
-
-    /// What a node's conduct means for its future. `None`: nothing.
-    fn judge(
-        &self,
-        member: &LocalMember,
-        upstream: &LocalUpstream,
-        healthy: Option<bool>,
-        failed: Option<&Cause>,
-        took_ns: u64,
-    ) {
-        let (node, thread, now) =
-            (&member.local.node, self.client.thread, self.client.thread.now_ns());
-        match healthy {
-            None => return,
-            Some(true) => return node.record_success(thread.index),
-            Some(false) => {}
-        }
-        // Failures count as slow, so that fast errors attract nobody.
-        let median = upstream.upstream.shared.median_latency_ns.load(Relaxed);
-        let penalty = ewma::failure_sample(took_ns, median);
-        node.observe_latency(thread.index, penalty, median, now);
-        let kind = failed.map_or(FailureKind::GatewayError, failure_kind);
-        let settings = &upstream.upstream.settings.outlier_detection;
-        let in_a_row = node.record_failure(thread.index, settings.consecutive_failures, now);
-        if settings.enabled && in_a_row && member.local.is_due(Note::Failing, now) {
-            thread.signal(Signal::Failing(node.clone(), kind));
-        }
-        if kind == FailureKind::Connect {
-            // A node that refuses has lost what is in the pool as well; one that is slow to accept has not.
-            if failed != Some(&Cause::ConnectTimeout) {
-                member.local.clear();
-            }
-            self.ask_for_probe(member);
-        }
-    }
-
-    fn end_probation(&self, member: &LocalMember, verdict: Option<bool>) {
-        let node = &member.local.node;
-        match verdict {
-            Some(ok) => self.client.thread.signal(Signal::Probation(node.clone(), ok)),
-            None => node.return_probation(),
         }
     }
 
@@ -332,48 +274,6 @@ impl Exchange<'_> {
         })?;
         self.record.connect_ns = Some(self.client.thread.look_at_clock() - now);
         Ok(opened)
-    }
-
-    /// Notes a head. Returns how long the node took for it, if it had the whole request.
-    fn head_received(
-        &mut self,
-        member: &LocalMember,
-        head: &ResponseHead,
-        waiting: &Waiting<'_>,
-    ) -> Option<u64> {
-        let (node, now) = (&member.local.node, self.client.thread.look_at_clock());
-        node.head_received(self.client.thread.index, now);
-        node.metrics.head_received(head.status);
-        if self.client.thread.log.borrow().enabled()
-            && let Some(id) = head.value(Known::XRequestId)
-        {
-            self.record.upstream_request_id.clear();
-            self.record.upstream_request_id.extend_from_slice(id);
-        }
-        let took = now - waiting.since_ns()?;
-        node.metrics.head.observe(took as f64 / 1e9);
-        self.record.header_ns = Some(took);
-        Some(took)
-    }
-
-    fn feed_latency(
-        &self,
-        member: &LocalMember,
-        plan: &Plan<'_>,
-        head: &ResponseHead,
-        took_ns: u64,
-    ) {
-        if plan.feeds_latency && !head.event_stream {
-            let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
-            let (thread, now) = (self.client.thread.index, self.client.thread.now_ns());
-            member.local.node.observe_latency(thread, took_ns, median, now);
-        }
-    }
-
-    fn ask_for_probe(&self, member: &LocalMember) {
-        if member.local.is_due(Note::ProbeNow, self.client.thread.now_ns()) {
-            self.client.thread.signal(Signal::ProbeNow(member.local.node.clone()));
-        }
     }
 
     /// Passes an answer on. Also says whether the node's connection may be kept, and by which hint.
