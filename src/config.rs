@@ -217,7 +217,7 @@ pub struct Upstream {
     pub park: Duration,
     /// The same for WebSocket upgrades.
     pub park_upgrades: Duration,
-    /// Exchanges parked at once, over all data threads.
+    /// Exchanges of each kind (requests, upgrades) parked at once, over all data threads.
     pub park_limit: usize,
     /// Bytes that they hold together: heads, and bodies as far as they were read.
     pub park_bytes: usize,

@@ -20,6 +20,7 @@ pub mod attempt;
 pub mod client;
 mod fail;
 mod judge;
+pub mod lot;
 pub mod maintenance;
 pub mod park;
 pub mod pick;
@@ -75,11 +76,15 @@ pub struct Deadlines {
 /// Runs one exchange to its end, counts and logs it.
 pub async fn exchange(
     client: &Client<'_>,
-    head: RequestHead,
+    mut head: RequestHead,
     unread: &mut Unread,
     deadlines: &Deadlines,
     begun_ns: u64,
 ) -> Next {
+    if client.thread.parked.get() > 0 {
+        // It may have to wait as those do: it then holds no more than it needs.
+        head.compact(&client.thread.buffers);
+    }
     let mut record = Record::begin(client.thread, client.peer, begun_ns);
     let counted = client.listener.metrics.count_in_flight();
     let (next, view) = {

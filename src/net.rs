@@ -62,13 +62,17 @@ impl Socket {
     /// without asking the kernel; new bytes make the socket readable again.
     fn note_short(&self, read: io::Result<usize>, asked: usize) -> io::Result<usize> {
         if matches!(read, Ok(n) if n > 0 && n < asked) {
-            let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-            let _ = match self {
-                Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
-                Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
-            };
+            self.note_empty();
         }
         read
+    }
+
+    fn note_empty(&self) {
+        let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = match self {
+            Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
+            Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
+        };
     }
 
     /// Reads into a slice; 0 is the end of the stream.
@@ -96,6 +100,27 @@ impl Socket {
             Socket::Tcp(stream) => stream.poll_read_ready(cx),
             Socket::Unix(stream) => stream.poll_read_ready(cx),
         }
+    }
+
+    /// Ready when the peer has sent something, or closed; nothing is taken.
+    pub fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<Idle> {
+        while ready!(self.poll_read_ready(cx)).is_ok() {
+            match self.peek_idle() {
+                Idle::Clean => self.note_empty(),
+                other => return Poll::Ready(other),
+            }
+        }
+        Poll::Ready(Idle::Closed)
+    }
+
+    /// Whether the peer has ended its direction, or is gone, although what it sent before was not read yet.
+    /// Waits until there is something to read.
+    pub async fn has_ended(&self) -> bool {
+        let ready = match self {
+            Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
+            Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
+        };
+        ready.map_or(true, |ready| ready.is_read_closed())
     }
 
     /// Writes what fits, from all slices in order.

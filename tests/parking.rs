@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use cobalance::control::ConfigSource;
 use cobalance::demo::node::{Journal, Pace, Phase, StandIn};
-use cobalance::health::{HealthState, OperatorState};
+use cobalance::health::{HealthState, OperatorState, OutlierState};
 use cobalance::server;
 use cobalance::telemetry::metrics::{ParkMetrics, ParkOutcome};
+use cobalance::upstream::parking::Kind;
 use support::actor::{Act, Actor, Whole, entries};
 use support::origin::{Origin, node, read_head};
 use support::{Answer, PATIENCE, Proxy, config, until};
@@ -163,6 +164,75 @@ fn a_full_lot_turns_away_at_once_and_who_leaves_makes_room() {
 }
 
 #[test]
+fn pages_that_come_back_take_no_place_and_no_time_of_requests() {
+    const EACH: usize = 20;
+    let origin = node("yes");
+    let proxy = down(&origin, &format!("park_limit = {EACH}"));
+    let pages: Vec<_> = (0..EACH).map(|_| send(&proxy, HANDSHAKE)).collect();
+    until_parked(&proxy, EACH as i64);
+    assert_503(&read(&mut send(&proxy, HANDSHAKE)), "No node can serve");
+    let mut requests: Vec<_> = (0..EACH).map(|n| send(&proxy, &post(n, 10))).collect();
+    until_parked(&proxy, 2 * EACH as i64);
+    assert_503(&read(&mut send(&proxy, GET)), "PARK_FULL");
+    let parking = &proxy.snapshot.upstreams[0].shared.parking;
+    assert_eq!((parking.count(Kind::Request), parking.count(Kind::Upgrade)), (EACH, EACH));
+    proxy.node(0).set_health(HealthState::Up);
+    requests.iter_mut().for_each(|stream| assert_eq!(read(stream).status, 200));
+    for mut page in pages {
+        assert!(read_head(&mut page).unwrap().starts_with("HTTP/1.1 101"));
+    }
+    assert_eq!((parking.total(), parking.bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_parked_is_counted_by_what_it_holds() {
+    let origin = Origin::ok("yes");
+    let proxy = down(&origin, "park_bytes = \"1MiB\"");
+    let full = || outcomes(&proxy, ParkOutcome::Full);
+    let mut waiting = Vec::new();
+    while full() == 0 {
+        waiting.push(send(&proxy, GET));
+        let number = waiting.len() as i64;
+        until("parked or not", || full() == 1 || parked(&proxy)[0].now.get() == number);
+    }
+    assert_503(&read(&mut waiting.pop().unwrap()), "PARK_FULL");
+    let parking = &proxy.snapshot.upstreams[0].shared.parking;
+    assert!((100..=146).contains(&waiting.len()), "{}", waiting.len());
+    assert!(parking.bytes() <= 1024 * 1024, "{}", parking.bytes());
+    // What clients send beyond their requests finds no room: it stays with the kernel, and whoever leaves
+    // is noticed all the same.
+    let mut leaving = waiting.split_off(80);
+    leaving.iter_mut().for_each(|stream| stream.write_all(GET.as_bytes()).unwrap());
+    drop(leaving);
+    until_parked(&proxy, 80);
+    assert!(parking.bytes() < 80 * 12 * 1024, "{}", parking.bytes());
+    proxy.node(0).set_health(HealthState::Up);
+    waiting.iter_mut().for_each(|stream| assert_eq!(read(stream).text(), "yes"));
+    until_parked(&proxy, 0);
+    assert_eq!(parking.bytes(), 0);
+}
+
+#[test]
+fn what_only_reads_decides_for_a_node_on_probation_whatever_waits_before_it() {
+    const POSTS: usize = 100;
+    let origin = Origin::ok("yes");
+    let proxy = down(&origin, "");
+    let mut posts: Vec<_> = (0..POSTS).map(|n| send(&proxy, &post(n, 10))).collect();
+    until_parked(&proxy, POSTS as i64);
+    let mut first = send(&proxy, GET);
+    until_parked(&proxy, POSTS as i64 + 1);
+    let mut second = send(&proxy, GET);
+    until_parked(&proxy, POSTS as i64 + 2);
+    proxy.node(0).set_outlier(OutlierState::Probation);
+    proxy.node(0).set_health(HealthState::Up);
+    assert_eq!(read(&mut first).text(), "yes");
+    assert_eq!(origin.seen().len(), 1, "and nobody else goes there before the verdict");
+    proxy.node(0).set_outlier(OutlierState::In);
+    posts.iter_mut().for_each(|stream| assert_eq!(read(stream).text(), "yes"));
+    assert_eq!(read(&mut second).text(), "yes");
+}
+
+#[test]
 fn bodies_count_and_come_whole() {
     const BODY: usize = 60_000;
     let origin = Origin::ok("yes");
@@ -201,6 +271,20 @@ fn a_large_body_stays_with_the_client() {
     assert_eq!(read(&mut stream).text(), "yes");
     sending.join().unwrap().unwrap();
     assert_eq!(origin.seen()[0].body.len(), LARGE);
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_large_body_leaves_the_line() {
+    let origin = Origin::ok("no");
+    let proxy = down(&origin, "park = \"1h\"");
+    let mut stream = proxy.connect();
+    let begun = &post(0, 20_000_000)[..100_000];
+    stream.write_all(begun.as_bytes()).unwrap();
+    until_parked(&proxy, 1);
+    assert!(proxy.snapshot.upstreams[0].shared.parking.bytes() < 60_000, "it is left unread");
+    drop(stream);
+    until_parked(&proxy, 0);
+    assert_eq!((outcomes(&proxy, ParkOutcome::Left), origin.seen().len()), (1, 0));
 }
 
 #[test]
@@ -278,7 +362,7 @@ fn a_reload_brings_what_is_parked_to_other_nodes() {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(post(7, 100).as_bytes()).unwrap();
-    let parked = || running.handle().snapshot().upstreams[0].shared.parking.count();
+    let parked = || running.handle().snapshot().upstreams[0].shared.parking.total();
     until("it waits", || parked() == 1);
     std::fs::write(&file, text(&new)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

@@ -65,9 +65,9 @@ pub const PARK: Duration = Duration::from_secs(10);
 /// NocoBase's pages give up after 30 failed reconnects, a second apart: held for so long each, that is 13
 /// minutes instead of 30 seconds; and shorter than the 30 s and more that proxies in front of us wait.
 pub const PARK_UPGRADES: Duration = Duration::from_secs(25);
-/// As many as may be queued: a second of traffic at 1,000 requests/s.
-pub const PARK_LIMIT: usize = 1_000;
-/// 1,000 requests with their heads and without bodies fit, about 48 KiB each.
+/// What comes in `PARK` at 500 requests/s, far above the load of a NocoBase cluster; and as many pages.
+pub const PARK_LIMIT: usize = 5_000;
+/// About 6,000 requests with the heads of a browser and without bodies fit, 8 to 14 KiB each.
 pub const PARK_BYTES: usize = 64 * 1024 * 1024;
 /// The hash spreads at most a quarter beyond the fair share (Mirrokni and others, 2016).
 pub const HASH_BALANCE_FACTOR: f64 = 1.25;

@@ -42,7 +42,7 @@ impl Core {
         UpstreamStatus {
             name: upstream.settings.name.clone(),
             eligible: upstream.nodes.iter().filter(eligible).count(),
-            parked: upstream.shared.parking.count(),
+            parked: upstream.shared.parking.total(),
             median_latency_ms: millis(upstream.shared.median_latency_ns.load(Relaxed)),
             retry_budget_remaining: upstream
                 .shared

@@ -10,15 +10,21 @@ use std::time::Duration;
 
 use super::thread::Thread;
 use crate::error::Cause;
-use crate::http1::buffers::SMALL;
+use crate::http1::buffers::{Buffers, SMALL};
 use crate::http1::deadline::Deadline;
 use crate::http1::io::{Failure, Slices, poll_fill, write_all};
-use crate::net::Socket;
+use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
 
 /// Bytes of pipelined requests that are read while another is answered. More stay with the kernel, and
 /// then the client's leaving is noticed later.
 pub const MAX_PIPELINED: usize = SMALL;
+
+/// So often it is looked whether a client is still there that has sent more than is read.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What reading so much takes at most: a buffer that is nearly full may grow once.
+const PIPELINED_ROOM: usize = 2 * MAX_PIPELINED;
 
 /// What an exchange needs of the connection that it came in on.
 pub struct Client<'a> {
@@ -50,6 +56,18 @@ impl Unread {
     /// What there is.
     pub fn get(&self) -> &[u8] {
         &self.bytes[self.at..]
+    }
+
+    /// Gives back what it has more than it needs.
+    pub fn compact(&mut self, buffers: &Buffers) {
+        let exact = self.get().to_vec();
+        buffers.give_back(std::mem::replace(&mut self.bytes, exact));
+        self.at = 0;
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Uses the first `n` bytes.
@@ -119,6 +137,36 @@ impl Client<'_> {
                 return Cause::ClientLeft;
             }
         }
+    }
+
+    /// The same for an exchange that waits for long: a buffer is taken only when there is `room` for its
+    /// bytes. What has none, or is `left_unread` anyway, stays with the kernel; `deadline` is for looking
+    /// now and then whether its client is still there.
+    pub async fn watch_lightly(
+        &self,
+        unread: &mut Unread,
+        left_unread: bool,
+        room: impl Fn(usize) -> bool,
+        deadline: &Deadline,
+    ) -> Cause {
+        if poll_fn(|cx| self.socket.poll_idle(cx)).await == Idle::Closed {
+            return Cause::ClientLeft;
+        }
+        let full = unread.get().len() >= MAX_PIPELINED;
+        if left_unread || full || !room(PIPELINED_ROOM) {
+            return self.watch_unread(deadline).await;
+        }
+        self.watch(unread).await
+    }
+
+    /// Watches a client that has sent more than is read. Comes back only when it leaves.
+    async fn watch_unread(&self, deadline: &Deadline) -> Cause {
+        while !self.socket.has_ended().await {
+            deadline.set(LOOK);
+            // It is the deadline that ends it.
+            let _ = deadline.guard(std::future::pending::<()>()).await;
+        }
+        Cause::ClientLeft
     }
 
     /// Writes towards the client.

@@ -95,7 +95,7 @@ pub async fn pick(
             other => return other.map_err(Unpicked::Nobody),
         }
     }
-    let Some(place) = upstream.queue.enter() else {
+    let Some(place) = upstream.queue.enter(wish.safe_to_repeat) else {
         return Err(Unpicked::Failed(Cause::QueueFull));
     };
     let _queued = upstream.upstream.metrics.count_queued();

@@ -38,6 +38,8 @@ pub struct Thread {
     pub draining: Cell<bool>,
     /// Open connections of clients, tunnels not counted.
     pub connections: Cell<usize>,
+    /// Exchanges that are parked.
+    pub parked: Cell<usize>,
     /// Open tunnels.
     pub tunnels: Tunnels,
     /// WebSockets that are held while an upstream is under maintenance.
@@ -76,6 +78,7 @@ impl Thread {
             rng: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
             connections: Cell::new(0),
+            parked: Cell::new(0),
             tunnels: Tunnels::default(),
             maintenance: Keeper::default(),
             dial,
@@ -137,7 +140,8 @@ impl Thread {
         old.nodes().filter(|local| !view.has(local)).for_each(|local| local.clear());
         *self.view.borrow_mut() = view;
         // Among the nodes of their view, what is parked might wait for ever.
-        old.upstreams.iter().for_each(|upstream| upstream.lot.wake(usize::MAX));
+        let lots = old.upstreams.iter().flat_map(|upstream| upstream.lots.iter());
+        lots.for_each(|lot| lot.line.wake(usize::MAX));
     }
 
     /// Whether control should be told of an untrusted peer: once a minute each, for a few of them.
@@ -175,7 +179,7 @@ impl Thread {
         self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
             upstream.queue.wake_first();
-            upstream.release_parked(view.snapshot.config.server.threads);
+            upstream.release_parked(now);
             upstream.settle(now);
             upstream.nodes.iter().for_each(|member| member.local.purge(now));
         }

@@ -6,6 +6,13 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+/// Places that are asked in vain between two calls of [`Turns::wake`]: a line may be thousands long, and
+/// none of them may have a use for the turn. The next search goes on where this one ended.
+const SEARCHED: usize = 32;
+
+/// The search has come to the end of the line.
+const END: u64 = u64::MAX;
+
 /// What it means for the others that somebody leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
@@ -19,11 +26,19 @@ pub enum Leaving {
 pub struct Turns {
     leaving: Leaving,
     limit: Cell<usize>,
+    /// In the order of their numbers.
     waiting: RefCell<VecDeque<Rc<Waiting>>>,
+    /// How many have ever entered.
+    entered: Cell<u64>,
+    /// How many more may be asked in this search.
+    searches: Cell<usize>,
+    /// The search has come so far: to the place of this number.
+    searched: Cell<u64>,
 }
 
-#[derive(Default)]
 struct Waiting {
+    number: u64,
+    safe_to_repeat: bool,
     woken: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
@@ -36,9 +51,15 @@ pub struct Place<'a> {
 
 impl Turns {
     /// An empty one without a limit.
-    pub fn new(leaving: Leaving) -> Rc<Turns> {
-        let limit = Cell::new(usize::MAX);
-        Rc::new(Turns { leaving, limit, waiting: RefCell::default() })
+    pub fn new(leaving: Leaving) -> Turns {
+        Turns {
+            leaving,
+            limit: Cell::new(usize::MAX),
+            waiting: RefCell::default(),
+            entered: Cell::new(0),
+            searches: Cell::new(0),
+            searched: Cell::new(0),
+        }
     }
 
     /// How many may wait; who waits already stays.
@@ -51,13 +72,21 @@ impl Turns {
         self.waiting.borrow().is_empty()
     }
 
-    /// A place at the end; none when it is full.
-    pub fn enter(&self) -> Option<Place<'_>> {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
+    /// A place at the end, for what is safe to repeat or not; none when it is full.
+    pub fn enter(&self, safe_to_repeat: bool) -> Option<Place<'_>> {
         let mut all = self.waiting.borrow_mut();
         if all.len() >= self.limit.get() {
             return None;
         }
-        let waiting = Rc::<Waiting>::default();
+        let number = self.entered.get() + 1;
+        self.entered.set(number);
+        let (woken, waker) = (Cell::new(false), RefCell::default());
+        let waiting = Rc::new(Waiting { number, safe_to_repeat, woken, waker });
         all.push_back(waiting.clone());
         Some(Place { turns: self, waiting })
     }
@@ -69,7 +98,24 @@ impl Turns {
 
     /// Lets the first so many look again, in their order.
     pub fn wake(&self, many: usize) {
-        self.waiting.borrow().iter().take(many).for_each(|waiting| waiting.wake());
+        self.give(many, |_| true);
+    }
+
+    /// Lets the first so many of those look again that are safe to repeat.
+    pub fn wake_safe(&self, many: usize) {
+        self.give(many, |waiting| waiting.safe_to_repeat);
+    }
+
+    fn give(&self, many: usize, to: impl Fn(&Waiting) -> bool) {
+        let all = self.waiting.borrow();
+        let mut last = 0;
+        for waiting in all.iter().filter(|waiting| to(waiting)).take(many) {
+            waiting.wake();
+            last = waiting.number;
+        }
+        self.searches.set(SEARCHED);
+        let before = self.searched.get();
+        self.searched.set(last.max(if before == END { 0 } else { before }));
     }
 }
 
@@ -92,11 +138,16 @@ impl Place<'_> {
         Poll::Pending
     }
 
-    /// Lets the next in line look: what is none for this one may be one for others.
+    /// Lets somebody behind it look who has not yet: what is none for this one may be one for others.
     pub fn pass_on(&self) {
-        let all = self.turns.waiting.borrow();
-        let own = all.iter().position(|other| Rc::ptr_eq(other, &self.waiting));
-        if let Some(next) = own.and_then(|own| all.get(own + 1)) {
+        let turns = self.turns;
+        let Some(left) = turns.searches.get().checked_sub(1) else { return };
+        turns.searches.set(left);
+        let all = turns.waiting.borrow();
+        let after = turns.searched.get().max(self.waiting.number);
+        let next = all.get(all.partition_point(|waiting| waiting.number <= after));
+        turns.searched.set(next.map_or(END, |next| next.number));
+        if let Some(next) = next {
             next.wake();
         }
     }
@@ -104,7 +155,11 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.turns.waiting.borrow_mut().retain(|other| !Rc::ptr_eq(other, &self.waiting));
+        let mut all = self.turns.waiting.borrow_mut();
+        if let Ok(own) = all.binary_search_by_key(&self.waiting.number, |waiting| waiting.number) {
+            all.remove(own);
+        }
+        drop(all);
         if self.turns.leaving == Leaving::WakesNext {
             self.turns.wake_first();
         }
@@ -112,42 +167,4 @@ impl Drop for Place<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn is_ready(place: &Place<'_>) -> bool {
-        place.poll_turn(&Context::from_waker(Waker::noop())).is_ready()
-    }
-
-    #[test]
-    fn a_line_is_bounded_and_in_order() {
-        let turns = Turns::new(Leaving::WakesNext);
-        turns.set_limit(2);
-        let (first, second) = (turns.enter().unwrap(), turns.enter().unwrap());
-        assert!(turns.enter().is_none());
-        turns.wake_first();
-        assert!(is_ready(&first) && !is_ready(&second));
-        drop(first);
-        assert!(is_ready(&second), "the next one is woken when the first leaves");
-        drop(second);
-        assert!(turns.is_empty());
-    }
-
-    #[test]
-    fn turns_are_given_out_so_many_at_a_time() {
-        let turns = Turns::new(Leaving::WakesNobody);
-        let mut places: Vec<Place<'_>> = (0..5).map(|_| turns.enter().unwrap()).collect();
-        turns.wake(2);
-        let ready: Vec<bool> = places.iter().map(is_ready).collect();
-        assert_eq!(ready, [true, true, false, false, false]);
-        places.drain(..2);
-        assert!(!places.iter().any(is_ready), "nobody has a turn because others left");
-        // A turn that is of no use to one is the next one's.
-        turns.wake_first();
-        assert!(is_ready(&places[0]));
-        places[0].pass_on();
-        assert!(is_ready(&places[1]) && !is_ready(&places[2]));
-        places.clear();
-        assert!(turns.is_empty());
-    }
-}
+mod tests;

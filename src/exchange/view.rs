@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::park::RELEASED_PER_TICK;
+use super::lot::{Lot, Takers};
 use super::turns::{Leaving, Turns};
 use crate::balance::sticky::Signer;
 use crate::balance::{Balancer, Load};
 use crate::config::{self, Role};
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::LocalNode;
+use crate::upstream::parking::{KINDS, Kind};
 
 /// Refusals that are remembered for single apps; more apps at once than that are somebody's game.
 const MAX_PASSED_OVER: usize = 64;
@@ -34,8 +35,8 @@ pub struct LocalUpstream {
     pub balancer: RefCell<Balancer>,
     /// Exchanges that wait for a node below its limit.
     pub queue: Rc<Turns>,
-    /// Exchanges that are parked: no node is eligible.
-    pub lot: Rc<Turns>,
+    /// Exchanges that are parked, by [`Kind`]: no node is eligible.
+    pub lots: Rc<[Lot; 2]>,
     /// Signs sticky cookies.
     pub signer: Option<Signer>,
     /// Room for one pick's loads, by node.
@@ -109,14 +110,14 @@ impl LocalUpstream {
         let nodes: Vec<LocalMember> = serving.map(member).collect();
         let same = |old: &&LocalUpstream| old.upstream.settings.name == settings.name;
         let old = previous.and_then(|view| view.upstreams.iter().find(same));
-        let queue = old.map_or_else(|| Turns::new(Leaving::WakesNext), |old| old.queue.clone());
+        let queue =
+            old.map_or_else(|| Rc::new(Turns::new(Leaving::WakesNext)), |old| old.queue.clone());
         queue.set_limit(settings.queue);
-        // Its bound is not this line's: what all threads hold together counts.
-        let lot = old.map_or_else(|| Turns::new(Leaving::WakesNobody), |old| old.lot.clone());
+        let lots = old.map_or_else(|| Rc::new(KINDS.map(Lot::new)), |old| old.lots.clone());
         LocalUpstream {
             balancer: RefCell::new(balancer(settings, &nodes, old)),
             queue,
-            lot,
+            lots,
             requests: Cell::new(0),
             signer,
             eligible: RefCell::default(),
@@ -132,20 +133,33 @@ impl LocalUpstream {
         self.requests.set(self.requests.get() + 1);
     }
 
-    /// Lets some of those look that are parked, as soon as there is a node to pick: each tick this thread's
-    /// part of [`RELEASED_PER_TICK`] for each such node.
-    pub fn release_parked(&self, threads: usize) {
-        if self.lot.is_empty() {
+    /// The line of what is parked of a kind.
+    pub fn lot(&self, kind: Kind) -> &Lot {
+        &self.lots[kind as usize]
+    }
+
+    /// Lets some of those look that are parked, as soon as there is a node to pick, at the pace of their kind.
+    pub fn release_parked(&self, now_ns: u64) {
+        if self.lots.iter().all(|lot| lot.line.is_empty()) {
             return;
         }
+        let takers = self.takers();
+        for kind in KINDS {
+            let parked = self.upstream.shared.parking.count(kind);
+            self.lot(kind).release(takers, parked, now_ns);
+        }
+    }
+
+    fn takers(&self) -> Takers {
         let count = |may: &dyn Fn(&LocalNode) -> bool| {
             self.nodes.iter().filter(|member| may(&member.local)).count()
         };
-        let nodes = match count(&|local| local.node.eligible(true)) {
+        let eligible = count(&|local| local.node.eligible(false));
+        let all = match eligible {
             0 => count(&|local| local.node.may_fail_open()),
             eligible => eligible,
         };
-        self.lot.wake((nodes * RELEASED_PER_TICK).div_ceil(threads.max(1)));
+        Takers { all, trials: count(&|local| local.node.eligible(true)) - eligible }
     }
 
     /// Tells the budget what was counted.
@@ -231,31 +245,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_parked_is_let_go_at_a_pace() {
+    fn what_is_parked_is_let_go_to_whoever_may_be_picked() {
         let view = view(3);
         let upstream = &view.upstreams[0];
-        let mut places: Vec<_> = (0..100).map(|_| upstream.lot.enter().unwrap()).collect();
-        let cx = Context::from_waker(Waker::noop());
-        let mut released = |threads| {
-            upstream.release_parked(threads);
-            let before = places.len();
-            places.retain(|place| place.poll_turn(&cx).is_pending());
-            before - places.len()
-        };
+        let takers = |all, trials| Takers { all, trials };
+        assert_eq!(upstream.takers(), takers(0, 0));
         let node = |index: usize| upstream.nodes[index].local.node.clone();
-        assert_eq!(released(1), 0, "there is nobody to go to");
-        node(0).set_health(HealthState::Up);
-        assert_eq!((released(1), released(1)), (RELEASED_PER_TICK, RELEASED_PER_TICK));
-        assert_eq!(released(4), RELEASED_PER_TICK.div_ceil(4), "each thread its part");
-        assert_eq!(released(1_000), 1, "but never nobody");
-        node(1).set_health(HealthState::Up);
-        assert_eq!(released(1), 2 * RELEASED_PER_TICK);
-        for index in 0..2 {
-            node(index).set_outlier(OutlierState::Ejected);
-        }
-        assert_eq!(released(1), 0);
+        (0..2).for_each(|index| node(index).set_health(HealthState::Up));
+        assert_eq!(upstream.takers(), takers(2, 0));
+        node(0).set_outlier(OutlierState::Probation);
+        assert_eq!(upstream.takers(), takers(1, 1));
+        node(1).set_outlier(OutlierState::Ejected);
+        assert_eq!(upstream.takers(), takers(0, 1));
         // What may be tried for want of anything better.
         node(2).set_fail_open(true);
-        assert_eq!(released(1), RELEASED_PER_TICK);
+        assert_eq!(upstream.takers(), takers(1, 1));
+        assert!(node(0).take_probation());
+        assert_eq!(upstream.takers(), takers(1, 0));
+        let _request = upstream.lot(Kind::Request).line.enter(true).unwrap();
+        let page = upstream.lot(Kind::Upgrade).line.enter(true).unwrap();
+        upstream.release_parked(1_000_000_000);
+        upstream.release_parked(1_050_000_000);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(page.poll_turn(&cx).is_ready(), "each kind at its own pace");
     }
 }

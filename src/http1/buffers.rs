@@ -8,6 +8,8 @@ use super::field::Field;
 pub const SMALL: usize = 16 * 1024;
 /// Room of a large buffer: what one read of a streaming body takes.
 pub const LARGE: usize = 64 * 1024;
+/// Room of a list of fields: a browser sends about twenty.
+const FIELDS: usize = 32;
 /// Small buffers kept for reuse: more than that are in use only in a storm, and the storm's memory is
 /// to be given back.
 const KEPT_SMALL: usize = 64;
@@ -45,13 +47,15 @@ impl Buffers {
 
     /// An empty list of fields.
     pub fn fields(&self) -> Vec<Field> {
-        self.fields.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(32))
+        self.fields.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(FIELDS))
     }
 
-    /// Takes a list back.
+    /// Takes a list back. One of less than the usual room is freed.
     pub fn give_back_fields(&self, mut fields: Vec<Field>) {
         fields.clear();
-        keep(&self.fields, fields, KEPT_SMALL);
+        if fields.capacity() >= FIELDS {
+            keep(&self.fields, fields, KEPT_SMALL);
+        }
     }
 }
 

@@ -76,6 +76,21 @@ impl RequestHead {
         Some(self.fields.iter().find(named)?.value.get(&self.bytes))
     }
 
+    /// Moves it into memory of its own size, for a head that is to be kept for long.
+    pub fn compact(&mut self, buffers: &Buffers) {
+        if self.bytes.len() < self.bytes.capacity() {
+            let exact = self.bytes.as_slice().to_vec();
+            buffers.give_back(std::mem::replace(&mut self.bytes, exact));
+            let exact = self.fields.as_slice().to_vec();
+            buffers.give_back_fields(std::mem::replace(&mut self.fields, exact));
+        }
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
+    }
+
     /// Gives the memory back.
     pub fn recycle(self, buffers: &Buffers) {
         buffers.give_back(self.bytes);
