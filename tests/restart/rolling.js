@@ -8,8 +8,8 @@ const GRACE = 10_000;
 
 module.exports = {
   title: 'rolling restart: drain, SIGTERM, start, ready, node by node',
-  long: { window: 10 },
-  short: { window: 1 },
+  long: { window: 10, back: 3000, handshakes: 100 },
+  short: { window: 1, back: 10_000, handshakes: 200 },
   real: true,
   async disturb({ family, nodes, cluster, proxy, times, marks, whenOpen }) {
     marks.killed = 0;
@@ -22,12 +22,12 @@ module.exports = {
       await whenOpen(10_000).catch(() => {});
     }
   },
-  rows: ({ counts, tabs, marks }) => [
+  rows: ({ counts, tabs, marks, times }) => [
     ...unnoticed({ counts }),
     ...tunnelRows(tabs).filter(({ what }) => !/slowest|most handshakes/.test(what)),
     zero('tunnels ended without Close 1012', tabs.closed - tabs.moved),
-    atMost('slowest return after a Close', tabs.slowest, 3000, ' ms'),
-    atMost('most handshakes within a second', tabs.busiest, 100),
+    atMost('slowest return after a Close', tabs.slowest, times.back, ' ms'),
+    atMost('most handshakes within a second', tabs.busiest, times.handshakes),
     told('nodes that did not end at SIGTERM in 10 s', marks.killed),
   ],
 };

@@ -1,7 +1,8 @@
 // The scenarios by name: each is a file of its own, and one line here. What such a file exports:
 //
 // - `title`, for its table;
-// - `long` and `short`, its times in ms and its counts, as `world.times`; the short ones are CI's;
+// - `long` and `short`, its times in ms and its counts, as `world.times` and `facts.times`; the short ones are
+//   CI's, where a machine may be busy: limits on time are generous there;
 // - `disturb(world)`: does what it is about. `world` is `{ family, nodes, cluster, proxy, times, marks,
 //   whenOpen(limit) }`; `marks` are for `rows`, `cluster` starts, ends and commands nodes (`standins.js`);
 // - `rows(facts)`: lines of its table, beyond those that every scenario has (`verdict.js`);

@@ -1,9 +1,9 @@
 // Three stand-in nodes behind the interface that the scenarios use:
-// `{ nodes, load, start(node), commandFor(node, ms), journals(), stop() }`.
+// `{ nodes, real, journaled, signIn(directory, proxy), start(node), commandFor(node, ms), journals(), stop() }`.
 //
-// `start` comes back when the node serves; `commandFor` lets it refuse with APP_COMMANDING and gives how
-// long it did (ms); `journals` are all requests that were run, `{ at, method, id, node }`; `load` are
-// arguments for the load.
+// `signIn` gives what must be said to the load and to the tabs, `{ load, tabs }`; `start` comes back when the
+// node serves; `commandFor` lets it refuse with APP_COMMANDING and gives how long it did (ms); `journals` are
+// the requests that were run, `{ at, method, id, node }`, as far as their method is `journaled`.
 'use strict';
 
 const { clock, pause, until } = require('../rig/rig.js');
@@ -13,7 +13,9 @@ async function startStandIns(family, { node: more = [] } = {}) {
   const nodes = await startNodes(family, 3, more);
   return {
     nodes,
-    load: [],
+    real: false,
+    journaled: ['GET', 'POST'],
+    signIn: async () => ({ load: [], tabs: [] }),
     async start(node) {
       startNode(family, node, 0, more);
       await until(`${node.name} to serve`, 20_000, () => healthy(node));

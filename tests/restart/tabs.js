@@ -2,7 +2,7 @@
 // `auth:token` when it opens, comes back a second after its tunnel ended, and gives up after thirty
 // attempts in a row that did not open one.
 //
-//   node tabs.js --port N --control N --tunnels N --out FILE [--pace N]
+//   node tabs.js --port N --control N --tunnels N --out FILE [--pace N] [--token TEXT]
 //
 // One JSON line per event goes to FILE: `{ tab, at, what }`, where `what` is `try`, `open`,
 // `refused` (with `status`), `closed` (with the `code` of a Close frame, or 0 where the connection
@@ -20,8 +20,8 @@ const websocket = require('../rig/websocket.js');
 const { clock, options, pause } = require('../rig/rig.js');
 
 const given = options(
-  { port: 0, control: 0, tunnels: 100, out: '', pace: 200 },
-  'node tabs.js --port N --control N --tunnels N --out FILE [--pace N]',
+  { port: 0, control: 0, tunnels: 100, out: '', pace: 200, token: '' },
+  'node tabs.js --port N --control N --tunnels N --out FILE [--pace N] [--token TEXT]',
 );
 const RETURN = 1000; // ms: NocoBase's reconnectInterval
 const ATTEMPTS = 30; // NocoBase's maxReconnectAttempts, per outage
@@ -60,7 +60,7 @@ class Tab {
   }
 
   sign() {
-    const token = { type: 'auth:token', payload: { token: `tab${this.number}`, authenticator: 'basic' } };
+    const token = { type: 'auth:token', payload: { token: given.token || `tab${this.number}`, authenticator: 'basic' } };
     this.socket.write(websocket.text(token, { masked: true }));
   }
 
