@@ -345,6 +345,15 @@ impl Node {
             && self.last_head_ns() < since_ns.max(silent_ns)
     }
 
+    /// How long probes have waited in vain and nothing else was heard: with whoever waited here moved to
+    /// another node, nobody is left whose wait would tell.
+    fn probe_silence_ns(&self, last_head_ns: u64, now_ns: u64) -> u64 {
+        if self.last_lost_probe_ns.load(Relaxed) <= last_head_ns {
+            return 0;
+        }
+        silence::silence(last_head_ns, self.silent_probe_ns.load(Relaxed), now_ns)
+    }
+
     /// When control last had a good probe.
     pub fn last_good_probe_ns(&self) -> u64 {
         self.last_good_probe_ns.load(Relaxed)
@@ -366,7 +375,7 @@ impl Node {
     pub fn load(&self, thread: usize, weight: u32, now_ns: u64) -> Load {
         let last_head = self.last_head_ns();
         let mut load = Load { weight, ..Load::default() };
-        let mut silent = 0;
+        let mut silent = self.probe_silence_ns(last_head, now_ns);
         for cell in &*self.cells {
             load.in_flight += cell.in_flight.load(Relaxed);
             load.lingering += cell.lingering.load(Relaxed);
@@ -456,3 +465,6 @@ impl std::fmt::Debug for Node {
         write!(f, "Node({}/{})", self.key.upstream, self.label)
     }
 }
+
+#[cfg(test)]
+mod tests;

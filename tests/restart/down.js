@@ -23,18 +23,20 @@ module.exports = {
   },
   rows(facts) {
     const { records, marks, tabs, counts, logged } = facts;
+    // A real node takes longer to start than requests are held.
+    const none = marks.back - marks.down < HELD ? zero : told;
     const meanwhile = records.filter(({ start }) => start > marks.gone && start < marks.back);
     const failed = meanwhile.filter((record) => record.error !== undefined || record.status !== 200);
     return [
       told('nobody served for', `${((marks.back - marks.down) / 1000).toFixed(1)} s`),
       told('requests that left meanwhile', meanwhile.length),
-      // A real node takes longer to start than requests are held.
-      (marks.back - marks.down < HELD ? zero : told)('of them failed', failed.length),
+      none('of them failed', failed.length),
       // What a node had taken when it was lost is nobody's to wait with: it fails, safe or not.
-      ...lossRows({ counts, logged }).filter(({ what }) => !what.startsWith('GETs')),
+      ...lossRows({ counts, logged }).filter(({ what }) => !what.startsWith('GETs') && !what.endsWith('nothing sent')),
+      none('requests that failed with nothing sent', counts.unsent.GET.length + counts.unsent.POST.length),
       told('slowest answer', `${Math.round(Math.max(0, ...records.map(({ start, end }) => end - start)))} ms`),
       ...tunnelRows(tabs).filter(({ what }) => what !== 'upgrades refused'),
-      (marks.back - marks.down < HELD ? zero : told)('upgrades refused', tabs.refused),
+      none('upgrades refused', tabs.refused),
     ];
   },
 };

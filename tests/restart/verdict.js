@@ -4,6 +4,8 @@
 
 const { reasons } = require('../drill/verdict.js');
 
+/** The gateway of a node refuses with codes of its own; while all of them do, the proxy may say `maintaining` as well. */
+const REFUSAL = /"code":\s*"(APP|COMMAND)_/;
 const MAINTAINING = /"maintaining":\s*true/;
 
 /** The most `times` (ms) that lie within any `window` ms. */
@@ -87,7 +89,7 @@ function requestRows({ counts, journals, expected, journaled = ['GET', 'POST'] }
   ];
 }
 
-const visible = ({ failed }) => [...failed.GET, ...failed.POST].filter((record) => MAINTAINING.test(record.text || ''));
+const visible = ({ failed }) => [...failed.GET, ...failed.POST].filter(({ text = '' }) => MAINTAINING.test(text) && REFUSAL.test(text));
 
 /** Nobody noticed anything. */
 const unnoticed = ({ counts }) => [zero('failed requests', both(counts.failed))];

@@ -59,7 +59,10 @@ test('a GET may not fail before its head', () => {
 });
 
 test('a refusal of a node that a client sees is visible; ours is none', () => {
-  const refusal = (maintaining) => ({ id: 'g1', method: 'GET', status: 503, text: `{"error":{"status":503,"maintaining":${maintaining}}}` });
+  const refusal = (code, maintaining) => ({
+    id: 'g1', method: 'GET', status: 503, text: JSON.stringify({ error: { status: 503, maintaining, code } }),
+  });
   const count = (record) => seen(requestRows(facts(record)), 'visible `maintaining` answers').seen;
-  assert.deepEqual([count(refusal(true)), count(refusal(false))], [1, 0]);
+  const cases = [['APP_COMMANDING', true], ['APP_COMMANDING', false], ['PARKED_TIMEOUT', true]];
+  assert.deepEqual(cases.map((refused) => count(refusal(...refused))), [1, 0, 0]);
 });
