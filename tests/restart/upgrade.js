@@ -29,11 +29,12 @@ function adopt(family, pid) {
 
 module.exports = {
   title: 'cobalance is upgraded again and again',
-  long: { upgrades: 5, between: 5000, drain: 130_000 },
-  short: { upgrades: 5, between: 1000, drain: 20_000 },
+  // In the long form each process has ended before the next one comes: each moves its tunnels at a pace of its own.
+  long: { upgrades: 5, between: 30_000, drain: 60_000 },
+  short: { upgrades: 5, between: 1000, drain: 60_000 },
   proxies: ['cobalance'],
-  // The tunnels of the first move over half of that, those of the others while the next one takes over.
-  config: { server: 'upgrade_drain_timeout = "20s"' },
+  // Tunnels are moved over half of that, at most 90 in a second.
+  config: { server: 'upgrade_drain_timeout = "40s"' },
   async disturb({ family, proxy, times, marks, whenOpen }) {
     const line = [proxy.member];
     for (let n = 0; n < times.upgrades; n++) {
