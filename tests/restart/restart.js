@@ -11,11 +11,12 @@ const path = require('node:path');
 const {
   Family, call, clock, freePorts, jsonLines, options, pause, run, table, until, workDirectory,
 } = require('../rig/rig.js');
-const { readJournals, startLoad, startNodes } = require('../rig/actors.js');
-const { cobalanceKnows, startProxy } = require('../rig/proxies.js');
+const { startLoad } = require('../rig/actors.js');
+const { startProxy } = require('../rig/proxies.js');
 const { judge } = require('../drill/verdict.js');
 const { failures, judgeTabs, requestRows } = require('./verdict.js');
-const { LONG, SHORT, SCENARIOS } = require('./scenarios.js');
+const SCENARIOS = require('./scenarios.js');
+const { startStandIns } = require('./standins.js');
 
 const USAGE = `tests/restart/run [--short] [--only NAME,…] [--proxy KIND,…] [--rate N] [--tunnels N] [--json FILE]
   --short    a few seconds each, 200 requests/s and 100 tunnels
@@ -26,11 +27,11 @@ const USAGE = `tests/restart/run [--short] [--only NAME,…] [--proxy KIND,…] 
   --json     writes the numbers there
   COBALANCE=FILE names the binary; without it, what cargo built last.`;
 const given = options({ short: false, only: '', proxy: 'cobalance', rate: 0, tunnels: 0, json: '' }, USAGE);
-const times = given.short ? SHORT : LONG;
 const rate = given.rate || (given.short ? 200 : 500);
 const tunnels = given.tunnels || (given.short ? 100 : 2000);
 
 const WARM = given.short ? 1000 : 3000; // ms of load before anything happens
+const SETTLE = given.short ? 2500 : 5000; // and after it
 const LONGEST = 300; // s of load: a bound that no scenario reaches
 const OPENING = 200; // tabs a second
 
@@ -50,24 +51,26 @@ async function startTabs(family, proxy) {
 
 /** Starts everything, lets it happen, and gives what all of them wrote. */
 async function facts(family, kind, scenario) {
-  const nodes = await startNodes(family, 3);
-  const extra = scenario.extra && await cobalanceKnows(family, scenario.extra) ? scenario.extra : '';
-  const proxy = await startProxy(kind, family, nodes, { extra, tuned: true });
+  const cluster = await startStandIns(family, scenario);
+  const { nodes } = cluster;
+  const proxy = await startProxy(kind, family, nodes, { more: scenario.config, tuned: true });
   const tabs = await startTabs(family, proxy);
-  const load = startLoad(family, proxy, { rate, seconds: LONGEST });
+  const load = startLoad(family, proxy, { rate, seconds: LONGEST }, cluster.load);
   await until('the load to begin', 10_000, () => load.said('begin'));
   await pause(WARM);
   const marks = { begin: clock() };
-  await scenario.disturb({ family, nodes, proxy, times, marks, whenOpen: tabs.whenOpen });
-  await pause(times.settle);
+  const times = given.short ? scenario.short : scenario.long;
+  await scenario.disturb({ family, nodes, cluster, proxy, times, marks, whenOpen: tabs.whenOpen });
+  await pause(SETTLE);
   if (!await family.stop(load.member, 'SIGTERM', 40_000)) throw new Error('the load did not end');
   await tabs.finish();
-  await family.stop(proxy.member, 'SIGTERM', 5000);
+  await proxy.end();
   const records = jsonLines(load.out);
-  const journals = readJournals(nodes);
+  const journals = await cluster.journals(records);
   const logged = proxy.attempts();
+  await cluster.stop();
   return {
-    records, journals, logged, marks, expected: load.said('sent'), late: load.said('latest'),
+    records, journals, logged, marks, times, expected: load.said('sent'), late: load.said('latest'),
     counts: judge({ records, journals, logged }), tabs: judgeTabs(jsonLines(tabs.out), marks.begin),
   };
 }
@@ -113,7 +116,8 @@ async function main() {
   const family = new Family(directory);
   const rows = [];
   for (const name of names) {
-    for (const kind of kinds) rows.push(...await play(family, kind, name, directory));
+    const able = SCENARIOS[name].proxies || kinds;
+    for (const kind of kinds.filter((one) => able.includes(one))) rows.push(...await play(family, kind, name, directory));
   }
   if (given.json) fs.writeFileSync(given.json, `${JSON.stringify({ rate, tunnels, rows }, null, 2)}\n`);
   const broken = rows.filter(({ kind, holds }) => kind === 'cobalance' && holds === false);

@@ -1,8 +1,10 @@
 // The proxies of the drills behind one shape:
-// `{ kind, port, member, file, reload(n), drain(node), ready(node), status(), metrics(), attempts() }`.
+// `{ kind, port, member, file, reload(n), drain(node), ready(node), isBack(node), status(), metrics(),
+// attempts(), end() }`.
 //
 // `drain` lets a node be emptied as far as the proxy can and returns when that is done; `ready` gives it
-// back. Both take nothing for granted: they fail if the proxy says no.
+// back. Both take nothing for granted: they fail if the proxy says no. `isBack` waits until requests go to a
+// node again, where the proxy can say so.
 //
 // `attempts()` reads the proxy's access log and gives, for each request, what was sent to which
 // node: `{ id, target, status, reason, attempts: [{ node, sent, result, reused }] }`.
@@ -41,11 +43,12 @@ nodes = [${nodes.map((node) => `"127.0.0.1:${node.port}"`).join(', ')}]
 `;
 
 /** With names, a weight for the last node, free ports and a log file, as the drills need them. */
-const drillConfiguration = ({ port, admin, nodes, weight, log, extra }) => `[[listener]]
+const drillConfiguration = ({ port, admin, nodes, weight, log, more }) => `${more.server ? `[server]\n${more.server}\n\n` : ''}[[listener]]
 bind = "127.0.0.1:${port}"
+${more.listener || ''}
 
 [upstream.nocobase]
-${extra}
+${more.upstream || ''}
 nodes = [
 ${nodes.map((node, i) => `  { name = "${node.name}", address = "127.0.0.1:${node.port}", weight = ${i === nodes.length - 1 ? weight : 1} },`).join('\n')}
 ]
@@ -58,17 +61,17 @@ path = "${log}"
 `;
 
 /**
- * Starts cobalance in front of `nodes` (`[{ name, port }]`). `extra` are lines for the upstream's
- * table; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
+ * Starts cobalance in front of `nodes` (`[{ name, port }]`). `more` are lines for tables, `{ server,
+ * listener, upstream }`; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
  * it to the process. `minimal` writes the five-line file and nothing else: the admin address is the
  * default one, and the access log goes to stdout.
  */
-async function startCobalance(family, nodes, { name = 'cobalance', extra = '', minimal = false } = {}) {
+async function startCobalance(family, nodes, { name = 'cobalance', more = {}, minimal = false } = {}) {
   const [port, free] = await freePorts(2);
   const admin = minimal ? DEFAULT_ADMIN : free;
   const file = path.join(family.directory, `${name}.toml`);
   const log = path.join(family.directory, minimal ? `${name}.log` : `${name}-access.log`);
-  const text = (weight) => (minimal ? fiveLines(port, nodes) : drillConfiguration({ port, admin, nodes, weight, log, extra }));
+  const text = (weight) => (minimal ? fiveLines(port, nodes) : drillConfiguration({ port, admin, nodes, weight, log, more }));
   const base = `http://127.0.0.1:${admin}`;
   if (await statusOf(`${base}/livez`)) throw new Error(`something already answers on ${base}`);
   fs.writeFileSync(file, text(1));
@@ -79,25 +82,19 @@ async function startCobalance(family, nodes, { name = 'cobalance', extra = '', m
   });
   const status = async () => JSON.parse((await call(`${base}/api/v1/status`)).body);
   const say = (...words) => promisify(execFile)(cobalanceBinary(), [...words, '--admin', `127.0.0.1:${admin}`]);
+  const isUp = (node) => until(`${node.name} to be up`, 30_000, async () => (await status()).upstreams[0].nodes
+    .some(({ name: known, state }) => known === node.name && state === 'up'));
   await until('every node to be up', 20_000, async () => (await status()).upstreams[0].nodes.every((node) => node.state === 'up'));
   return {
     kind: 'cobalance', port, member, file, status, say,
     drain: (node, window = 10) => say('drain', node.name, '--wait', '--window', `${window}s`),
-    ready: async (node) => {
-      await say('ready', node.name);
-      await until(`${node.name} to be up`, 20_000, async () => (await status()).upstreams[0].nodes.some(({ name: known, state }) => known === node.name && state === 'up'));
-    },
+    ready: (node) => say('ready', node.name).then(() => isUp(node)),
+    isBack: isUp,
+    end: () => family.stop(member),
     reload: (n) => replaceFile(file, text(1 + n % 2)),
     metrics: async () => (await call(`${base}/metrics`)).body,
     attempts: () => jsonLines(log).filter((line) => line.attempts).map(fromCobalance(nodes)),
   };
-}
-
-/** Whether the binary knows these lines of an upstream's table. */
-async function cobalanceKnows(family, extra) {
-  const file = path.join(family.directory, 'known.toml');
-  fs.writeFileSync(file, `[[listener]]\nbind = "127.0.0.1:1"\n[upstream.u]\nnodes = ["127.0.0.1:2"]\n${extra}\n`);
-  return promisify(execFile)(cobalanceBinary(), ['check', file]).then(() => true, () => false);
 }
 
 /** One line of cobalance's access log in the common shape; a node may be told by its address. */
@@ -134,6 +131,8 @@ async function startNginx(family, nodes, { name = 'nginx', pooled = false, tuned
     reload: (n) => use(1 + n % 2),
     drain: async (node) => { use(1, node); await pause(DRAINED); },
     ready: async () => { use(1); await pause(DRAINED); },
+    isBack: async () => {},
+    end: () => family.stop(member, 'SIGTERM', 5000),
     status: async () => null,
     metrics: async () => '',
     attempts: () => jsonLines(log).map(fromNginx(nodes)),
@@ -219,6 +218,7 @@ async function startHaproxy(family, nodes, { name = 'haproxy' } = {}) {
     return statusOf(`http://127.0.0.1:${port}/api/__health_check`).then((status) => status === 200);
   });
   const say = (words) => haproxySays(socket, words);
+  const isUp = (node) => until(`${node.name} to be up`, 30_000, async () => new RegExp(`,${node.name},.*,UP,`).test(await say('show stat')));
   return {
     kind: 'haproxy', port, member, file,
     reload: (n) => { replaceFile(file, text(1 + n % 2)); member.child.kill('SIGUSR2'); },
@@ -227,10 +227,9 @@ async function startHaproxy(family, nodes, { name = 'haproxy' } = {}) {
       await pause(DRAINED);
       await say(`shutdown sessions server nodes/${node.name}`);
     },
-    ready: async (node) => {
-      await say(`set server nodes/${node.name} state ready`);
-      await until(`${node.name} to be up`, 20_000, async () => new RegExp(`,${node.name},.*,UP,`).test(await say('show stat')));
-    },
+    ready: (node) => say(`set server nodes/${node.name} state ready`).then(() => isUp(node)),
+    isBack: isUp,
+    end: () => family.stop(member, 'SIGTERM', 5000),
     status: async () => null,
     metrics: async () => '',
     attempts: () => jsonLines(path.join(family.directory, `${name}.log`)).filter(({ target }) => target).map(fromHaproxy),
@@ -302,4 +301,4 @@ function sumBy(text, metric, label) {
   return sums;
 }
 
-module.exports = { cobalanceBinary, cobalanceKnows, fromCobalance, fromHaproxy, fromNginx, idOf, startProxy, sumBy };
+module.exports = { cobalanceBinary, fromCobalance, fromHaproxy, fromNginx, idOf, startProxy, sumBy };
