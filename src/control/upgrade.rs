@@ -116,9 +116,7 @@ impl Handle {
     }
 
     async fn upgrade_now(&self) -> Result<Upgraded, UpgradeError> {
-        if std::process::id() == 1 {
-            return Err(UpgradeError::First);
-        }
+        may_end(std::process::id())?;
         let began = self.ask(|reply| Event::Upgrade(Told::Begin(reply))).await;
         let package = began.unwrap_or(Err(UpgradeError::Ending))?;
         tracing::info!("upgrade: a new process is started");
@@ -220,6 +218,11 @@ impl Inner {
     }
 }
 
+/// Whether the end of this process is not the end of everything.
+fn may_end(pid: u32) -> Result<(), UpgradeError> {
+    if pid == 1 { Err(UpgradeError::First) } else { Ok(()) }
+}
+
 /// Upgrades so far: those that went well, and those that did not.
 fn counted(metrics: &Metrics) -> [IntCounter; 2] {
     ["ok", "failed"].map(|result| metrics.upgrades.with_label_values(&[result]))
@@ -308,5 +311,17 @@ impl Core {
         } else if std::mem::take(&mut self.upgrade.reload_after) {
             self.reload(None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_of_a_container_stays() {
+        let error = may_end(1).unwrap_err().to_string();
+        assert!(error.contains("this is process 1"), "{error}");
+        assert_eq!(may_end(2), Ok(()));
     }
 }
