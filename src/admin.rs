@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::config::Config;
 use crate::control::Handle;
+use crate::control::upgrade::Reign;
 
 mod guard;
 mod maintenance;
@@ -29,6 +30,7 @@ mod reply;
 mod routes;
 mod scrape;
 pub(crate) mod segment;
+pub(crate) mod upgrade;
 
 use guard::{Check, Rules};
 use reply::Reply;
@@ -69,6 +71,7 @@ impl Addresses {
 }
 
 /// Binds what the configuration asks for, and follows its reloads from then on. Runs on control's runtime.
+/// Nothing is accepted before this process is the one that serves, nor after another has taken over.
 ///
 /// An admin address that is taken is a warning, and serving goes on: two balancers on one machine both
 /// have the default.
@@ -88,7 +91,7 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
     *addresses.probes.write() = probes.address();
     let shared = addresses.clone();
     tokio::spawn(async move {
-        while reloads.changed().await.is_ok() {
+        while reloaded(&mut reloads, &handle).await {
             let config = handle.snapshot().config.clone();
             follow_admin(&mut admin, &handle, &config).await;
             let followed = probes.follow(&handle, probes_wanted(&config)).await;
@@ -96,8 +99,19 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
             *shared.admin.write() = admin.address();
             *shared.probes.write() = probes.address();
         }
+        // What nobody accepts any more must not be held open.
+        admin.stop(&handle);
+        probes.stop(&handle);
     });
     Ok(addresses)
+}
+
+/// Waits for a reload; false when another process has taken over, or control has ended.
+async fn reloaded(reloads: &mut watch::Receiver<u64>, handle: &Handle) -> bool {
+    tokio::select! {
+        changed = reloads.changed() => changed.is_ok(),
+        () = handle.handed_over() => false,
+    }
 }
 
 fn probes_refused(error: &io::Error) -> String {
@@ -172,24 +186,30 @@ impl Server {
             return Ok(());
         }
         let Some(wanted) = wanted else {
-            self.stop();
+            self.stop(handle);
             return Ok(());
         };
         let same = |running: &&Running| running.wanted.bind == wanted.bind;
         let listener = match self.running.as_ref().filter(same) {
             Some(running) => running.listener.clone(),
-            None => Arc::new(bind(wanted.bind).await?),
+            None => Arc::new(match handle.inherited(self.surface.as_str(), wanted.bind) {
+                Some(socket) => TcpListener::from_std(socket)?,
+                None => bind(wanted.bind).await?,
+            }),
         };
-        self.stop();
+        self.stop(handle);
         let address = listener.local_addr()?;
         let stack = stack(self.surface, handle.clone(), address, wanted.token.as_deref());
-        let accepting = tokio::spawn(accept(listener.clone(), stack)).abort_handle();
+        handle.keep_server(self.surface.as_str(), Some((wanted.bind, listener.clone())));
+        let accepting = accept(listener.clone(), stack, handle.reign());
+        let accepting = tokio::spawn(accepting).abort_handle();
         tracing::info!(target: "cobalance::admin", %address, "{} listening", self.surface.as_str());
         self.running = Some(Running { wanted, listener, address, accepting });
         Ok(())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, handle: &Handle) {
+        handle.keep_server(self.surface.as_str(), None);
         if let Some(running) = self.running.take() {
             running.accepting.abort();
         }
@@ -217,16 +237,33 @@ fn stack(surface: Surface, handle: Handle, bound: SocketAddr, token: Option<&str
     }
 }
 
-async fn accept(listener: Arc<TcpListener>, stack: Stack) {
+async fn accept(listener: Arc<TcpListener>, stack: Stack, mut reign: watch::Receiver<Reign>) {
+    let conversations = reign.clone();
+    if reign.wait_for(|reign| *reign != Reign::Coming).await.is_err() {
+        return;
+    }
+    tokio::select! {
+        () = accept_all(listener, stack, conversations) => {}
+        () = over(&mut reign) => {}
+    }
+}
+
+/// Returns when another process has taken over.
+async fn over(reign: &mut watch::Receiver<Reign>) {
+    // Its sender outlives every connection.
+    let _ = reign.wait_for(|reign| *reign == Reign::Over).await;
+}
+
+async fn accept_all(listener: Arc<TcpListener>, stack: Stack, reign: watch::Receiver<Reign>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Before accept, so that what is too much waits in the kernel's queue.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let stack = stack.clone();
+                let (stack, reign) = (stack.clone(), reign.clone());
                 tokio::spawn(async move {
-                    converse(stream, Peer(peer.ip()), stack).await;
+                    converse(stream, Peer(peer.ip()), stack, reign).await;
                     drop(permit);
                 });
             }
@@ -243,7 +280,7 @@ async fn accept(listener: Arc<TcpListener>, stack: Stack) {
 struct Peer(IpAddr);
 
 /// One connection to its end. Its errors are the client's own affair.
-async fn converse(stream: TcpStream, peer: Peer, stack: Stack) {
+async fn converse(stream: TcpStream, peer: Peer, stack: Stack, mut reign: watch::Receiver<Reign>) {
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         stack.clone().oneshot(request)
@@ -254,10 +291,13 @@ async fn converse(stream: TcpStream, peer: Peer, stack: Stack) {
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    if tokio::time::timeout(LIFE, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = tokio::time::sleep(LIFE) => {}
+        () = over(&mut reign) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(LAST_ANSWER, connection).await;
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod find;
 mod maintenance;
 mod serve;
 mod status;
+mod upgrade;
 
 use self::check::Shown;
 use self::client::{Answer, Client};
@@ -49,6 +50,7 @@ enum Command {
     /// Put a changed file in use now, and say what came of it
     #[command(long_about = None)]
     Reload(Where),
+    Upgrade(upgrade::Upgrade),
     Health(Health),
 }
 
@@ -174,6 +176,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Ready(asked) => drain::ready(&asked),
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
+        Command::Upgrade(asked) => upgrade::upgrade(&asked),
         Command::Health(health) => feel(&health),
     }
 }

@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Nanoseconds since the first call, plus one second, so that small subtractions stay positive.
+/// The time of the first call: an hour, so that what began before the process did (in the one whose place
+/// it took) has a time as well, and subtractions stay positive.
+const FIRST_NS: u64 = 3_600_000_000_000;
+
+/// Nanoseconds since the first call, plus an hour.
 pub fn now_ns() -> u64 {
     let start = START.get_or_init(Instant::now);
-    nanos(start.elapsed()) + 1_000_000_000
+    nanos(start.elapsed()) + FIRST_NS
 }
 
 /// A duration in nanoseconds; 584 years at most.

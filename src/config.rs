@@ -75,6 +75,10 @@ pub struct Server {
     pub shutdown_delay: Duration,
     /// From the end of the delay to exit.
     pub shutdown_timeout: Duration,
+    /// How long the process of an upgrade may take until it is ready.
+    pub upgrade_timeout: Duration,
+    /// From an upgrade to the exit of the old process.
+    pub upgrade_drain_timeout: Duration,
     /// Keeps what operators asked of nodes over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
 }

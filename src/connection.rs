@@ -162,7 +162,7 @@ impl Connection {
         // has just connected to send it.
         let between = self.served > 0;
         let grace = if between { Duration::ZERO } else { FIRST_WHILE_DRAINING };
-        down.set(match (self.thread.draining.get(), between) {
+        down.set(match (self.thread.is_ending(), between) {
             (true, _) => grace.max(Duration::from_nanos(1)),
             (false, true) => self.listener.settings.keep_alive_timeout,
             (false, false) => self.listener.settings.request_head_timeout,

@@ -34,6 +34,7 @@ mod show;
 mod slow_start;
 mod sockets;
 pub mod status;
+pub mod upgrade;
 mod verdicts;
 pub mod warnings;
 mod watch;
@@ -46,6 +47,7 @@ pub(crate) use verdicts::SHOWN;
 use self::core::{Core, Event};
 use self::maintenance::{Change, Changed};
 use self::operator::{Order, OrderError, Ordered};
+use self::upgrade::{Estate, Reign};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -76,6 +78,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// What another process hands over cannot be used.
+    #[error("cannot take over: {0}")]
+    Estate(io::Error),
     /// No thread, no runtime, no descriptor.
     #[error(transparent)]
     System(#[from] io::Error),
@@ -101,6 +106,20 @@ pub fn start(
     source: ConfigSource,
     metrics: Arc<Metrics>,
 ) -> Result<Control, StartError> {
+    start_with(config, source, metrics, None)
+}
+
+/// The same with what another process hands over, if one does. Then this process waits for
+/// [`Handle::take_over`] before anything is its own that only one may have.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_with(
+    config: Config,
+    source: ConfigSource,
+    metrics: Arc<Metrics>,
+    estate: Option<Estate>,
+) -> Result<Control, StartError> {
     let (tell, told) = std::sync::mpsc::channel();
     let run = move || {
         let runtime = match runtime() {
@@ -108,7 +127,7 @@ pub fn start(
             Err(error) => return drop(tell.send(Err(error.into()))),
         };
         runtime.block_on(async {
-            match Core::prepare(config, source, metrics).await {
+            match Core::prepare(config, source, metrics, estate).await {
                 Ok((core, handle, threads)) => {
                     // Nobody listens only if the starting thread has died.
                     let _ = tell.send(Ok((handle, threads)));
@@ -149,6 +168,11 @@ struct Inner {
     /// Nodes that are in no snapshot any more and may still hold work.
     leaving: parking_lot::RwLock<Vec<Arc<Node>>>,
     draining: AtomicBool,
+    reign: tokio::sync::watch::Sender<Reign>,
+    /// Sockets of servers that were handed over, by name and address as configured.
+    inherited: parking_lot::Mutex<Vec<(String, SocketAddr, std::net::TcpListener)>>,
+    /// Those that are to be handed over.
+    servers: parking_lot::Mutex<Vec<(&'static str, SocketAddr, Arc<tokio::net::TcpListener>)>>,
     failed: Notify,
     started: Instant,
     runtime: tokio::runtime::Handle,

@@ -3,12 +3,14 @@
 //! The three are axes that change on their own. They live in shared atomics as `u8`, written only on
 //! change; what people see is the first that holds of a fixed order ([`Shown`]).
 
+use serde::{Deserialize, Serialize};
+
 mod checker;
 pub mod lag;
 pub mod outlier;
 mod verdict;
 
-pub use checker::{Change, Checker, Circumstances};
+pub use checker::{Change, Checker, Circumstances, KeptHealth};
 pub use verdict::{Verdict, classify};
 
 /// Gives an enum its `u8` in both directions. An unknown number reads as the fallback, which is the
@@ -43,7 +45,7 @@ pub enum OperatorState {
 }
 
 /// What the probes say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum HealthState {
     /// No verdict yet that counts: no traffic.
@@ -60,7 +62,7 @@ pub enum HealthState {
 }
 
 /// What live traffic says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum OutlierState {
     /// Nothing against it.

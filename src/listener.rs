@@ -1,6 +1,6 @@
 //! Data threads: each has its own runtime, its own sockets of every listener, and the connections it accepted.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -54,6 +54,15 @@ pub enum Command {
         /// Told when the last connection has ended.
         done: oneshot::Sender<()>,
     },
+    /// Another process accepts from now on: close the listeners, finish exchanges with `Connection: close`
+    /// without cutting a wait short, move tunnels there with Close 1012 spread over `tunnels_within`, and
+    /// answer `done` when no connection is left.
+    HandOver {
+        /// Over how long tunnels are closed, if the pace of moves allows.
+        tunnels_within: Duration,
+        /// Told when the last connection has ended.
+        done: oneshot::Sender<()>,
+    },
     /// End now, whatever is open.
     Stop,
 }
@@ -64,7 +73,8 @@ pub struct ThreadParts {
     pub index: usize,
     /// The first snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// The thread's socket for each listener, by name; non-blocking, with `SO_REUSEPORT`.
+    /// The thread's sockets for each listener, by name; non-blocking, with `SO_REUSEPORT`. One each, but for
+    /// those of a process with more threads whose place this one has taken.
     pub sockets: Vec<(String, TcpListener)>,
     /// Where it listens to control.
     pub commands: mpsc::UnboundedReceiver<Command>,
@@ -113,6 +123,9 @@ async fn run(parts: ThreadParts) {
             Command::Drain { tunnels_within, done } => {
                 spawn_local(listening.drain(tunnels_within, done));
             }
+            Command::HandOver { tunnels_within, done } => {
+                spawn_local(listening.hand_over(tunnels_within, done));
+            }
             Command::Stop => break,
         }
     }
@@ -132,7 +145,8 @@ async fn tick(thread: Rc<Thread>) {
 /// The listeners of one data thread.
 struct Listening {
     thread: Rc<Thread>,
-    accepting: HashMap<String, Accepting>,
+    /// By the listener's name.
+    accepting: HashMap<String, Vec<Accepting>>,
 }
 
 /// One accept loop.
@@ -150,10 +164,11 @@ impl Listening {
         let gone: Vec<String> =
             self.accepting.keys().filter(|name| !named(name)).cloned().collect();
         for name in gone {
-            if let Some(accepting) = self.accepting.remove(&name) {
-                self.close(&name, accepting);
-            }
+            self.close_all(&name);
         }
+        let names: HashSet<&String> = sockets.iter().map(|(name, _)| name).collect();
+        let replaced: Vec<_> =
+            names.into_iter().filter_map(|name| self.accepting.remove_entry(name)).collect();
         for (name, socket) in sockets {
             match self.accept_on(&name, socket) {
                 Ok(()) => {}
@@ -162,16 +177,23 @@ impl Listening {
                 }
             }
         }
+        for (name, old) in replaced {
+            old.into_iter().for_each(|accepting| self.close(&name, accepting));
+        }
     }
 
     fn accept_on(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
         let accepted = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
         let task = spawn_local(accept(self.thread.clone(), name.to_owned(), accepted));
         let accepting = Accepting { socket, task: task.abort_handle() };
-        if let Some(old) = self.accepting.insert(name.to_owned(), accepting) {
-            self.close(name, old);
-        }
+        self.accepting.entry(name.to_owned()).or_default().push(accepting);
         Ok(())
+    }
+
+    fn close_all(&mut self, name: &str) {
+        for accepting in self.accepting.remove(name).unwrap_or_default() {
+            self.close(name, accepting);
+        }
     }
 
     /// Serves what the accept queue still holds, then closes.
@@ -191,9 +213,7 @@ impl Listening {
         let gone = |name: &String| !snapshot.listeners.iter().any(|l| &l.settings.name == name);
         let names: Vec<String> = self.accepting.keys().filter(|name| gone(name)).cloned().collect();
         for name in names {
-            if let Some(accepting) = self.accepting.remove(&name) {
-                self.close(&name, accepting);
-            }
+            self.close_all(&name);
         }
         self.thread.renew(snapshot);
         self.follow(sockets);
@@ -218,14 +238,39 @@ impl Listening {
         tunnels_within: Duration,
         done: oneshot::Sender<()>,
     ) -> impl Future<Output = ()> + 'static {
-        for (name, accepting) in std::mem::take(&mut self.accepting) {
-            self.close(&name, accepting);
-        }
-        let thread = self.thread.clone();
-        thread.draining.set(true);
+        self.accept_no_more();
+        let thread = &self.thread;
+        thread.handed_over.set(false);
         thread.wheel.end_waits();
         thread.tunnels.end(tunnels_within, &mut thread.rng.borrow_mut());
         thread.maintenance.end(tunnels_within, &mut thread.rng.borrow_mut());
+        self.emptied(done)
+    }
+
+    /// Accepts no more, lets everything go on to its end or its next request, and reports when nothing is
+    /// left. A client that has just sent its next request on a kept connection must not find it closed.
+    fn hand_over(
+        &mut self,
+        tunnels_within: Duration,
+        done: oneshot::Sender<()>,
+    ) -> impl Future<Output = ()> + 'static {
+        self.accept_no_more();
+        let thread = &self.thread;
+        thread.handed_over.set(true);
+        thread.tunnels.leave(tunnels_within, &mut thread.rng.borrow_mut());
+        thread.maintenance.leave(&mut thread.rng.borrow_mut());
+        self.emptied(done)
+    }
+
+    fn accept_no_more(&mut self) {
+        for (name, all) in std::mem::take(&mut self.accepting) {
+            all.into_iter().for_each(|accepting| self.close(&name, accepting));
+        }
+        self.thread.draining.set(true);
+    }
+
+    fn emptied(&self, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {
+        let thread = self.thread.clone();
         async move {
             let open = |thread: &Thread| {
                 thread.connections.get() + thread.tunnels.count() + thread.maintenance.count()

@@ -1,7 +1,7 @@
 //! The process: put together, told by signals, ended.
 //!
-//! SIGTERM and SIGINT drain and end, SIGHUP reloads, SIGUSR1 opens log files anew. A second SIGTERM or
-//! SIGINT ends at once.
+//! SIGTERM and SIGINT drain and end, SIGHUP reloads, SIGUSR1 opens log files anew, SIGUSR2 hands over to a
+//! new process. A second SIGTERM or SIGINT ends at once.
 
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -15,10 +15,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{self, Addresses};
 use crate::config::{self, Config};
+use crate::control::upgrade::{Estate, Heir, UpgradeError};
 use crate::control::{self, ConfigSource, Control, Handle, Read, StartError};
 use crate::listener::{self, ThreadParts};
-use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notify;
 
 /// Everything that was accepted has been answered.
 pub const EXIT_OK: u8 = 0;
@@ -31,6 +32,10 @@ pub const EXIT_CUT: u8 = 130;
 
 /// How long the end waits for threads that were told to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
+/// At the end of `upgrade_drain_timeout`, for Close frames to those whose moment had not come.
+const LAST_CLOSES: Duration = Duration::from_secs(5);
+/// How often the log tells what an old process has left.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What to serve.
 pub enum Options {
@@ -40,33 +45,75 @@ pub enum Options {
     Flags(Box<Config>),
 }
 
-/// Serves until a signal ends it. Returns the exit code; the reason for any other than 0 is on stderr or
-/// in the log.
+/// Serves until a signal ends it, or another process has taken over. Returns the exit code; the reason for
+/// any other than 0 is on stderr or in the log.
 pub fn run(options: Options) -> u8 {
-    let (config, source) = match options {
-        Options::Flags(config) => (*config, ConfigSource::Flags),
-        Options::File(path) => match load(&path) {
-            Some(config) => (config, ConfigSource::File(path)),
-            None => return EXIT_CONFIG,
-        },
-    };
-    raise_descriptor_limit(&config);
-    match serve(config, source) {
-        Ok(code) => code,
+    let mut heir = match Heir::of_environment() {
+        Ok(heir) => heir,
         Err(error) => {
             eprintln!("error: {error}");
-            EXIT_FAILURE
+            return EXIT_FAILURE;
+        }
+    };
+    match configured(options).and_then(|(config, source)| serve(config, source, &mut heir)) {
+        Ok(code) => code,
+        Err(Unserved { code, why }) => {
+            if let Some(heir) = heir {
+                heir.fail(&why);
+            }
+            code
         }
     }
 }
 
+/// Why it did not come to serve; stderr has it.
+struct Unserved {
+    code: u8,
+    why: String,
+}
+
+impl From<StartError> for Unserved {
+    fn from(error: StartError) -> Unserved {
+        eprintln!("error: {error}");
+        Unserved { code: EXIT_FAILURE, why: error.to_string() }
+    }
+}
+
+impl From<io::Error> for Unserved {
+    fn from(error: io::Error) -> Unserved {
+        StartError::from(error).into()
+    }
+}
+
+fn configured(options: Options) -> Result<(Config, ConfigSource), Unserved> {
+    let (config, source) = match options {
+        Options::Flags(config) => (*config, ConfigSource::Flags),
+        Options::File(path) => (load(&path)?, ConfigSource::File(path)),
+    };
+    raise_descriptor_limit(&config);
+    Ok((config, source))
+}
+
 /// From the start to the exit code. Signals are listened to first: a SIGHUP that comes while it starts
 /// must not end it.
-fn serve(config: Config, source: ConfigSource) -> Result<u8, StartError> {
+fn serve(config: Config, source: ConfigSource, heir: &mut Option<Heir>) -> Result<u8, Unserved> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signals = runtime.block_on(async { Signals::new() })?;
-    let mut running = start(config, source)?;
-    let code = runtime.block_on(attend(&running.handle, signals));
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let estate = heir.as_mut().map(Heir::receive).transpose().map_err(StartError::Estate)?;
+    let mut running = start_with(config, source, estate, listener::spawn)?;
+    // From here on there is nothing more to be said about a failure.
+    let code = match heir.take().is_none_or(Heir::take_over) {
+        true => {
+            running.handle.take_over();
+            notify::ready();
+            runtime.block_on(attend(&running.handle, &mut signals))
+        }
+        false => {
+            tracing::error!("the process that hands over has ended before it did: ending");
+            runtime.block_on(end(&running.handle));
+            EXIT_FAILURE
+        }
+    };
     let log = running.handle.snapshot().access_log.clone();
     running.stop();
     if log.is_some_and(|log| !log.flush_and_close()) {
@@ -76,21 +123,24 @@ fn serve(config: Config, source: ConfigSource) -> Result<u8, StartError> {
 }
 
 /// The configuration of a file; what is wrong with it goes to stderr.
-fn load(path: &std::path::Path) -> Option<Config> {
+fn load(path: &std::path::Path) -> Result<Config, Unserved> {
     let color = io::stderr().is_terminal();
+    let unusable = |why| Unserved { code: EXIT_CONFIG, why };
     match control::read(path) {
         Ok(Read { source, found: Ok((config, warnings)) }) => {
             eprint!("{}", config::render(&warnings, &source, color));
-            Some(config)
+            Ok(config)
         }
         Ok(Read { source, found: Err(found) }) => {
+            let summary = format!("{}: {}", source.name, config::summary(&found));
             eprint!("{}", config::render(&found, &source, color));
-            eprintln!("{}: {}", source.name, config::summary(&found));
-            None
+            eprintln!("{summary}");
+            Err(unusable(format!("{}{summary}", config::render(&found, &source, false))))
         }
         Err(error) => {
-            eprintln!("error: {} cannot be read: {error}", path.display());
-            None
+            let why = format!("{} cannot be read: {error}", path.display());
+            eprintln!("error: {why}");
+            Err(unusable(why))
         }
     }
 }
@@ -127,22 +177,24 @@ pub struct Running {
 /// # Errors
 /// What keeps the configuration from being run; an admin address that is taken does not.
 pub fn start(config: Config, source: ConfigSource) -> Result<Running, StartError> {
-    start_with(config, source, listener::spawn)
+    start_with(config, source, None, listener::spawn)
 }
 
 fn start_with(
     config: Config,
     source: ConfigSource,
+    estate: Option<Estate>,
     spawn: impl Fn(ThreadParts) -> io::Result<JoinHandle<()>>,
 ) -> Result<Running, StartError> {
     let Control { handle, threads: parts, thread } =
-        control::start(config, source, Metrics::new())?;
+        control::start_with(config, source, Metrics::new(), estate)?;
     let mut running = Running { handle, admin: Arc::default(), threads: vec![thread] };
+    // What can fail comes before the first connection is accepted: it may be another process's instead.
+    running.admin = start_admin(&running.handle)?;
     for parts in parts {
         // An error drops `running`, which stops those that have started.
         running.threads.push(spawn(parts)?);
     }
-    running.admin = start_admin(&running.handle)?;
     Ok(running)
 }
 
@@ -212,6 +264,7 @@ struct Signals {
     interrupt: Signal,
     reload: Signal,
     reopen: Signal,
+    upgrade: Signal,
 }
 
 impl Signals {
@@ -221,6 +274,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -231,31 +285,84 @@ impl Signals {
             _ = interrupt.recv() => "SIGINT",
         }
     }
+
+    async fn ended(&mut self) -> &'static str {
+        Signals::end(&mut self.terminate, &mut self.interrupt).await
+    }
 }
 
-/// Does what signals say until one ends the process.
-async fn attend(handle: &Handle, mut signals: Signals) -> u8 {
+/// Does what signals say until one ends the process, or another has taken over.
+async fn attend(handle: &Handle, signals: &mut Signals) -> u8 {
     loop {
         tokio::select! {
-            _ = signals.reload.recv() => {
-                let handle = handle.clone();
-                // What came of it is in the log and in `status`.
-                tokio::spawn(async move { handle.reload().await });
-            }
+            _ = signals.reload.recv() => drop(tokio::spawn(reload(handle.clone()))),
             _ = signals.reopen.recv() => handle.reopen_logs(),
+            _ = signals.upgrade.recv() => drop(tokio::spawn(upgrade(handle.clone()))),
             () = handle.failed() => return EXIT_FAILURE,
+            () = handle.handed_over() => match leave(handle, signals).await {
+                Some(name) => break tracing::info!("{name}: ending"),
+                None => return EXIT_OK,
+            },
             name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
-                tracing::info!("{name}: ending");
-                break;
+                notify::stopping();
+                break tracing::info!("{name}: ending");
             }
         }
     }
     tokio::select! {
         () = end(handle) => EXIT_OK,
-        name = Signals::end(&mut signals.terminate, &mut signals.interrupt) => {
-            tracing::warn!("{name} again: ending at once; {}", open_work(&handle.snapshot()));
+        name = signals.ended() => {
+            tracing::warn!("{name} again: ending at once; cut: {}", open_work(handle));
             EXIT_CUT
         }
+    }
+}
+
+/// What came of it is in the log and in `status`.
+async fn reload(handle: Handle) {
+    notify::reloading();
+    handle.reload().await;
+    // Whatever came of it: a file that is refused leaves the old one in use.
+    notify::ready();
+}
+
+async fn upgrade(handle: Handle) {
+    // A failure of the new process is in the log already.
+    if let Err(error @ (UpgradeError::First | UpgradeError::UnderWay | UpgradeError::Ending)) =
+        handle.upgrade().await
+    {
+        tracing::error!("SIGUSR2: no upgrade: {error}");
+    }
+}
+
+/// Another process has taken over: everything goes on to its end, within the time there is. The signal that
+/// cuts it short, if one does.
+async fn leave(handle: &Handle, signals: &mut Signals) -> Option<&'static str> {
+    let within = handle.snapshot().config.server.upgrade_drain_timeout;
+    let last = (within / 10).min(LAST_CLOSES);
+    let patient = tokio::time::timeout(within - last, handle.leave(within / 2));
+    tokio::select! {
+        left = patient => {
+            if left.is_ok() {
+                tracing::info!("all work is done");
+                return None;
+            }
+        }
+        () = tell_what_is_left(handle) => {}
+        name = signals.ended() => return Some(name),
+    }
+    // Whoever is still here is told, and then cut.
+    if tokio::time::timeout(last, handle.finish(last / 2)).await.is_err() {
+        tracing::warn!("upgrade_drain_timeout is over; cut: {}", open_work(handle));
+    }
+    None
+}
+
+/// Never ends.
+async fn tell_what_is_left(handle: &Handle) {
+    loop {
+        tokio::time::sleep(TELL_EVERY).await;
+        tracing::info!("another process has taken over; left here: {}", open_work(handle));
     }
 }
 
@@ -267,18 +374,14 @@ async fn end(handle: &Handle) {
     tokio::time::sleep(delay).await;
     match tokio::time::timeout(within, handle.finish(within / 2)).await {
         Ok(()) => tracing::info!("all work is done"),
-        Err(_) => {
-            tracing::warn!("shutdown_timeout is over; {}", open_work(&handle.snapshot()));
-        }
+        Err(_) => tracing::warn!("shutdown_timeout is over; cut: {}", open_work(handle)),
     }
 }
 
 /// What is cut when it ends now.
-fn open_work(snapshot: &Snapshot) -> String {
-    let nodes = || snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
-    let requests: u32 = nodes().map(|member| member.node.in_flight()).sum();
-    let tunnels: u32 = nodes().map(|member| member.node.tunnels()).sum();
-    format!("cut: {requests} requests, {tunnels} tunnels")
+fn open_work(handle: &Handle) -> String {
+    let (requests, tunnels) = handle.snapshot().open_work();
+    format!("{requests} requests, {tunnels} tunnels")
 }
 
 #[cfg(test)]

@@ -231,6 +231,13 @@ impl Snapshot {
         self.upstreams.iter().flat_map(|upstream| upstream.nodes.iter().map(|m| &m.node.key))
     }
 
+    /// Requests and tunnels at all nodes.
+    pub fn open_work(&self) -> (u32, u32) {
+        let nodes = || self.upstreams.iter().flat_map(|upstream| &upstream.nodes);
+        let requests = nodes().map(|member| member.node.in_flight()).sum();
+        (requests, nodes().map(|member| member.node.tunnels()).sum())
+    }
+
     /// The upstream of a route; without routes, the only one.
     pub fn upstream_of(&self, route: usize) -> usize {
         self.config.routes.get(route).map_or(0, |route| route.upstream)

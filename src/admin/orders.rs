@@ -82,9 +82,10 @@ fn window(text: &str) -> Result<Duration, String> {
 fn status(error: &OrderError) -> StatusCode {
     match error {
         OrderError::Unknown(_) => StatusCode::NOT_FOUND,
-        OrderError::Ambiguous(_) | OrderError::Last { .. } | OrderError::TooMany => {
-            StatusCode::CONFLICT
-        }
+        OrderError::Ambiguous(_)
+        | OrderError::Last { .. }
+        | OrderError::TooMany
+        | OrderError::Upgrading => StatusCode::CONFLICT,
     }
 }
 

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::orders::{self, Target};
 use super::reply::{self, Reply};
-use super::{Peer, maintenance, page, scrape};
+use super::{Peer, maintenance, page, scrape, upgrade};
 use crate::control::Handle;
 use crate::control::status::ReloadResult;
 
@@ -43,6 +43,7 @@ enum Route {
     Status,
     Reload,
     Maintenance,
+    Upgrade,
     Order(Target),
     Page,
 }
@@ -57,6 +58,7 @@ impl Route {
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
             "/api/v1/maintenance" if admin => Some(Route::Maintenance),
+            upgrade::PATH if admin => Some(Route::Upgrade),
             "/" if admin => Some(Route::Page),
             _ if admin => Target::of(path).map(Route::Order),
             _ => None,
@@ -65,14 +67,16 @@ impl Route {
 
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => method == Method::POST,
+            Route::Reload | Route::Maintenance | Route::Upgrade | Route::Order(_) => {
+                method == Method::POST
+            }
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => "POST",
+            Route::Reload | Route::Maintenance | Route::Upgrade | Route::Order(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -111,6 +115,7 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
         Route::Metrics => metrics(handle),
         Route::Status => status(handle).await,
         Route::Reload => reload(handle).await,
+        Route::Upgrade => upgrade::answer(handle).await,
         Route::Page => page::render(handle),
     }
 }

@@ -44,7 +44,7 @@ impl Client {
     /// # Errors
     /// If nothing answers in time, or not in HTTP.
     pub(super) fn get(&self, path: &str) -> Result<Answer> {
-        self.send(Method::GET, path, "")
+        self.send(Method::GET, path, "", TIMEOUT)
     }
 
     /// Asks for something to be done, with a body of JSON.
@@ -52,15 +52,23 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(super) fn post(&self, path: &str, body: &str) -> Result<Answer> {
-        self.send(Method::POST, path, body)
+        self.send(Method::POST, path, body, TIMEOUT)
     }
 
-    fn send(&self, method: Method, path: &str, body: &str) -> Result<Answer> {
+    /// The same for what takes longer.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) fn post_within(&self, path: &str, body: &str, time: Duration) -> Result<Answer> {
+        self.send(Method::POST, path, body, time)
+    }
+
+    fn send(&self, method: Method, path: &str, body: &str, time: Duration) -> Result<Answer> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let answer = runtime.block_on(async {
-            tokio::time::timeout(TIMEOUT, self.exchange(method, path, body))
+            tokio::time::timeout(time, self.exchange(method, path, body))
                 .await
-                .map_err(|_| anyhow!("no answer within {} s", TIMEOUT.as_secs()))?
+                .map_err(|_| anyhow!("no answer within {} s", time.as_secs()))?
         });
         answer.with_context(|| {
             format!("cobalance does not answer at {}; is it running there?", self.address)

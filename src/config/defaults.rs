@@ -6,6 +6,11 @@ use std::time::Duration;
 
 /// Kubernetes kills after 30 s; five remain for the process to end.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
+/// Names resolve within five seconds, nodes need not be waited for; what takes longer hangs.
+pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+/// As long as a request may take to its head by default, so that none is cut; at the pace of moves that is
+/// also enough for 50,000 tunnels. The old process costs nothing but its memory meanwhile.
+pub const UPGRADE_DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
 /// Nobody in front of us has to notice by default.
 pub const SHUTDOWN_DELAY: Duration = Duration::ZERO;
 

@@ -15,6 +15,8 @@ impl Default for Server {
             threads: threads::available(),
             shutdown_delay: defaults::SHUTDOWN_DELAY,
             shutdown_timeout: defaults::SHUTDOWN_TIMEOUT,
+            upgrade_timeout: defaults::UPGRADE_TIMEOUT,
+            upgrade_drain_timeout: defaults::UPGRADE_DRAIN_TIMEOUT,
             state_file: None,
         }
     }

@@ -16,7 +16,14 @@ pub(super) static ROOT: TableKeys = TableKeys {
 
 pub(super) static SERVER: TableKeys = TableKeys {
     title: "[server]",
-    keys: &["threads", "shutdown_delay", "shutdown_timeout", "state_file"],
+    keys: &[
+        "threads",
+        "shutdown_delay",
+        "shutdown_timeout",
+        "upgrade_timeout",
+        "upgrade_drain_timeout",
+        "state_file",
+    ],
 };
 
 pub(super) static LISTENER: TableKeys = TableKeys {

@@ -1,10 +1,12 @@
 //! What the control thread owns, and the loop that serves it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
@@ -15,8 +17,9 @@ use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
 use super::roster::{Followed, Roster};
-use super::sockets::{Bound, Sockets, bind_all, of_thread};
+use super::sockets::{Bound, Sockets, bind_all, inherited, of_thread};
 use super::status::{ReloadResult, Status};
+use super::upgrade::{Estate, Reign, Upgrading};
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
 use crate::config::{Config, Preset, defaults};
@@ -46,6 +49,7 @@ pub(super) enum Event {
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
+    Upgrade(super::upgrade::Told),
     Probed(NodeKey, Box<Finding>),
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
@@ -68,6 +72,7 @@ pub(super) struct Core {
     pub(super) saving: Saving,
     pub(super) leaving: Vec<(Arc<Node>, Instant)>,
     pub(super) resolving: bool,
+    pub(super) upgrade: Upgrading,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -78,15 +83,20 @@ impl Core {
         config: Config,
         source: ConfigSource,
         metrics: Arc<Metrics>,
+        mut estate: Option<Estate>,
     ) -> Result<(Core, Handle, Vec<ThreadParts>), StartError> {
         let threads = config.server.threads;
         let config = Arc::new(config);
         let mut names = Names::default();
+        for (name, known) in estate.iter().flat_map(|estate| estate.names.clone()) {
+            names.learn((name, Ok(known)));
+        }
         for answer in resolve::look_up(resolve::names(&config)).await {
             names.learn(answer);
         }
         let access_log = open_log(&config, None, &metrics)?;
-        let bound = bind_all(&config.listeners, &[], threads)?;
+        let held = held(&mut estate)?;
+        let bound = bind_all(&config.listeners, &held, threads)?;
         let mut registry = Registry::new(threads, metrics.clone());
         let parts = Parts {
             resolved: names.resolved(),
@@ -105,6 +115,9 @@ impl Core {
             addresses: Default::default(),
             leaving: Default::default(),
             draining: AtomicBool::new(false),
+            reign: watch::Sender::new(estate.as_ref().map_or(Reign::Here, |_| Reign::Coming)),
+            inherited: Mutex::new(estate.as_mut().map(Estate::take_servers).unwrap_or_default()),
+            servers: Mutex::default(),
             failed: Notify::new(),
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),
@@ -121,14 +134,19 @@ impl Core {
             saving: Saving::default(),
             leaving: Vec::new(),
             resolving: false,
+            upgrade: Upgrading::default(),
             inbox,
             signals,
         };
         let parts = core.threads(threads, &snapshot, &signal_sender)?;
         core.announce();
-        core.load_state(&snapshot.config);
-        core.keep_state(&snapshot.config, false);
+        core.load_state(&snapshot.config, estate.as_ref());
+        core.keep_state(&snapshot.config, estate.is_some());
         core.installed(&snapshot);
+        if let Some(estate) = &estate {
+            core.inherit(estate);
+        }
+        core.count_upgrades(estate.as_ref().map(|estate| estate.upgrades));
         // A rate of what has never been counted would be none, not zero.
         for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
             core.inner.metrics.config_reloads.with_label_values(&[result.as_str()]);
@@ -149,7 +167,7 @@ impl Core {
             parts.push(ThreadParts {
                 index,
                 snapshot: snapshot.clone(),
-                sockets: of_thread(&self.bound, index)?,
+                sockets: of_thread(&self.bound, index, count)?,
                 commands,
                 signals: signals.clone(),
                 metrics: self.inner.metrics.clone(),
@@ -188,11 +206,21 @@ impl Core {
             Event::Reload(reply) => self.reload(Some(reply)),
             // Whoever asked may have left.
             Event::Status(reply) => drop(reply.send(self.status())),
+            // What was handed over must hold when another process takes over.
+            Event::Order(_, reply) if self.upgrade.under_way => {
+                drop(reply.send(Err(OrderError::Upgrading)));
+            }
+            Event::Maintain(_, reply) if self.upgrade.under_way => {
+                drop(reply.send(Err(OrderError::Upgrading)));
+            }
             Event::Order(order, reply) => self.order(&order, reply),
             Event::Maintain(change, reply) => self.maintain(&change, reply),
-            Event::Finish(within, done) => self.finish(within, done),
+            Event::Finish(tunnels_within, done) => {
+                self.drain_threads(done, |done| Command::Drain { tunnels_within, done });
+            }
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
+            Event::Upgrade(told) => self.upgrade_told(told),
             Event::Probed(key, finding) => self.probed(&key, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
@@ -225,17 +253,22 @@ impl Core {
         self.roster.tick(&snapshot);
         self.roster.launch_due(&self.inner.events);
         self.forget_nodes();
-        if !self.inner.draining.load(Ordering::Acquire)
-            && self.commands.iter().any(mpsc::UnboundedSender::is_closed)
-        {
+        if !self.is_ending() && self.commands.iter().any(mpsc::UnboundedSender::is_closed) {
             tracing::error!("a data thread has died");
             self.inner.failed.notify_one();
         }
     }
 
+    /// Whether no configuration is put in use any more.
+    pub(super) fn is_ending(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
     fn look(&mut self) {
         self.warnings.sweep(SystemTime::now(), &self.inner.metrics);
-        self.look_at_file();
+        if !self.upgrade.under_way {
+            self.look_at_file();
+        }
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.
@@ -304,14 +337,19 @@ impl Core {
         *self.inner.addresses.write() = addresses;
     }
 
-    fn finish(&mut self, tunnels_within: Duration, done: oneshot::Sender<()>) {
+    /// Tells all data threads to accept no more; `done` is told when all are empty.
+    pub(super) fn drain_threads(
+        &mut self,
+        done: oneshot::Sender<()>,
+        command: impl Fn(oneshot::Sender<()>) -> Command,
+    ) {
         // Only then do the data threads' own sockets close for good.
         self.bound.clear();
         let mut waiting = Vec::new();
         self.command_all(|| {
             let (done, drained) = oneshot::channel();
             waiting.push(drained);
-            Command::Drain { tunnels_within, done }
+            command(done)
         });
         tokio::spawn(async move {
             for drained in waiting {
@@ -381,6 +419,11 @@ impl Core {
             tracing::warn!(target: "cobalance::misconfiguration", "{message}");
         }
     }
+}
+
+/// The listeners' sockets that another process has handed over.
+fn held(estate: &mut Option<Estate>) -> io::Result<Vec<Bound>> {
+    inherited(estate.as_mut().map(Estate::take_listeners).unwrap_or_default())
 }
 
 /// The log of a configuration: the old one where nothing about it has changed.

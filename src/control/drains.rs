@@ -136,7 +136,11 @@ impl Drains {
         Drains::parse(&text)
     }
 
-    fn parse(text: &str) -> io::Result<Drains> {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// It is not one of ours.
+    pub(super) fn parse(text: &str) -> io::Result<Drains> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,

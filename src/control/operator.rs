@@ -15,6 +15,7 @@ use super::core::{Core, Event};
 use super::drains::{self, Drains, is_called};
 use super::reload::followed;
 use super::roster::now;
+use super::upgrade::Estate;
 use crate::config::{self, Config, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{Checker, HealthState, OperatorState, Shown};
@@ -104,6 +105,9 @@ pub enum OrderError {
     /// A bound.
     #[error("too many nodes are drained; make some of them ready")]
     TooMany,
+    /// What was handed over to another process must hold.
+    #[error("an upgrade is under way; ask again in a moment")]
+    Upgrading,
 }
 
 /// One at a time writes the state file, and never an older state over a newer one.
@@ -228,8 +232,16 @@ impl Core {
         self.commands.iter().map(tell).collect()
     }
 
-    /// Reads the state file of the first configuration. One that is unusable is told, and gone without.
-    pub(super) fn load_state(&mut self, config: &Config) {
+    /// Takes what another process has handed over, else reads the state file of the first configuration. One
+    /// that is unusable is told, and gone without.
+    pub(super) fn load_state(&mut self, config: &Config, estate: Option<&Estate>) {
+        if let Some(estate) = estate {
+            match Drains::parse(&estate.state) {
+                Ok(drains) => self.roster.drains = drains,
+                Err(error) => tracing::error!(%error, "the state that was handed over is unusable"),
+            }
+            return;
+        }
         let Some(path) = &config.server.state_file else { return };
         match Drains::load(path) {
             Ok(drains) => self.roster.drains = drains,
@@ -263,6 +275,10 @@ impl Core {
     /// Writes the state file on a blocking thread, if there is one; the result says whether it was written.
     pub(super) fn save(&mut self) -> Option<JoinHandle<bool>> {
         let path = self.inner.snapshot.load().config.server.state_file.clone()?;
+        if !self.inner.is_here() {
+            self.upgrade.owes_save = true;
+            return None;
+        }
         self.saving.asked += 1;
         let (asked, written) = (self.saving.asked, self.saving.written.clone());
         let (text, events) = (self.roster.drains.render(), self.inner.events.clone());

@@ -54,7 +54,7 @@ pub(super) struct Reloads {
     pub(super) source: ConfigSource,
     /// None while a look is under way.
     watch: Option<Box<Watch>>,
-    busy: bool,
+    pub(super) busy: bool,
     /// Who waits for the one under way, and who for the next.
     replies: Vec<oneshot::Sender<Outcome>>,
     next: Vec<oneshot::Sender<Outcome>>,
@@ -121,7 +121,11 @@ impl Core {
     /// Begins a reload. One that is asked for while another is under way begins after it.
     pub(super) fn reload(&mut self, reply: Option<oneshot::Sender<Outcome>>) {
         let refusal = match &self.reloads.source {
-            _ if self.inner.draining.load(Ordering::Acquire) => Some("the process is ending"),
+            _ if self.is_ending() => Some("the process is ending"),
+            ConfigSource::File(_) if self.upgrade.under_way => {
+                self.upgrade.reload_after |= reply.is_none();
+                Some("an upgrade is under way, which reads the file")
+            }
             ConfigSource::Flags => Some("started without a file: there is nothing to reload"),
             ConfigSource::File(_) => None,
         };
@@ -205,8 +209,9 @@ impl Core {
         let fresh = |new: &&Bound| {
             !self.bound.iter().any(|old| old.name == new.name && old.asked == new.asked)
         };
-        let sockets = (0..self.commands.len())
-            .map(|thread| of_thread(bound.iter().filter(fresh), thread))
+        let threads = self.commands.len();
+        let sockets = (0..threads)
+            .map(|thread| of_thread(bound.iter().filter(fresh), thread, threads))
             .collect::<io::Result<_>>()?;
         let config = Arc::new(config);
         self.names.retain(&config);

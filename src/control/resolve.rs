@@ -51,6 +51,14 @@ impl Names {
         changed
     }
 
+    /// All names that have an address, with what they stand for.
+    pub(super) fn known(&self) -> HashMap<String, Vec<SocketAddr>> {
+        let known = |(name, found): (&String, &Result<Vec<SocketAddr>, String>)| {
+            Some((name.clone(), found.clone().ok()?))
+        };
+        self.resolved.iter().filter_map(known).collect()
+    }
+
     /// Forgets names that the configuration no longer has.
     pub(super) fn retain(&mut self, config: &Config) {
         let names = names(config);

@@ -349,7 +349,7 @@ impl Watched {
         self.role == Role::Serve && self.backup == backup
     }
 
-    fn publish(&self, metrics: &Metrics) {
+    pub(super) fn publish(&self, metrics: &Metrics) {
         let labels = [self.node.key.upstream.as_str(), &self.node.label];
         metrics.node_state.with_label_values(&labels).set(i64::from(self.shown.metric()));
     }

@@ -21,6 +21,7 @@ impl Core {
         let addresses = handle.addresses();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
             uptime_s: handle.uptime().as_secs(),
             ready: handle.is_ready(),
             draining: handle.is_draining(),

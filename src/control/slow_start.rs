@@ -34,6 +34,14 @@ impl SlowStart {
 }
 
 impl Watched {
+    /// It goes on with a slow start that began in another process.
+    pub(super) fn resume_slow_start(&mut self, since_ns: Option<u64>) {
+        if let Some(since_ns) = since_ns.filter(|_| self.node.shown().is_eligible()) {
+            self.node.set_slow_since(since_ns);
+            self.slow.shared.slow_starts.store(true, Relaxed);
+        }
+    }
+
     /// A state has changed: whoever becomes eligible starts slowly, whoever is no longer so does not.
     pub(super) fn follow_slow_start(&mut self, from: Shown, to: Shown) {
         if !to.is_eligible() {

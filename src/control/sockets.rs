@@ -24,7 +24,9 @@ pub(super) struct Bound {
     pub asked: SocketAddr,
     /// As bound.
     pub address: SocketAddr,
-    /// One for each data thread, in their order.
+    /// One for each data thread, in their order. More, where a process with more threads has handed them
+    /// over: what is in the queue of one that was closed, or about to get there, would be lost, so the
+    /// threads share them.
     pub sockets: Vec<TcpListener>,
 }
 
@@ -55,7 +57,7 @@ pub(super) fn bind_all(
         let error =
             |source| BindError { name: listener.name.clone(), address: listener.bind, source };
         let one = match same_socket(listener, held) {
-            Some(old) => old.copy(&listener.name),
+            Some(old) => old.copy(&listener.name, threads),
             None => bind(listener, threads, ours(listener.bind, held, &bound)),
         };
         bound.push(one.map_err(error)?);
@@ -111,11 +113,33 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 impl Bound {
-    /// The same sockets again, for a listener of this name.
-    fn copy(&self, name: &str) -> io::Result<Bound> {
-        let sockets = self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?;
+    /// The same sockets again, for a listener of this name, and as many more as there are more threads.
+    fn copy(&self, name: &str, threads: usize) -> io::Result<Bound> {
+        let copies = self.sockets.iter().map(TcpListener::try_clone);
+        let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
+        while sockets.len() < threads {
+            sockets.push(socket(self.address, true)?);
+        }
         Ok(Bound { name: name.into(), asked: self.asked, address: self.address, sockets })
     }
+}
+
+/// Sockets that another process has handed over, with the names of their listeners and what was configured.
+///
+/// # Errors
+/// One is no listening socket.
+pub(super) fn inherited(sockets: Vec<(String, SocketAddr, TcpListener)>) -> io::Result<Vec<Bound>> {
+    let mut all: Vec<Bound> = Vec::new();
+    for (name, asked, socket) in sockets {
+        match all.iter_mut().find(|bound| bound.name == name && bound.asked == asked) {
+            Some(bound) => bound.sockets.push(socket),
+            None => {
+                let address = socket.local_addr()?;
+                all.push(Bound { name, asked, address, sockets: vec![socket] });
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// A data thread's own handles of its sockets.
@@ -125,8 +149,13 @@ impl Bound {
 pub(super) fn of_thread<'a>(
     bound: impl IntoIterator<Item = &'a Bound>,
     thread: usize,
+    threads: usize,
 ) -> io::Result<Sockets> {
-    bound.into_iter().map(|one| Ok((one.name.clone(), one.sockets[thread].try_clone()?))).collect()
+    let own = |one: &'a Bound| {
+        let sockets = one.sockets.iter().skip(thread).step_by(threads);
+        sockets.map(move |socket| Ok((one.name.clone(), socket.try_clone()?)))
+    };
+    bound.into_iter().flat_map(own).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,9 @@ use super::warnings::Warning;
 pub struct Status {
     /// Of this program.
     pub version: String,
+    /// The process. 0: an older one, which does not tell.
+    #[serde(default)]
+    pub pid: u32,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// Serving, and not ending.

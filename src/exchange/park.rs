@@ -184,7 +184,7 @@ impl Exchange<'_> {
             attempt.sent == 0 || attempt.result == AttemptResult::Maintaining
         };
         let may = !patience.is_zero()
-            && !self.client.thread.draining.get()
+            && !self.client.thread.is_ending()
             && self.record.attempts.iter().all(unsent)
             && !is_taken_out(plan.upstream);
         let left = clock::nanos(patience).saturating_sub(waited);
@@ -194,7 +194,7 @@ impl Exchange<'_> {
     /// Why the wait ended without a node.
     fn why_over(&self, plan: &Plan<'_>) -> Cause {
         let thread = self.client.thread;
-        match (thread.draining.get(), thread.now_ns() >= plan.until_ns) {
+        match (thread.is_ending(), thread.now_ns() >= plan.until_ns) {
             (true, _) => Cause::NoEligibleNode,
             (false, true) => Cause::Deadline,
             (false, false) => Cause::ParkTimeout,

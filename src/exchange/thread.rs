@@ -36,6 +36,8 @@ pub struct Thread {
     pub rng: RefCell<fastrand::Rng>,
     /// Set once: finish what runs, begin nothing on old connections.
     pub draining: Cell<bool>,
+    /// Draining because another process has taken over: nothing hurries.
+    pub handed_over: Cell<bool>,
     /// Open connections of clients, tunnels not counted.
     pub connections: Cell<usize>,
     /// Exchanges that are parked.
@@ -77,6 +79,7 @@ impl Thread {
             log: RefCell::new(log),
             rng: RefCell::new(fastrand::Rng::new()),
             draining: Cell::new(false),
+            handed_over: Cell::new(false),
             connections: Cell::new(0),
             parked: Cell::new(0),
             tunnels: Tunnels::default(),
@@ -122,6 +125,11 @@ impl Thread {
     /// The newest view; an exchange takes it once and keeps it to its end.
     pub fn view(&self) -> Rc<View> {
         self.view.borrow().clone()
+    }
+
+    /// Whether the process is about to end: waits are cut short, and nothing new is begun.
+    pub fn is_ending(&self) -> bool {
+        self.draining.get() && !self.handed_over.get()
     }
 
     /// Whether a view is the newest.

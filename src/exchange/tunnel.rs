@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::slices::Slices;
 use super::thread::Thread;
 use crate::clock;
 use crate::health::OperatorState;
@@ -43,6 +44,8 @@ const TURN: u32 = 16;
 pub struct Tunnels {
     all: RefCell<Vec<Weak<Handle>>>,
     moves: RefCell<Moves<Handle>>,
+    /// On their way to the process that has taken over.
+    leaving: RefCell<Slices<Handle>>,
 }
 
 /// What a tunnel can be told from outside of its task.
@@ -90,10 +93,21 @@ impl Tunnels {
     /// Closes all tunnels, each at a moment of its own within `window`: the process ends.
     pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
         self.moves.borrow_mut().clear();
+        *self.leaving.borrow_mut() = Slices::default();
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
             handle.close(frames::GOING_AWAY, clock::now_ns() + rng.u64(0..window));
         }
+    }
+
+    /// Moves all tunnels to the process that has taken over: each is closed at a moment of its own within
+    /// `window`, or later if the pace of moves asks for it, so that its client comes back to that one.
+    pub fn leave(&self, window: Duration, rng: &mut fastrand::Rng) {
+        self.leave_with(self.live(), window, rng);
+    }
+
+    fn leave_with(&self, tunnels: Vec<Rc<Handle>>, window: Duration, rng: &mut fastrand::Rng) {
+        self.leaving.borrow_mut().add(tunnels, (clock::now_ns(), clock::nanos(window)), rng);
     }
 
     /// Moves the tunnels of a node to others: each is closed at a moment of its own within `window`, so
@@ -122,6 +136,7 @@ impl Tunnels {
     pub fn tick(&self, now_ns: u64, pace: &Pace) {
         let close = |handle: &Handle| handle.close(frames::SERVICE_RESTART, now_ns);
         self.moves.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
+        self.leaving.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
     }
 
     /// What was decided of its node during its handshake holds for a new tunnel as well.
@@ -249,8 +264,11 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
         closing: None,
     };
     handle.deadline.set(running.idle);
-    if thread.draining.get() {
+    if thread.is_ending() {
         handle.close(frames::GOING_AWAY, clock::now_ns());
+    } else if thread.handed_over.get() {
+        let mut rng = thread.rng.borrow_mut();
+        thread.tunnels.leave_with(vec![handle.clone()], DRAIN_WINDOW, &mut rng);
     } else {
         thread.tunnels.follow(&handle, &mut thread.rng.borrow_mut());
         thread.maintenance.joined(&thread, &handle);

@@ -5,6 +5,10 @@ use std::time::Duration;
 use super::{HealthState, Verdict};
 use crate::nocobase::{Refusal, RefusalKind};
 
+mod kept;
+
+pub use kept::KeptHealth;
+
 /// Between probes while a state is about to change: three time-outs or refusals are soon seen.
 const FAST: Duration = Duration::from_millis(500);
 /// Between probes of a node that is out: it is wanted back, but it has other things to do.

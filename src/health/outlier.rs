@@ -6,9 +6,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::OutlierState;
 
+mod kept;
 pub mod ratio;
+
+pub use kept::KeptOutlier;
 
 /// Failures count as one row only within this time.
 pub const ROW_WINDOW_NS: u64 = 10_000_000_000;
@@ -45,7 +50,7 @@ impl FailureRow {
 }
 
 /// What failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// No connection.
     Connect,

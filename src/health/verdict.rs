@@ -2,11 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{HealthCheck, Preset};
 use crate::nocobase::{Refusal, parse_refusal};
 
 /// What one probe of a node found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The status and body that were asked for.
     Good,

@@ -5,7 +5,7 @@
 //! method. `{"errors":[…]}`, plural, comes from the application: it was run, at least in part.
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// A longer body is no refusal: the gateway's are a few hundred bytes.
@@ -16,7 +16,7 @@ const MAX_MESSAGE: usize = 256;
 const MAX_CODE: usize = 64;
 
 /// A proven refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// NocoBase's code, as `APP_COMMANDING`; empty if it gave none.
     pub code: String,
@@ -29,7 +29,7 @@ pub struct Refusal {
 }
 
 /// What a refusal says about the app that gave it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusalKind {
     /// It comes up by itself.
     Starting,

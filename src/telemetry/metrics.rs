@@ -31,6 +31,8 @@ pub struct Metrics {
     pub registry: Registry,
     /// `cobalance_config_reloads_total{result}`
     pub config_reloads: IntCounterVec,
+    /// `cobalance_upgrades_total{result}`
+    pub upgrades: IntCounterVec,
     /// `cobalance_config_last_reload_success_timestamp_seconds`
     pub config_last_success: Gauge,
     /// `cobalance_config_generation`
@@ -104,6 +106,7 @@ impl Metrics {
             r.int_gauges("config_generation", "Configurations put in use so far.", &[]);
         Arc::new(Metrics {
             config_reloads: r.counters("config_reloads_total", "Reloads, by result.", &["result"]),
+            upgrades: r.counters("upgrades_total", "Upgrades, by result.", &["result"]),
             config_last_success: success.with_label_values::<&str>(&[]),
             config_generation: generation.with_label_values::<&str>(&[]),
             access_log_dropped: r.counter("access_log_dropped_total", "Lines dropped because the writer was behind."),

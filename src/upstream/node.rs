@@ -366,6 +366,15 @@ impl Node {
         merged
     }
 
+    /// Control's, before any data thread runs: the latency that another process knew.
+    pub fn inherit_latency(&self, latency_ns: u64, now_ns: u64) {
+        for cell in &*self.cells {
+            cell.latency_ns.store(latency_ns, Relaxed);
+            cell.latency_at_ns.store(now_ns, Relaxed);
+        }
+        self.merged_latency_ns.store(latency_ns, Relaxed);
+    }
+
     /// The merged latency, in nanoseconds; 0 is unknown.
     pub fn latency_ns(&self) -> u64 {
         self.merged_latency_ns.load(Relaxed)

@@ -21,4 +21,5 @@ module.exports = {
   down: require('./down.js'),
   commanding: require('./commanding.js'),
   reload: require('./reload.js'),
+  upgrade: require('./upgrade.js'),
 };

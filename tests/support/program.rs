@@ -1,9 +1,10 @@
 //! The program itself, started with a file of its own and told by signals.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, mpsc};
 
@@ -11,6 +12,8 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cobalance");
 
 /// A running program, its file and what it has said. Killed with the test.
 pub struct Program {
@@ -37,9 +40,29 @@ impl Program {
 
     /// With a file of this text in this directory, which is also its `$STATE_DIRECTORY`.
     pub fn of(dir: tempfile::TempDir, text: &str) -> Program {
+        Program::run(Path::new(BINARY), dir, text)
+    }
+
+    /// The same from another place.
+    pub fn run(binary: &Path, dir: tempfile::TempDir, text: &str) -> Program {
+        Program::started(command(binary, &dir), dir, text)
+    }
+
+    /// The same with more of an environment.
+    pub fn with_environment(
+        dir: tempfile::TempDir,
+        text: &str,
+        environment: &[(&str, &OsStr)],
+    ) -> Program {
+        let mut command = command(Path::new(BINARY), &dir);
+        command.envs(environment.iter().copied());
+        Program::started(command, dir, text)
+    }
+
+    fn started(command: Command, dir: tempfile::TempDir, text: &str) -> Program {
         let file = dir.path().join("cobalance.toml");
         fs::write(&file, text).unwrap();
-        let (child, said) = spawn(&dir);
+        let (child, said) = spawn(command);
         Program { child, said, file, dir }
     }
 
@@ -47,12 +70,12 @@ impl Program {
     pub fn restart(&mut self) {
         self.signal(Signal::TERM);
         assert_eq!(self.exit_code(), Some(0));
-        (self.child, self.said) = spawn(&self.dir);
+        (self.child, self.said) = spawn(command(Path::new(BINARY), &self.dir));
     }
 
     /// A command that talks to it.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cobalance"));
+        let mut command = Command::new(BINARY);
         command.args(arguments).args(["--admin", &self.admin().to_string()]);
         command.env_remove("COBALANCE_ADMIN_TOKEN").env_remove("COBALANCE_CONFIG");
         command
@@ -102,18 +125,24 @@ impl Drop for Program {
     }
 }
 
-/// Starts the program with the file of a directory, and keeps what it says.
-fn spawn(dir: &tempfile::TempDir) -> (Child, Arc<Mutex<Vec<String>>>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_cobalance"))
+/// The program with the file of a directory.
+fn command(binary: &Path, dir: &tempfile::TempDir) -> Command {
+    let mut command = Command::new(binary);
+    command
         .args(["run", "--config"])
         .arg(dir.path().join("cobalance.toml"))
         .env("STATE_DIRECTORY", dir.path())
         .env_remove("COBALANCE_LOG")
+        .env_remove("NOTIFY_SOCKET")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Starts it, and keeps what it says.
+fn spawn(mut command: Command) -> (Child, Arc<Mutex<Vec<String>>>) {
+    let mut child = command.spawn().unwrap();
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
     std::thread::spawn(move || {

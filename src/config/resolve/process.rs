@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Placed, parsed};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{self, TableKeys};
-use crate::config::raw::{OR_ZERO, Table, Text};
+use crate::config::raw::{OR_ZERO, POSITIVE, Table, Text};
 use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, address};
 
 pub(super) fn server(root: &Table<'_>) -> Server {
@@ -20,6 +20,12 @@ pub(super) fn server(root: &Table<'_>) -> Server {
         threads: table.number("threads", plain.threads, 1..=1024),
         shutdown_delay: table.duration("shutdown_delay", plain.shutdown_delay, &OR_ZERO),
         shutdown_timeout: table.duration("shutdown_timeout", plain.shutdown_timeout, &OR_ZERO),
+        upgrade_timeout: table.duration("upgrade_timeout", plain.upgrade_timeout, &POSITIVE),
+        upgrade_drain_timeout: table.duration(
+            "upgrade_drain_timeout",
+            plain.upgrade_drain_timeout,
+            &OR_ZERO,
+        ),
     }
 }
 

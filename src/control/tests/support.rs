@@ -248,7 +248,7 @@ impl Obeyed {
                         told.nodes_drained.lock().push((node.label.clone(), window));
                         let _ = done.send(());
                     }
-                    Command::Drain { done, .. } => {
+                    Command::Drain { done, .. } | Command::HandOver { done, .. } => {
                         sockets.clear();
                         told.drained.fetch_add(1, SeqCst);
                         let _ = done.send(());

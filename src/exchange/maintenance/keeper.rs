@@ -41,7 +41,9 @@ impl Keeper {
         }
         held.push(Rc::downgrade(handle));
         if thread.draining.get() {
-            handle.say(frames::close(frames::GOING_AWAY).to_vec(), true, clock::now_ns());
+            let code =
+                if thread.is_ending() { frames::GOING_AWAY } else { frames::SERVICE_RESTART };
+            handle.say(frames::close(code).to_vec(), true, clock::now_ns());
         } else if handle.switch.state() != handle.known.get() {
             self.tell(thread, vec![handle.clone()], &handle.switch);
         }
@@ -82,10 +84,19 @@ impl Keeper {
 
     /// Closes all WebSockets of ours, each at a moment of its own within `window`: the process ends.
     pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
+        self.close_all(frames::GOING_AWAY, window, rng);
+    }
+
+    /// The same because another process has taken over, which holds them from then on.
+    pub fn leave(&self, rng: &mut fastrand::Rng) {
+        self.close_all(frames::SERVICE_RESTART, WINDOW, rng);
+    }
+
+    fn close_all(&self, code: u16, window: Duration, rng: &mut fastrand::Rng) {
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
             let at_ns = clock::now_ns() + rng.u64(0..window);
-            handle.say(frames::close(frames::GOING_AWAY).to_vec(), true, at_ns);
+            handle.say(frames::close(code).to_vec(), true, at_ns);
         }
     }
 

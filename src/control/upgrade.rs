@@ -1,0 +1,327 @@
+//! An upgrade: a new process, perhaps of a newer program, takes the listening sockets and all that is known
+//! of nodes; when it serves, this one accepts no more, finishes what it has, and ends.
+//!
+//! Both hold the same sockets, so nothing that arrived is lost, whoever accepts it. The old process is not
+//! changed by anybody while the new one starts, so that what was handed over holds; if the new one does
+//! not come to serve, the old one goes on as if nothing had been.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::sync::{oneshot, watch};
+
+use super::core::{Core, Event};
+use super::{Handle, Inner};
+use crate::exchange::tunnel::DRAIN_WINDOW;
+use crate::listener::Command;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::notify;
+
+mod channel;
+mod heir;
+mod message;
+mod nodes;
+mod successor;
+
+pub use heir::{Estate, Heir};
+
+use message::{KeptSocket, Of, Offer};
+
+/// In the environment of a process that is to take over.
+const VARIABLE: &str = "COBALANCE_UPGRADE";
+/// After the last work: an admin client that takes nothing must not hold up the end.
+const REPLIES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Which of two processes is the one that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reign {
+    /// It has not been told that it is the one; the admin listener and the state file are another's.
+    Coming,
+    /// This one.
+    Here,
+    /// Another has taken over.
+    Over,
+}
+
+/// An upgrade that went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The process that has taken over.
+    pub pid: u32,
+    /// Requests that this one finishes.
+    pub requests: u32,
+    /// Tunnels that it moves there.
+    pub tunnels: u32,
+}
+
+/// Why there was none; this process goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpgradeError {
+    /// The end of process 1 is the end of its container.
+    #[error(
+        "this is process 1: its end would end the container, and the new process with it. Start a new \
+         container instead, or run cobalance under an init (`docker run --init`)"
+    )]
+    First,
+    /// One at a time.
+    #[error("an upgrade or a reload is under way already; ask again in a moment")]
+    UnderWay,
+    /// There is nothing to hand over any more.
+    #[error("this process is ending, or another has taken over already")]
+    Ending,
+    /// The new process did not come to serve.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// What the loop is told.
+pub(super) enum Told {
+    Begin(oneshot::Sender<Result<Package, UpgradeError>>),
+    Ended(bool, oneshot::Sender<()>),
+    /// This process is the one that serves.
+    Here,
+    Leave(Duration, oneshot::Sender<()>),
+}
+
+/// All that goes to the new process.
+pub(super) struct Package {
+    offer: Offer,
+    sockets: Vec<TcpListener>,
+    within: Duration,
+}
+
+/// How far it is.
+#[derive(Default)]
+pub(super) struct Upgrading {
+    pub(super) under_way: bool,
+    /// A reload that came meanwhile, for which nobody waits.
+    pub(super) reload_after: bool,
+    /// The state file has to be written as soon as it is ours.
+    pub(super) owes_save: bool,
+}
+
+impl Handle {
+    /// Hands over to a new process, started from the program that is on disk now. Returns when that serves,
+    /// or cannot. It goes on to its end whoever stops waiting.
+    ///
+    /// # Errors
+    /// Why this process goes on instead.
+    pub async fn upgrade(&self) -> Result<Upgraded, UpgradeError> {
+        let handle = self.clone();
+        let upgraded = self.spawn(async move { handle.upgrade_now().await });
+        upgraded.await.unwrap_or(Err(UpgradeError::Ending))
+    }
+
+    async fn upgrade_now(&self) -> Result<Upgraded, UpgradeError> {
+        may_end(std::process::id())?;
+        let began = self.ask(|reply| Event::Upgrade(Told::Begin(reply))).await;
+        let package = began.unwrap_or(Err(UpgradeError::Ending))?;
+        tracing::info!("upgrade: a new process is started");
+        let (handle, (tell, told)) = (self.clone(), oneshot::channel());
+        // A thread of its own: it blocks for long, and the runtime's are for files.
+        let hand_over = move || drop(tell.send(handle.hand_over(&package)));
+        let begun = std::thread::Builder::new().name("upgrade".into()).spawn(hand_over);
+        let outcome = match begun {
+            Err(error) => Err(error.to_string()),
+            Ok(_) => told.await.unwrap_or_else(|_| Err("it panicked; see stderr".into())),
+        };
+        self.ask(|done| Event::Upgrade(Told::Ended(outcome.is_ok(), done))).await;
+        match outcome {
+            Ok(pid) => Ok(self.upgraded(pid)),
+            Err(error) => {
+                tracing::error!("the upgrade failed; this process goes on: {error}");
+                Err(UpgradeError::Failed(error))
+            }
+        }
+    }
+
+    /// From the start of the new process to the word that it is the one. Blocks.
+    fn hand_over(&self, package: &Package) -> Result<u32, String> {
+        let program = successor::program().map_err(|error| error.to_string())?;
+        let successor =
+            successor::start(&program, &package.offer, &package.sockets, package.within)?;
+        let pid = successor.pid();
+        if self.is_draining() {
+            successor.dismiss();
+            return Err("this process was told to end meanwhile".into());
+        }
+        // Before its own word, which the service manager takes from the main process alone unless it is
+        // told otherwise.
+        notify::main_pid(pid);
+        successor.go().inspect_err(|_| notify::main_pid(std::process::id()))?;
+        Ok(pid)
+    }
+
+    fn upgraded(&self, pid: u32) -> Upgraded {
+        let (requests, tunnels) = self.snapshot().open_work();
+        tracing::info!(
+            "process {pid} has taken over; this one finishes {requests} requests and moves \
+             {tunnels} tunnels"
+        );
+        Upgraded { pid, requests, tunnels }
+    }
+
+    /// Which process serves.
+    pub(crate) fn reign(&self) -> watch::Receiver<Reign> {
+        self.inner.reign.subscribe()
+    }
+
+    /// This process is the one that serves: it opens its admin listener, and the state file is its own.
+    pub fn take_over(&self) {
+        let _ = self.inner.events.send(Event::Upgrade(Told::Here));
+        self.inner.reign.send_replace(Reign::Here);
+    }
+
+    /// Returns when another process has taken over.
+    pub async fn handed_over(&self) {
+        let mut reign = self.reign();
+        // Its sender lives as long as this handle.
+        let _ = reign.wait_for(|reign| *reign == Reign::Over).await;
+    }
+
+    /// Finishes what is left after an upgrade: returns when no connection is. Tunnels are moved over `window`
+    /// (60 s at most), but no faster than nodes can take.
+    pub async fn leave(&self, window: Duration) {
+        let window = window.min(DRAIN_WINDOW);
+        self.ask(|done| Event::Upgrade(Told::Leave(window, done))).await;
+        // The last answer of the admin server may be about this very upgrade.
+        let _ = tokio::time::timeout(REPLIES_WITHIN, self.inner.reign.closed()).await;
+    }
+
+    /// A listening socket that was handed over for a server of this name at this address.
+    pub(crate) fn inherited(&self, server: &str, asked: SocketAddr) -> Option<TcpListener> {
+        let mut inherited = self.inner.inherited.lock();
+        let same = |(name, bind, _): &(String, SocketAddr, _)| name == server && *bind == asked;
+        let found = inherited.iter().position(same)?;
+        Some(inherited.swap_remove(found).2)
+    }
+
+    /// What an upgrade hands over for a server: none once it is closed.
+    pub(crate) fn keep_server(
+        &self,
+        server: &'static str,
+        socket: Option<(SocketAddr, Arc<tokio::net::TcpListener>)>,
+    ) {
+        let mut servers = self.inner.servers.lock();
+        servers.retain(|(name, ..)| *name != server);
+        servers.extend(socket.map(|(asked, listener)| (server, asked, listener)));
+    }
+}
+
+impl Inner {
+    /// Whether the state file is this process's to write.
+    pub(super) fn is_here(&self) -> bool {
+        *self.reign.borrow() == Reign::Here
+    }
+}
+
+/// Whether the end of this process is not the end of everything.
+fn may_end(pid: u32) -> Result<(), UpgradeError> {
+    if pid == 1 { Err(UpgradeError::First) } else { Ok(()) }
+}
+
+/// Upgrades so far: those that went well, and those that did not.
+fn counted(metrics: &Metrics) -> [IntCounter; 2] {
+    ["ok", "failed"].map(|result| metrics.upgrades.with_label_values(&[result]))
+}
+
+impl Core {
+    /// Goes on counting where the old process was; this upgrade is one more that went well. A rate of what
+    /// has never been counted would be none, not zero.
+    pub(super) fn count_upgrades(&self, before: Option<[u64; 2]>) {
+        let [went_well, failed] = counted(&self.inner.metrics);
+        if let Some([well, badly]) = before {
+            went_well.inc_by(well + 1);
+            failed.inc_by(badly);
+        }
+    }
+
+    pub(super) fn upgrade_told(&mut self, told: Told) {
+        match told {
+            Told::Begin(reply) => {
+                let package = self.begin_upgrade();
+                self.upgrade.under_way |= package.is_ok();
+                if let Err(Ok(_)) = reply.send(package) {
+                    self.upgrade.under_way = false;
+                }
+            }
+            Told::Ended(well, done) => {
+                self.upgrade_ended(well);
+                let _ = done.send(());
+            }
+            Told::Here => {
+                if std::mem::take(&mut self.upgrade.owes_save) {
+                    drop(self.save());
+                }
+            }
+            Told::Leave(tunnels_within, done) => {
+                self.drain_threads(done, |done| Command::HandOver { tunnels_within, done });
+            }
+        }
+    }
+
+    fn begin_upgrade(&mut self) -> Result<Package, UpgradeError> {
+        if self.is_ending() || !self.inner.is_here() {
+            return Err(UpgradeError::Ending);
+        }
+        if self.upgrade.under_way || self.reloads.busy {
+            return Err(UpgradeError::UnderWay);
+        }
+        let mut offer = Offer::new(self.roster.drains.render());
+        offer.names = self.names.known();
+        offer.nodes = self.roster.keep_nodes();
+        offer.upgrades = counted(&self.inner.metrics).map(|counter| counter.get());
+        let failed = |error: std::io::Error| UpgradeError::Failed(error.to_string());
+        let sockets = self.collect(&mut offer.sockets).map_err(failed)?;
+        let within = self.inner.snapshot.load().config.server.upgrade_timeout;
+        Ok(Package { offer, sockets, within })
+    }
+
+    /// Copies of all listening sockets, in the order in which they are named.
+    fn collect(&self, named: &mut Vec<KeptSocket>) -> std::io::Result<Vec<TcpListener>> {
+        let mut sockets = Vec::new();
+        for bound in &self.bound {
+            for socket in &bound.sockets {
+                let of = Of::Listener(bound.name.clone());
+                named.push(KeptSocket { of, asked: bound.asked });
+                sockets.push(socket.try_clone()?);
+            }
+        }
+        for (server, asked, listener) in &*self.inner.servers.lock() {
+            named.push(KeptSocket { of: Of::Server((*server).into()), asked: *asked });
+            sockets.push(listener.as_fd().try_clone_to_owned()?.into());
+        }
+        Ok(sockets)
+    }
+
+    fn upgrade_ended(&mut self, well: bool) {
+        self.upgrade.under_way = false;
+        let [went_well, failed] = counted(&self.inner.metrics);
+        if well {
+            went_well.inc()
+        } else {
+            failed.inc()
+        }
+        if well {
+            self.inner.draining.store(true, std::sync::atomic::Ordering::Release);
+            self.inner.reign.send_replace(Reign::Over);
+        } else if std::mem::take(&mut self.upgrade.reload_after) {
+            self.reload(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_process_of_a_container_stays() {
+        let error = may_end(1).unwrap_err().to_string();
+        assert!(error.contains("this is process 1"), "{error}");
+        assert_eq!(may_end(2), Ok(()));
+    }
+}

@@ -1,0 +1,117 @@
+//! The new process: takes what the old one offers, and says when it serves.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::VARIABLE;
+use super::channel::Channel;
+use super::message::{KeptNode, KeptSocket, Of, Offer, Word};
+
+/// The old process sends all at once; only one that has died says nothing for so long.
+const OFFER_WITHIN: Duration = Duration::from_secs(30);
+
+/// The end of the old process's line in the new one.
+pub struct Heir {
+    channel: Channel,
+}
+
+/// All that was handed over.
+pub struct Estate {
+    /// The old process.
+    pub(in crate::control) pid: u32,
+    /// Its version.
+    pub(in crate::control) program: String,
+    /// As a state file has it.
+    pub(in crate::control) state: String,
+    pub(in crate::control) names: Vec<(String, Vec<SocketAddr>)>,
+    pub(super) nodes: Vec<KeptNode>,
+    pub(in crate::control) upgrades: [u64; 2],
+    pub(super) sockets: Vec<(KeptSocket, TcpListener)>,
+}
+
+impl Heir {
+    /// Whether this process was started to take over, by its environment. Its line is then what was its
+    /// standard input.
+    ///
+    /// # Errors
+    /// The environment says so, and standard input is no such line.
+    pub fn of_environment() -> io::Result<Option<Heir>> {
+        if std::env::var_os(VARIABLE).is_none_or(|value| value.is_empty()) {
+            return Ok(None);
+        }
+        let line = std::io::stdin().as_fd().try_clone_to_owned()?;
+        let unusable = |error: io::Error| {
+            let what = "is set, and standard input is no line to a process that hands over";
+            io::Error::other(format!("${VARIABLE} {what} ({error}): unset it"))
+        };
+        let mut channel = Channel::of(line).map_err(unusable)?;
+        // Else whoever waits for the end of the line would wait for the end of this process.
+        rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+        channel.within(OFFER_WITHIN);
+        Ok(Some(Heir { channel }))
+    }
+
+    /// Takes the offer.
+    ///
+    /// # Errors
+    /// It is of another version, or the old process has ended.
+    pub fn receive(&mut self) -> io::Result<Estate> {
+        let offer = Offer::parse(&self.channel.receive()?)?;
+        let descriptors = self.channel.receive_descriptors(offer.sockets.len())?;
+        let sockets = descriptors.into_iter().map(TcpListener::from);
+        Ok(Estate {
+            pid: offer.pid,
+            program: offer.program,
+            state: offer.state,
+            names: offer.names.into_iter().collect(),
+            nodes: offer.nodes,
+            upgrades: offer.upgrades,
+            sockets: offer.sockets.into_iter().zip(sockets).collect(),
+        })
+    }
+
+    /// Says why it cannot take over.
+    pub fn fail(mut self, error: &str) {
+        // The old process may have given up: it goes on either way.
+        let _ = self.channel.send(&Word::Failed(error.to_owned()));
+    }
+
+    /// Says that it serves, and waits to be told that it is the one who does. False: the old process has
+    /// ended without a word.
+    pub fn take_over(mut self) -> bool {
+        let go = || -> io::Result<Word> {
+            self.channel.within(OFFER_WITHIN);
+            self.channel.send(&Word::Ready)?;
+            Ok(serde_json::from_slice(&self.channel.receive()?)?)
+        };
+        matches!({ go }(), Ok(Word::Go))
+    }
+}
+
+impl Estate {
+    /// The sockets of the listeners, by name, with what was configured.
+    pub(in crate::control) fn take_listeners(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
+        let mut listeners = Vec::new();
+        let mut others = Vec::new();
+        for (kept, socket) in self.sockets.drain(..) {
+            match kept.of {
+                Of::Listener(name) => listeners.push((name, kept.asked, socket)),
+                Of::Server(_) => others.push((kept, socket)),
+            }
+        }
+        self.sockets = others;
+        listeners
+    }
+
+    /// The sockets of the admin server and of the probes.
+    pub(in crate::control) fn take_servers(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
+        let server = |(kept, socket): (KeptSocket, TcpListener)| match kept.of {
+            Of::Server(name) => Some((name, kept.asked, socket)),
+            Of::Listener(_) => None,
+        };
+        self.sockets.drain(..).filter_map(server).collect()
+    }
+}
