@@ -43,6 +43,7 @@ enum Route {
     Status,
     Reload,
     Maintenance,
+    Unpin,
     Order(Target),
     Page,
 }
@@ -57,22 +58,27 @@ impl Route {
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
             "/api/v1/maintenance" if admin => Some(Route::Maintenance),
+            "/api/v1/unpin" if admin => Some(Route::Unpin),
             "/" if admin => Some(Route::Page),
             _ if admin => Target::of(path).map(Route::Order),
             _ => None,
         }
     }
 
+    fn changes(&self) -> bool {
+        matches!(self, Route::Reload | Route::Maintenance | Route::Unpin | Route::Order(_))
+    }
+
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => method == Method::POST,
+            _ if self.changes() => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => "POST",
+            _ if self.changes() => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -105,6 +111,7 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
     match route {
         Route::Order(target) => orders::answer(handle, target, body, from()).await,
         Route::Maintenance => maintenance::answer(handle, body, from()).await,
+        Route::Unpin => orders::unpin(handle, body, from()).await,
         // The loop that answers this is the one that probes and reloads.
         Route::Livez => reply::text(StatusCode::OK, "ok"),
         Route::Readyz => readyz(handle),

@@ -90,12 +90,17 @@ pub(super) fn ready(asked: &Ready) -> Result<(), Failure> {
             let why = "stays disabled: remove `disabled = true` from the configuration";
             return Err(anyhow::anyhow!("{} {why}", node.name).into());
         }
+        if node.operator == "aside" {
+            let when = "serves after `cobalance unpin`: another node is pinned";
+            print(&format!("{} is drained no more, and {when}", node.name));
+            continue;
+        }
         print(&format!("{} is ready, and {}", node.name, node.state));
     }
     Ok(())
 }
 
-fn order(
+pub(super) fn order(
     client: &Client,
     node: &str,
     verb: &str,
@@ -107,7 +112,7 @@ fn order(
         .map_err(|error| anyhow::anyhow!("the answer is of another version: {error}").into())
 }
 
-fn wait(
+pub(super) fn wait(
     client: &Client,
     nodes: &[OrderedNode],
     begun: Instant,
