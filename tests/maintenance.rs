@@ -7,6 +7,8 @@ mod support;
 mod command;
 #[path = "maintenance/cookie.rs"]
 mod cookie;
+#[path = "maintenance/waiting.rs"]
+mod waiting;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

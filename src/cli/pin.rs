@@ -1,15 +1,12 @@
 //! `cobalance pin` and `cobalance unpin`: one node serves alone for a while.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
-use super::drain::{left, order, wait};
+use super::drain::{Asked, left};
 use super::find::{self, Where};
 use super::{Failure, good, print};
 use crate::control::operator::OrderedNode;
 use crate::control::pin::{Unpinned, UnpinnedUpstream};
-use crate::units;
 
 /// Have one node serve alone, for work that NocoBase does at one node: plugins, restored backups
 ///
@@ -19,24 +16,8 @@ use crate::units;
 /// are not empty.
 #[derive(Debug, clap::Args)]
 pub(super) struct Pin {
-    /// The node's name as `status` shows it, or its address
-    #[arg(value_name = "NODE")]
-    node: String,
     #[command(flatten)]
-    at: Where,
-    /// Its upstream, if several have nodes of that name
-    #[arg(long, value_name = "NAME")]
-    upstream: Option<String>,
-    /// Return when nothing is left at the other nodes
-    #[arg(long)]
-    wait: bool,
-    /// Wait no longer
-    #[arg(long, value_name = "DURATION", default_value = "5m", requires = "wait",
-        value_parser = units::parse_duration)]
-    timeout: Duration,
-    /// Move the others' tunnels within this time [default: 60s]
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
-    window: Option<Duration>,
+    asked: Asked,
     /// Also if the node is not up
     #[arg(long)]
     force: bool,
@@ -53,28 +34,23 @@ pub(super) struct Unpin {
 }
 
 /// Pins, and waits if that is asked for.
-pub(super) fn pin(asked: &Pin) -> Result<(), Failure> {
-    let begun = Instant::now();
-    let client = find::admin(&asked.at)?;
-    let mut body = json!({ "upstream": asked.upstream, "force": asked.force });
-    if let Some(window) = asked.window {
-        body["window"] = format!("{}ms", window.as_millis()).into();
-    }
-    let ordered = order(&client, &asked.node, "pin", &body)?;
-    if !ordered.survives_restart {
-        eprintln!("note: it is in no `state_file`: a restart of cobalance ends it");
-    }
-    for OrderedNode { name, upstream, state, .. } in &ordered.nodes {
-        let serves = match state.as_str() {
-            "up" => "serves alone".to_owned(),
-            state => format!("is the only one that may serve, and {state}"),
-        };
-        print(&format!("{name} is pinned: it {serves} in {upstream}"));
-    }
-    for OrderedNode { name, in_flight, tunnels, .. } in &ordered.others {
-        print(&format!("{name} is set aside: {}", left(*in_flight, *tunnels)));
-    }
-    if asked.wait { wait(&client, &ordered.others, begun, asked.timeout) } else { Ok(()) }
+pub(super) fn pin(Pin { asked, force }: &Pin) -> Result<(), Failure> {
+    asked.carry_out("pin", *force, |ordered| {
+        if !ordered.survives_restart {
+            eprintln!("note: it is in no `state_file`: a restart of cobalance ends it");
+        }
+        for OrderedNode { name, upstream, state, .. } in &ordered.nodes {
+            let serves = match state.as_str() {
+                "up" => "serves alone".to_owned(),
+                state => format!("is the only one that may serve, and {state}"),
+            };
+            print(&format!("{name} is pinned: it {serves} in {upstream}"));
+        }
+        for OrderedNode { name, in_flight, tunnels, .. } in &ordered.others {
+            print(&format!("{name} is set aside: {}", left(*in_flight, *tunnels)));
+        }
+        ordered.others
+    })
 }
 
 /// Unpins.

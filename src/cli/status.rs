@@ -332,6 +332,25 @@ no node of other is eligible: 7 parked; what is not parked gets 503
     }
 
     #[test]
+    fn a_pinned_node_that_does_not_serve_is_told_with_what_to_do() {
+        let mut upstreams = status().upstreams;
+        let mut told = |serves, turns_away| {
+            let (node, from) = ("n1".into(), "10.0.0.7".into());
+            upstreams[1].pinned = Some(PinStatus { node, since: 940, from, serves, turns_away });
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+            (pinned(&upstreams, now), unserved(&upstreams))
+        };
+        let well = "\nn1 is pinned in other for 1 min 0 s, from 10.0.0.7: it serves alone\n";
+        assert_eq!(told(true, false).0, well);
+        let (parked, nobody) = told(false, false);
+        assert!(parked.contains("does not serve: nobody takes its place, and requests are parked"));
+        assert!(nobody.contains("no node of other is eligible"), "{nobody}");
+        let (turned_away, nobody) = told(false, true);
+        assert!(turned_away.contains("clients are told to wait. Get it up, pin another"));
+        assert_eq!(nobody, "", "it is said already");
+    }
+
+    #[test]
     fn of_a_node_that_is_drained_it_tells_what_is_left() {
         let mut node = status().upstreams[0].nodes[1].clone();
         (node.operator, node.cause) = ("draining".into(), "drained by the operator".into());

@@ -207,6 +207,9 @@ async fn answer(stream: &mut TcpStream, behaviour: Behaviour) -> bool {
     stream.write_all(text.as_bytes()).await.is_ok()
 }
 
+/// Looks at something.
+pub(crate) type Look = Box<dyn FnMut() + Send>;
+
 /// What data threads were told.
 #[derive(Clone, Default)]
 pub(crate) struct Obeyed {
@@ -216,7 +219,7 @@ pub(crate) struct Obeyed {
     pub(crate) renewed: Arc<Mutex<Vec<u64>>>,
     pub(crate) drained: Arc<AtomicUsize>,
     /// Done by each thread when it is told of a snapshot, before it follows.
-    pub(crate) at_renewal: Arc<Mutex<Option<Box<dyn FnMut() + Send>>>>,
+    pub(crate) at_renewal: Arc<Mutex<Option<Look>>>,
     /// Label and window of each node that a thread was told to drain.
     pub(crate) nodes_drained: Arc<Mutex<Vec<(String, Duration)>>>,
     pub(crate) stopped: Arc<AtomicUsize>,
