@@ -3,10 +3,9 @@
 //!
 //! Nobody takes the place of a pinned node that is gone: the others do not know what was changed there.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -21,13 +20,13 @@ use super::warnings::Kind;
 use crate::config::{Config, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{HealthState, OperatorState, OutlierState};
-use crate::snapshot::{Member, Snapshot, Upstream};
+use crate::snapshot::{Member, Upstream};
 use crate::upstream::Node;
 use crate::upstream::maintenance::Terms;
 
-/// What people are told while the pinned node does not serve.
-const OUTAGE: &str =
-    "The system is being changed and will be back in a moment. You need not do anything.";
+mod outage;
+
+pub(super) use outage::Outages;
 
 /// A pinned node, as the state file keeps it: by its name, whatever its address becomes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +77,7 @@ impl Pinned {
         Pinned {
             upstream: node.key.upstream.clone(),
             node: node.label.clone(),
-            address: node.address().map(|address| address.to_string()),
+            address: address(node),
             from: from.to_string(),
             since: unix(SystemTime::now()),
         }
@@ -88,7 +87,7 @@ impl Pinned {
     /// is the one at the old address, else the first.
     fn the_one<'a>(&self, upstream: &'a Upstream) -> Option<&'a Member> {
         let called = || upstream.nodes.iter().filter(|one| is_called(&one.node, &self.node));
-        let at = |one: &&Member| one.node.address().map(|at| at.to_string()) == self.address;
+        let at = |one: &&Member| address(&one.node) == self.address;
         called().find(at).or_else(|| called().next())
     }
 
@@ -375,21 +374,6 @@ impl Core {
         was == OperatorState::Ready && wanted == OperatorState::Aside
     }
 
-    /// Closes an upstream whose pinned node has not served for as long as exchanges are parked, and opens it
-    /// when it serves again, or is pinned no more.
-    pub(super) fn watch_pins(&mut self) {
-        let snapshot = self.inner.snapshot.load_full();
-        for upstream in &snapshot.upstreams {
-            let pinned = self.roster.pinned(&upstream.settings.name);
-            upstream.metrics.pinned.set(i64::from(pinned.is_some()));
-            match pinned.filter(|pinned| !pinned.serves(upstream)) {
-                None => self.outages.end(upstream),
-                Some(pinned) => self.outages.watch(upstream, &pinned.node),
-            }
-        }
-        self.outages.retain(&snapshot);
-    }
-
     /// What `status` shows of an upstream.
     pub(super) fn pin_of(&self, upstream: &Upstream) -> Option<PinStatus> {
         let pinned = self.roster.pinned(&upstream.settings.name)?;
@@ -403,32 +387,8 @@ impl Core {
     }
 }
 
-/// Upstreams whose pinned node does not serve, and since when.
-#[derive(Default)]
-pub(super) struct Outages(HashMap<String, Instant>);
-
-impl Outages {
-    fn watch(&mut self, upstream: &Upstream, node: &str) {
-        let (name, switch) = (&upstream.settings.name, &upstream.shared.outage);
-        let since = *self.0.entry(name.clone()).or_insert_with(Instant::now);
-        if !switch.is_on() && since.elapsed() >= upstream.settings.park {
-            tracing::warn!(target: "cobalance::pin", upstream = name, node,
-                "the pinned node does not serve, and no other takes its place: clients are told to wait");
-            switch.begin(Terms { message: OUTAGE.into(), ..Terms::default() });
-        }
-    }
-
-    fn end(&mut self, upstream: &Upstream) {
-        let name = &upstream.settings.name;
-        if self.0.remove(name).is_some() && upstream.shared.outage.is_on() {
-            tracing::info!(target: "cobalance::pin", upstream = name, "clients are served again");
-        }
-        upstream.shared.outage.end();
-    }
-
-    fn retain(&mut self, snapshot: &Snapshot) {
-        self.0.retain(|name, _| snapshot.upstreams.iter().any(|one| one.settings.name == *name));
-    }
+fn address(node: &Node) -> Option<String> {
+    node.address().map(|address| address.to_string())
 }
 
 /// What probes and traffic say, whatever the operator wants.
@@ -463,6 +423,9 @@ fn subject(upstream: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::tests::support;
+    use crate::snapshot::{Parts, compile};
+    use crate::telemetry::metrics::Metrics;
+    use crate::upstream::Registry;
 
     fn pinned(node: &str) -> Pinned {
         Pinned {
@@ -486,5 +449,30 @@ mod tests {
         assert_eq!(pinned("b:1").lost_by(&config), Some("makes it a task node"));
         config.upstreams[0].name = "other".into();
         assert_eq!(pinned("a:1").lost_by(&config), None);
+    }
+
+    #[test]
+    fn of_several_nodes_of_a_name_the_one_at_its_address_is_meant() {
+        let upstream = |addresses: &[&str]| {
+            let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
+            let parts = Parts {
+                resolved: &[("app:1".to_owned(), Ok(addresses))].into(),
+                registry: &mut Registry::new(1, Metrics::new()),
+                previous: None,
+                access_log: None,
+            };
+            compile(Arc::new(support::config(&["app:1"])), parts).upstreams[0].clone()
+        };
+        let mut pinned = pinned("app:1");
+        pinned.address = Some("10.0.0.2:1".into());
+        for (addresses, expected) in [
+            (&["10.0.0.1:1", "10.0.0.2:1"][..], "10.0.0.2:1"),
+            (&["10.0.0.1:1", "10.0.0.3:1"], "10.0.0.1:1"),
+            (&["10.0.0.4:1"], "10.0.0.4:1"),
+        ] {
+            let upstream = upstream(addresses);
+            let one = pinned.the_one(&upstream).unwrap();
+            assert_eq!(address(&one.node).as_deref(), Some(expected));
+        }
     }
 }
