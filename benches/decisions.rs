@@ -81,7 +81,7 @@ fn heads(c: &mut Criterion) {
         forwarding: &forwarding,
         request_id: "01a2058b-b914-702d-9464-2b8ccfc81837",
         default_host: "node",
-        hidden_cookie: None,
+        hidden_cookies: [None; 2],
     };
     let mut out = Vec::with_capacity(4096);
     c.bench_function("head/rewrite", |b| {

@@ -14,6 +14,7 @@ mod client;
 mod drain;
 mod find;
 mod maintenance;
+mod pin;
 mod serve;
 mod status;
 mod upgrade;
@@ -46,6 +47,8 @@ enum Command {
     Status(StatusArgs),
     Drain(drain::Drain),
     Ready(drain::Ready),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
     Maintenance(maintenance::Maintenance),
     /// Put a changed file in use now, and say what came of it
     #[command(long_about = None)]
@@ -174,6 +177,8 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Status(status) => tell(&status),
         Command::Drain(asked) => drain::drain(&asked),
         Command::Ready(asked) => drain::ready(&asked),
+        Command::Pin(asked) => pin::pin(&asked),
+        Command::Unpin(asked) => pin::unpin(&asked),
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
         Command::Upgrade(asked) => upgrade::upgrade(&asked),

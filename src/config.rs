@@ -233,6 +233,8 @@ pub struct Upstream {
     pub slow_start: Duration,
     /// Ejection by live traffic.
     pub outlier_detection: OutlierDetection,
+    /// Whether what changes one node of several is answered instead of passed on.
+    pub guard_changes: bool,
     /// Stickiness; `None` is off.
     pub sticky: Option<Sticky>,
 }

@@ -26,6 +26,7 @@ mod lag;
 mod leaving;
 pub mod maintenance;
 pub mod operator;
+pub mod pin;
 mod probe;
 mod reload;
 mod resolve;
@@ -48,6 +49,7 @@ use self::core::{Core, Event};
 use self::maintenance::{Change, Changed};
 use self::operator::{Order, OrderError, Ordered};
 use self::upgrade::{Estate, Reign};
+use self::pin::{Unpin, Unpinned};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -219,6 +221,12 @@ impl Handle {
     /// the state file is written. None when control has ended.
     pub async fn maintain(&self, change: Change) -> Option<Result<Changed, OrderError>> {
         self.ask(|reply| Event::Maintain(Box::new(change), reply)).await
+    }
+
+    /// Has all nodes serve again that were set aside for a pinned one; returns when these were probed, and the
+    /// state file is written. None when control has ended.
+    pub async fn unpin(&self, asked: Unpin) -> Option<Result<Unpinned, OrderError>> {
+        self.ask(|reply| Event::Unpin(asked, reply)).await
     }
 
     /// Whether an outer balancer should send clients here; see [`Handle::not_ready`].

@@ -71,6 +71,10 @@ pub enum Cause {
     ParkTimeout,
     /// The operator has switched maintenance on, and not for this client.
     Maintenance,
+    /// A node is pinned and does not serve; no other takes its place.
+    PinnedUnavailable,
+    /// A change that one node would make alone, while others are up; the text names its action.
+    Guarded(Box<str>),
     /// Every eligible node is at its limit and the queue is full.
     QueueFull,
     /// The wait in the queue was too long.
@@ -87,6 +91,7 @@ impl Cause {
             BadRequest(_) | BadBody(_) => 400,
             NoRoute => 404,
             BodyTimeout | HeadTimeout => 408,
+            Guarded(_) => 409,
             BodyTooLarge => 413,
             UriTooLong => 414,
             ExpectationUnknown => 417,
@@ -96,7 +101,8 @@ impl Cause {
             NotImplemented(_) => 501,
             ConnectFailed(_) | ConnectRefused | ConnectionTerminated | BadResponse(_)
             | ResponseHeadTooLarge | ResponseIncomplete => 502,
-            NoEligibleNode | Maintenance | ParkFull | ParkTimeout | QueueFull | QueueTimeout => 503,
+            NoEligibleNode | Maintenance | PinnedUnavailable | ParkFull | ParkTimeout
+            | QueueFull | QueueTimeout => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
             ClientStalled => 598,
         }
@@ -131,6 +137,8 @@ impl Cause {
             ParkFull => "park_full",
             ParkTimeout => "parked_timeout",
             Maintenance => "maintenance",
+            PinnedUnavailable => "pinned_unavailable",
+            Guarded(_) => "guarded_change",
             QueueFull => "queue_full",
             QueueTimeout => "queue_timeout",
             Internal(_) => "proxy_internal_error",
@@ -147,8 +155,8 @@ impl Cause {
             ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
             | ResponseBodyTimeout => Side::Node,
-            NoRoute | Deadline | NoEligibleNode | Maintenance | ParkFull | ParkTimeout
-            | QueueFull | QueueTimeout | Internal(_) => Side::Proxy,
+            NoRoute | Deadline | NoEligibleNode | Maintenance | PinnedUnavailable | Guarded(_)
+            | ParkFull | ParkTimeout | QueueFull | QueueTimeout | Internal(_) => Side::Proxy,
         }
     }
 
@@ -157,13 +165,15 @@ impl Cause {
         match self {
             // Nobody maintains anything within seconds.
             Cause::Maintenance => Some(30),
+            // A node starts within 12 to 60 s, and its operator is at work on it.
+            Cause::PinnedUnavailable => Some(10),
             // A node is back within a few probes; the wait in a queue is over even sooner.
             _ => (self.status() == 503).then_some(2),
         }
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 28] = [
+    pub const REASONS: [&'static str; 30] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -189,6 +199,8 @@ impl Cause {
         "park_full",
         "parked_timeout",
         "maintenance",
+        "pinned_unavailable",
+        "guarded_change",
         "queue_full",
         "queue_timeout",
         "proxy_internal_error",
@@ -224,6 +236,13 @@ impl fmt::Display for Cause {
                 f.write_str("No node can serve this request right now.")
             }
             Maintenance => f.write_str("The system is under maintenance."),
+            PinnedUnavailable => f.write_str("The system is being changed."),
+            Guarded(action) => write!(
+                f,
+                "`{action}` would change one node of several that are up, and the others would go on \
+                 without it. The operator can have one node serve alone meanwhile: `cobalance pin \
+                 NODE`, then this, then restart the other nodes, then `cobalance unpin`."
+            ),
             QueueFull | QueueTimeout => f.write_str("All nodes are busy."),
             Internal(_) => f.write_str("The proxy failed."),
         }
@@ -262,6 +281,8 @@ mod tests {
             Cause::ParkFull,
             Cause::ParkTimeout,
             Cause::Maintenance,
+            Cause::PinnedUnavailable,
+            Cause::Guarded("x".into()),
             Cause::QueueFull,
             Cause::QueueTimeout,
             Cause::Internal("x"),

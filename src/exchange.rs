@@ -19,6 +19,7 @@ pub mod at_node;
 pub mod attempt;
 pub mod client;
 mod fail;
+mod guard;
 mod judge;
 pub mod lot;
 pub mod maintenance;
@@ -160,11 +161,14 @@ impl<'a> Exchange<'a> {
             if first {
                 self.read_small_body(upload, unread).await?;
             }
-            if upstream.upstream.shared.maintenance.is_on()
+            // What an earlier view let through may be closed since, or open to everybody.
+            self.record.let_through = 0;
+            if upstream.upstream.shared.is_closed()
                 && let Some(next) = Box::pin(self.maintain(&mut plan)).await
             {
                 return next;
             }
+            self.guard(upstream)?;
             if first {
                 upstream.count_request();
             }

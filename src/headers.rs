@@ -1,6 +1,7 @@
 //! What is written into the heads that are passed on: fields of the connection stripped, forwarding
 //! fields rebuilt, framing written anew. Pure: bytes in, bytes out.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -22,8 +23,8 @@ pub struct ForNode<'a> {
     pub request_id: &'a str,
     /// Written when the client (HTTP/1.0) named no host.
     pub default_host: &'a str,
-    /// Name of the cookie to hide from the node.
-    pub hidden_cookie: Option<&'a str>,
+    /// Names of the cookies to hide from the node.
+    pub hidden_cookies: [Option<&'a str>; 2],
 }
 
 /// Appends the head for a node, empty line included.
@@ -66,7 +67,7 @@ fn write_request_field(out: &mut Vec<u8>, head: &RequestHead, field: &Field, par
         // Written in their places, or anew.
         Known::Host | Known::ContentLength | Known::Expect | Known::XRequestId => {}
         known if known.is_hop_by_hop() || forwarded::is_forwarding(known) => {}
-        Known::Cookie => write_cookie(out, head, field, parts.hidden_cookie),
+        Known::Cookie => write_cookie(out, head, field, parts.hidden_cookies),
         _ if is_named(head, field) => {}
         _ => write_field(out, field.name.get(&head.bytes), value),
     }
@@ -87,9 +88,13 @@ fn named(bytes: &[u8], fields: &[Field], name: &[u8]) -> bool {
         .any(|option| option.eq_ignore_ascii_case(name))
 }
 
-fn write_cookie(out: &mut Vec<u8>, head: &RequestHead, field: &Field, hidden: Option<&str>) {
-    let value = field.value.get(&head.bytes);
-    let kept = hidden.map_or(value.into(), |hidden| remove_cookie(value, hidden));
+fn write_cookie(out: &mut Vec<u8>, head: &RequestHead, field: &Field, hidden: [Option<&str>; 2]) {
+    let mut kept: Cow<'_, [u8]> = field.value.get(&head.bytes).into();
+    for name in hidden.into_iter().flatten() {
+        if let Cow::Owned(left) = remove_cookie(&kept, name) {
+            kept = left.into();
+        }
+    }
     if !kept.is_empty() {
         write_field(out, field.name.get(&head.bytes), &kept);
     }

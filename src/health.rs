@@ -42,6 +42,8 @@ pub enum OperatorState {
     Draining,
     /// `disabled = true`.
     Disabled,
+    /// No new work, as while draining: another node is pinned.
+    Aside,
 }
 
 /// What the probes say.
@@ -74,7 +76,7 @@ pub enum OutlierState {
     Probation,
 }
 
-stored_as_u8!(OperatorState, Ready, Draining, Disabled; else Ready);
+stored_as_u8!(OperatorState, Ready, Draining, Disabled, Aside; else Ready);
 stored_as_u8!(HealthState, Unchecked, Up, Starting, Maintaining, Down; else Unchecked);
 stored_as_u8!(OutlierState, In, Ejected, Probation; else In);
 
@@ -107,7 +109,7 @@ pub enum Shown {
     Maintaining = 3,
     /// Ejected, or on probation after it.
     Ejected = 4,
-    /// See [`OperatorState::Draining`].
+    /// See [`OperatorState::Draining`] and [`OperatorState::Aside`].
     Draining = 5,
     /// See [`OperatorState::Disabled`].
     Disabled = 6,
@@ -121,7 +123,7 @@ impl Shown {
     pub fn of(operator: OperatorState, health: HealthState, outlier: OutlierState) -> Self {
         match (operator, health, outlier) {
             (OperatorState::Disabled, _, _) => Self::Disabled,
-            (OperatorState::Draining, _, _) => Self::Draining,
+            (OperatorState::Draining | OperatorState::Aside, _, _) => Self::Draining,
             (_, HealthState::Maintaining, _) => Self::Maintaining,
             (_, HealthState::Starting, _) => Self::Starting,
             (_, HealthState::Down, _) => Self::Down,
@@ -175,7 +177,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let (operator, health, outlier): (OperatorState, HealthState, OutlierState) =
                 (byte.into(), byte.into(), byte.into());
-            assert_eq!(u8::from(operator), if byte < 3 { byte } else { 0 });
+            assert_eq!(u8::from(operator), if byte < 4 { byte } else { 0 });
             assert_eq!(u8::from(health), if byte < 5 { byte } else { 0 });
             assert_eq!(u8::from(outlier), if byte < 3 { byte } else { 0 });
         }
@@ -187,6 +189,7 @@ mod tests {
         let cases = [
             (O::Disabled, H::Maintaining, X::Ejected, "disabled", 6),
             (O::Draining, H::Maintaining, X::Ejected, "draining", 5),
+            (O::Aside, H::Up, X::In, "draining", 5),
             (O::Ready, H::Maintaining, X::Ejected, "maintaining", 3),
             (O::Ready, H::Starting, X::Ejected, "starting", 2),
             (O::Ready, H::Down, X::Ejected, "down", 0),

@@ -13,7 +13,6 @@ use tokio::task::{AbortHandle, spawn_local};
 
 use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
-use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::http1::deadline::TICK;
 use crate::net::Socket;
 use crate::snapshot::Snapshot;
@@ -217,19 +216,6 @@ impl Listening {
         }
         self.thread.renew(snapshot);
         self.follow(sockets);
-        self.drain_removed_nodes();
-    }
-
-    /// Moves tunnels off nodes that are in the snapshot no more. Those that are on their way already stay
-    /// with their moments.
-    fn drain_removed_nodes(&self) {
-        let (thread, view) = (&self.thread, self.thread.view());
-        let nodes = || view.snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
-        for node in thread.tunnels.staying() {
-            if !nodes().any(|member| Arc::ptr_eq(&member.node, &node)) {
-                thread.tunnels.move_off(&node, DRAIN_WINDOW, &mut thread.rng.borrow_mut());
-            }
-        }
     }
 
     /// Accepts no more, ends what is idle, and reports when nothing is left.

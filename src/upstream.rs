@@ -60,6 +60,15 @@ pub struct Shared {
     pub parking: Arc<Parking>,
     /// Kept even if the budget is configured anew.
     pub maintenance: Arc<Maintenance>,
+    /// On while a node is pinned that has not served for longer than exchanges are parked.
+    pub outage: Arc<Maintenance>,
+}
+
+impl Shared {
+    /// Whether exchanges are to ask first before they go to a node.
+    pub fn is_closed(&self) -> bool {
+        self.maintenance.is_on() || self.outage.is_on()
+    }
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -111,6 +120,7 @@ impl Registry {
                 // What is parked stays so, whatever the budget.
                 parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
                 maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
+                outage: known.map(|known| known.outage.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

@@ -113,7 +113,9 @@ fn usage_is_2_and_help_is_0() {
     assert_eq!(run(&["serve"]).0, 2);
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, 0);
-    for command in ["run", "demo", "check", "status", "drain", "ready", "reload", "health"] {
+    for command in
+        ["run", "demo", "check", "status", "drain", "ready", "pin", "unpin", "reload", "health"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
     }
     assert!(run(&["--version"]).1.contains(env!("CARGO_PKG_VERSION")));
@@ -141,7 +143,15 @@ fn nobody_there_is_1() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
-    for command in [&["status"][..], &["drain", "n"], &["ready", "n"], &["reload"], &["health"]] {
+    for command in [
+        &["status"][..],
+        &["drain", "n"],
+        &["ready", "n"],
+        &["pin", "n"],
+        &["unpin"],
+        &["reload"],
+        &["health"],
+    ] {
         let (code, _, stderr) = run(&[command, &["--admin", &address]].concat());
         assert_eq!(code, 1, "{command:?}: {stderr}");
         assert!(stderr.contains(&address), "{command:?}: {stderr}");

@@ -5,6 +5,10 @@ mod support;
 
 #[path = "maintenance/command.rs"]
 mod command;
+#[path = "maintenance/cookie.rs"]
+mod cookie;
+#[path = "maintenance/waiting.rs"]
+mod waiting;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -78,7 +82,7 @@ impl Rig {
     /// The tester reaches this node, or both.
     fn on_but_for_tester(&self, node: Option<&str>) {
         let allow = vec![network(TESTER).unwrap()];
-        let wanted = Wanted { allow, node: node.map(str::to_owned), message: None };
+        let wanted = Wanted { allow, node: node.map(str::to_owned), ..Wanted::default() };
         self.change(Some(wanted)).unwrap();
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::orders;
 use super::reply::{self, Reply};
 use crate::control::Handle;
 use crate::control::maintenance::{Change, MOST_ALLOWED, MOST_MESSAGE, Wanted, network};
@@ -21,6 +22,9 @@ struct Body {
     /// Addresses and networks of clients that reach the nodes.
     #[serde(default)]
     allow: Vec<String>,
+    /// Whether browsers are let through that open a link.
+    #[serde(default)]
+    cookie: bool,
     /// The only node that these reach.
     #[serde(default)]
     node: Option<String>,
@@ -29,7 +33,8 @@ struct Body {
     message: Option<String>,
 }
 
-/// Does what is asked. 400 for what cannot be meant, 404 for an upstream or a node that is not known.
+/// Does what is asked. 400 for what cannot be meant, 404 for an upstream or a node that is not known, 409
+/// for a node that is set aside for a pinned one.
 pub(super) async fn answer(handle: &Handle, body: &[u8], from: IpAddr) -> Reply {
     let change = match change(body, from) {
         Ok(change) => change,
@@ -37,15 +42,16 @@ pub(super) async fn answer(handle: &Handle, body: &[u8], from: IpAddr) -> Reply 
     };
     match handle.maintain(change).await {
         Some(Ok(changed)) => reply::json(StatusCode::OK, &changed),
-        Some(Err(error)) => reply::error(StatusCode::NOT_FOUND, &error.to_string()),
+        Some(Err(error)) => reply::error(orders::status(&error), &error.to_string()),
         None => super::routes::ended(),
     }
 }
 
 fn change(body: &[u8], from: IpAddr) -> Result<Change, String> {
     let body: Body = serde_json::from_slice(body).map_err(|error| format!("the body: {error}"))?;
-    if !body.on && (!body.allow.is_empty() || body.node.is_some() || body.message.is_some()) {
-        return Err("`allow`, `node` and `message` are for `\"on\": true`".into());
+    let lets = !body.allow.is_empty() || body.cookie;
+    if !body.on && (lets || body.node.is_some() || body.message.is_some()) {
+        return Err("`allow`, `cookie`, `node` and `message` are for `\"on\": true`".into());
     }
     if body.allow.len() > MOST_ALLOWED {
         return Err(format!("`allow`: at most {MOST_ALLOWED}; name networks"));
@@ -53,15 +59,16 @@ fn change(body: &[u8], from: IpAddr) -> Result<Change, String> {
     if body.message.as_ref().is_some_and(|message| message.chars().count() > MOST_MESSAGE) {
         return Err(format!("`message`: at most {MOST_MESSAGE} characters"));
     }
-    if body.node.is_some() && body.allow.is_empty() {
-        return Err("`node` is for clients that are let through: name them in `allow`".into());
+    if body.node.is_some() && !lets {
+        let who = "name them in `allow`, or say `\"cookie\": true`";
+        return Err(format!("`node` is for clients that are let through: {who}"));
     }
     let read = |text: &String| {
         let wrong = || format!("`allow`: `{text}` is no address and no network");
         network(text).ok_or_else(wrong)
     };
     let allow = body.allow.iter().map(read).collect::<Result<_, _>>()?;
-    let wanted = Wanted { allow, node: body.node, message: body.message };
+    let wanted = Wanted { allow, cookie: body.cookie, node: body.node, message: body.message };
     Ok(Change { upstream: body.upstream, on: body.on.then_some(wanted), from })
 }
 
@@ -80,6 +87,9 @@ mod tests {
         assert_eq!(change.upstream.as_deref(), Some("u"));
         let wanted = change.on.unwrap();
         assert_eq!((wanted.allow.len(), wanted.node.as_deref()), (2, Some("n")));
+        assert!(!wanted.cookie);
+        let by_cookie = read(r#"{"on":true,"cookie":true,"node":"n"}"#).unwrap().on.unwrap();
+        assert!(by_cookie.cookie && by_cookie.allow.is_empty());
         assert_eq!(wanted.message.as_deref(), Some("m"));
         let many = format!(r#"{{"on":true,"allow":[{}"::1"]}}"#, "\"::1\",".repeat(MOST_ALLOWED));
         let long = format!(r#"{{"on":true,"message":"{}"}}"#, "ü".repeat(MOST_MESSAGE + 1));

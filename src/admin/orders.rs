@@ -1,15 +1,17 @@
-//! `POST /api/v1/nodes/NODE/drain` and `…/ready`.
+//! `POST /api/v1/nodes/NODE/drain`, `…/ready` and `…/pin`, and `POST /api/v1/unpin`.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::reply::{self, Reply};
 use super::segment;
 use crate::control::Handle;
 use crate::control::operator::{Order, OrderError, Verb};
+use crate::control::pin::Unpin;
 use crate::units;
 
 /// Nobody waits longer for a tunnel to move.
@@ -29,6 +31,7 @@ impl Target {
         let verb = match verb {
             "drain" => Verb::Drain,
             "ready" => Verb::Ready,
+            "pin" => Verb::Pin,
             _ => return None,
         };
         let node = segment::decode(node).filter(|node| !node.is_empty())?;
@@ -44,8 +47,16 @@ struct Body {
     upstream: Option<String>,
     /// Over how long tunnels are moved, as `"60s"`.
     window: Option<String>,
-    /// Also the last node that serves.
+    /// Also the last node that serves is drained, and one that is not up is pinned.
     force: bool,
+}
+
+/// What the body of `unpin` may say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UnpinBody {
+    /// Only this upstream.
+    upstream: Option<String>,
 }
 
 /// Does what is asked. 404 for a node that is not known, 409 where it must not be done.
@@ -61,14 +72,31 @@ pub(super) async fn answer(handle: &Handle, target: Target, body: &[u8], from: I
     }
 }
 
-fn order(target: Target, body: &[u8], from: IpAddr) -> Result<Order, String> {
-    let body = match body.trim_ascii() {
-        [] => Body::default(),
-        text => serde_json::from_slice(text).map_err(|error| format!("the body: {error}"))?,
+/// Has all nodes serve again. 404 for an upstream that is not known.
+pub(super) async fn unpin(handle: &Handle, body: &[u8], from: IpAddr) -> Reply {
+    let UnpinBody { upstream } = match read(body) {
+        Ok(body) => body,
+        Err(message) => return reply::error(StatusCode::BAD_REQUEST, &message),
     };
+    match handle.unpin(Unpin { upstream, from }).await {
+        Some(Ok(unpinned)) => reply::json(StatusCode::OK, &unpinned),
+        Some(Err(error)) => reply::error(status(&error), &error.to_string()),
+        None => super::routes::ended(),
+    }
+}
+
+fn order(target: Target, body: &[u8], from: IpAddr) -> Result<Order, String> {
+    let body: Body = read(body)?;
     let window = body.window.as_deref().map(window).transpose()?;
     let Target { verb, node } = target;
     Ok(Order { verb, node, upstream: body.upstream, window, force: body.force, from })
+}
+
+fn read<T: Default + DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    match body.trim_ascii() {
+        [] => Ok(T::default()),
+        text => serde_json::from_slice(text).map_err(|error| format!("the body: {error}")),
+    }
 }
 
 fn window(text: &str) -> Result<Duration, String> {
@@ -79,11 +107,13 @@ fn window(text: &str) -> Result<Duration, String> {
     Ok(window)
 }
 
-fn status(error: &OrderError) -> StatusCode {
+/// The status that tells of a refusal.
+pub(super) fn status(error: &OrderError) -> StatusCode {
     match error {
         OrderError::Unknown(_) => StatusCode::NOT_FOUND,
         OrderError::Ambiguous(_)
         | OrderError::Last { .. }
+        | OrderError::Refused(_)
         | OrderError::TooMany
         | OrderError::Upgrading => StatusCode::CONFLICT,
     }
@@ -100,6 +130,7 @@ mod tests {
             ("/api/v1/nodes/n1/drain", Some(("n1", Verb::Drain))),
             ("/api/v1/nodes/%5B::1%5D:80/ready", Some(("[::1]:80", Verb::Ready))),
             ("/api/v1/nodes/a%2Fb/drain", Some(("a/b", Verb::Drain))),
+            ("/api/v1/nodes/n1/pin", Some(("n1", Verb::Pin))),
             ("/api/v1/nodes/n1", None),
             ("/api/v1/nodes//drain", None),
             ("/api/v1/nodes/n1/stop", None),

@@ -44,6 +44,7 @@ enum Route {
     Reload,
     Maintenance,
     Upgrade,
+    Unpin,
     Order(Target),
     Page,
 }
@@ -59,24 +60,28 @@ impl Route {
             "/api/v1/reload" if admin => Some(Route::Reload),
             "/api/v1/maintenance" if admin => Some(Route::Maintenance),
             upgrade::PATH if admin => Some(Route::Upgrade),
+            "/api/v1/unpin" if admin => Some(Route::Unpin),
             "/" if admin => Some(Route::Page),
             _ if admin => Target::of(path).map(Route::Order),
             _ => None,
         }
     }
 
+    fn changes(&self) -> bool {
+        use Route::{Maintenance, Order, Reload, Unpin, Upgrade};
+        matches!(self, Reload | Maintenance | Unpin | Upgrade | Order(_))
+    }
+
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload | Route::Maintenance | Route::Upgrade | Route::Order(_) => {
-                method == Method::POST
-            }
+            _ if self.changes() => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload | Route::Maintenance | Route::Upgrade | Route::Order(_) => "POST",
+            _ if self.changes() => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -109,6 +114,7 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
     match route {
         Route::Order(target) => orders::answer(handle, target, body, from()).await,
         Route::Maintenance => maintenance::answer(handle, body, from()).await,
+        Route::Unpin => orders::unpin(handle, body, from()).await,
         // The loop that answers this is the one that probes and reloads.
         Route::Livez => reply::text(StatusCode::OK, "ok"),
         Route::Readyz => readyz(handle),

@@ -26,6 +26,16 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// ended by its --timeout, and the node is not empty.
 #[derive(Debug, clap::Args)]
 pub(super) struct Drain {
+    #[command(flatten)]
+    asked: Asked,
+    /// Also if no other node of the upstream serves
+    #[arg(long)]
+    force: bool,
+}
+
+/// Which node, and how those are emptied that lose their work.
+#[derive(Debug, clap::Args)]
+pub(super) struct Asked {
     /// The node's name as `status` shows it, or its address
     #[arg(value_name = "NODE")]
     node: String,
@@ -34,19 +44,16 @@ pub(super) struct Drain {
     /// Its upstream, if several have nodes of that name
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Return when nothing is left at the node
+    /// Return when nothing is left at what was taken out of work
     #[arg(long)]
     wait: bool,
     /// Wait no longer
     #[arg(long, value_name = "DURATION", default_value = "5m", requires = "wait",
         value_parser = units::parse_duration)]
     timeout: Duration,
-    /// Move its tunnels within this time [default: 60s]
+    /// Move tunnels off it within this time [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     window: Option<Duration>,
-    /// Also if no other node of the upstream serves
-    #[arg(long)]
-    force: bool,
 }
 
 /// Let a drained node serve again, as soon as its health check is good
@@ -63,21 +70,37 @@ pub(super) struct Ready {
 }
 
 /// Drains, and waits if that is asked for.
-pub(super) fn drain(asked: &Drain) -> Result<(), Failure> {
-    let begun = Instant::now();
-    let client = find::admin(&asked.at)?;
-    let mut body = json!({ "upstream": asked.upstream, "force": asked.force });
-    if let Some(window) = asked.window {
-        body["window"] = format!("{}ms", window.as_millis()).into();
+pub(super) fn drain(Drain { asked, force }: &Drain) -> Result<(), Failure> {
+    asked.carry_out("drain", *force, |ordered| {
+        if !ordered.survives_restart {
+            eprintln!(
+                "note: it is in no `state_file`: a restart of cobalance makes the node ready"
+            );
+        }
+        for OrderedNode { name, state, in_flight, tunnels, .. } in &ordered.nodes {
+            print(&format!("{name} is {state}: {}", left(*in_flight, *tunnels)));
+        }
+        ordered.nodes
+    })
+}
+
+impl Asked {
+    /// Gives the order; `told` tells what came of it, and whose end is to be waited for.
+    pub(super) fn carry_out(
+        &self,
+        verb: &str,
+        force: bool,
+        told: impl FnOnce(Ordered) -> Vec<OrderedNode>,
+    ) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let client = find::admin(&self.at)?;
+        let mut body = json!({ "upstream": self.upstream, "force": force });
+        if let Some(window) = self.window {
+            body["window"] = format!("{}ms", window.as_millis()).into();
+        }
+        let nodes = told(order(&client, &self.node, verb, &body)?);
+        if self.wait { wait(&client, &nodes, begun, self.timeout) } else { Ok(()) }
     }
-    let ordered = order(&client, &asked.node, "drain", &body)?;
-    if !ordered.survives_restart {
-        eprintln!("note: it is in no `state_file`: a restart of cobalance makes the node ready");
-    }
-    for node in &ordered.nodes {
-        print(&format!("{} is {}: {}", node.name, node.state, left(node.in_flight, node.tunnels)));
-    }
-    if asked.wait { wait(&client, &ordered.nodes, begun, asked.timeout) } else { Ok(()) }
 }
 
 /// Makes ready.
@@ -89,6 +112,11 @@ pub(super) fn ready(asked: &Ready) -> Result<(), Failure> {
         if node.state == "disabled" {
             let why = "stays disabled: remove `disabled = true` from the configuration";
             return Err(anyhow::anyhow!("{} {why}", node.name).into());
+        }
+        if node.operator == "aside" {
+            let when = "serves after `cobalance unpin`: another node is pinned";
+            print(&format!("{} is drained no more, and {when}", node.name));
+            continue;
         }
         print(&format!("{} is ready, and {}", node.name, node.state));
     }

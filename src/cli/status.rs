@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
-use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status, UpstreamStatus};
+use crate::control::status::{
+    ConfigStatus, NodeStatus, PinStatus, ReloadResult, Status, UpstreamStatus,
+};
 
 /// Where a status is found.
 pub(super) const PATH: &str = "/api/v1/status";
@@ -24,6 +26,7 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     out.push('\n');
     out.push_str(&table(&rows(status, now)));
     out.push_str(&unserved(&status.upstreams));
+    out.push_str(&pinned(&status.upstreams, now));
     for upstream in &status.upstreams {
         let Some(on) = &upstream.maintenance else { continue };
         let (name, from) = (&upstream.name, &on.from);
@@ -43,11 +46,37 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     out
 }
 
+/// Nodes that serve alone, and what it means if they do not.
+fn pinned(upstreams: &[UpstreamStatus], now: SystemTime) -> String {
+    let mut out = String::new();
+    for UpstreamStatus { name, pinned, .. } in upstreams {
+        let Some(PinStatus { node, since: then, from, serves, turns_away }) = pinned else {
+            continue;
+        };
+        let _ = write!(out, "\n{node} is pinned in {name} for {}, from {from}", since(*then, now));
+        let _ = match (serves, turns_away) {
+            (true, _) => writeln!(out, ": it serves alone"),
+            (false, waits) => {
+                let clients =
+                    if *waits { "clients are told to wait" } else { "requests are parked" };
+                writeln!(
+                    out,
+                    ", and does not serve: nobody takes its place, and {clients}. Get it up, pin \
+                     another, or `cobalance unpin`"
+                )
+            }
+        };
+    }
+    out
+}
+
 /// Upstreams that nobody serves, and what is parked there; some may still be when a node has come up.
 fn unserved(upstreams: &[UpstreamStatus]) -> String {
     let mut out = String::new();
-    for UpstreamStatus { name, eligible, parked, .. } in upstreams {
+    for UpstreamStatus { name, eligible, parked, pinned, .. } in upstreams {
         let _ = match (eligible, parked) {
+            // Told beside the pin.
+            (0, _) if pinned.as_ref().is_some_and(|pin| pin.turns_away) => Ok(()),
             (0, _) => {
                 let held = "what is not parked gets 503";
                 writeln!(out, "\nno node of {name} is eligible: {parked} parked; {held}")
@@ -177,8 +206,12 @@ fn cause(node: &NodeStatus) -> String {
         _ => node.cause.clone(),
     };
     if node.operator != "ready" {
-        // Its health is no matter now; what it still has is.
-        return format!("{begun}; {}", drain::left(node.in_flight, node.tunnels));
+        // Its health is no matter now, unless all are to come back together; what it still has is.
+        let health = match node.operator.as_str() {
+            "aside" => format!("; its health: {}", node.health),
+            _ => String::new(),
+        };
+        return format!("{begun}; {}{health}", drain::left(node.in_flight, node.tunnels));
     }
     std::iter::once(begun).chain(now.into_iter().flatten()).collect::<Vec<_>>().join("; ")
 }
@@ -296,6 +329,25 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
             assert_eq!(header.find(title), table[0].find(cell), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_pinned_node_that_does_not_serve_is_told_with_what_to_do() {
+        let mut upstreams = status().upstreams;
+        let mut told = |serves, turns_away| {
+            let (node, from) = ("n1".into(), "10.0.0.7".into());
+            upstreams[1].pinned = Some(PinStatus { node, since: 940, from, serves, turns_away });
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+            (pinned(&upstreams, now), unserved(&upstreams))
+        };
+        let well = "\nn1 is pinned in other for 1 min 0 s, from 10.0.0.7: it serves alone\n";
+        assert_eq!(told(true, false).0, well);
+        let (parked, nobody) = told(false, false);
+        assert!(parked.contains("does not serve: nobody takes its place, and requests are parked"));
+        assert!(nobody.contains("no node of other is eligible"), "{nobody}");
+        let (turned_away, nobody) = told(false, true);
+        assert!(turned_away.contains("clients are told to wait. Get it up, pin another"));
+        assert_eq!(nobody, "", "it is said already");
     }
 
     #[test]

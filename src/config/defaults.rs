@@ -102,6 +102,9 @@ pub const EJECTION_TIME: Duration = Duration::from_secs(5);
 /// Half: Envoy's tenth can never eject one of nine.
 pub const MAX_EJECTED: f64 = 0.5;
 
+/// Off: an operator who has never heard of it would look for the fault in NocoBase.
+pub const GUARD_CHANGES: bool = false;
+
 /// A working day: long enough to be worth it, short enough to spread again.
 pub const STICKY_MAX_LIFE: Duration = Duration::from_secs(8 * 3600);
 /// Name of the sticky cookie.

@@ -87,6 +87,7 @@ impl Upstream {
             },
             slow_start: defaults::SLOW_START,
             outlier_detection: OutlierDetection::default(),
+            guard_changes: defaults::GUARD_CHANGES,
             sticky: None,
         }
     }

@@ -74,6 +74,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "park_limit",
         "park_bytes",
         "slow_start",
+        "guard_changes",
         "nodes",
         "health_check",
         "outlier_detection",

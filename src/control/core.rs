@@ -11,8 +11,10 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
+use super::leaving::Leaving;
 use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered, Saving};
+use super::pin::{Outages, Unpin, Unpinned};
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
@@ -29,7 +31,7 @@ use crate::listener::{Command, ThreadParts};
 use crate::snapshot::{Parts, Snapshot, compile};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Node, NodeKey, Registry, Signal};
+use crate::upstream::{NodeKey, Registry, Signal};
 
 /// Notes of data threads that may wait; more are dropped, because the next failure says the same.
 const SIGNALS: usize = 1024;
@@ -46,6 +48,7 @@ pub(super) enum Event {
     Status(oneshot::Sender<Status>),
     Order(Box<Order>, oneshot::Sender<Result<Ordered, OrderError>>),
     Maintain(Box<Change>, oneshot::Sender<Result<Changed, OrderError>>),
+    Unpin(Unpin, oneshot::Sender<Result<Unpinned, OrderError>>),
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
@@ -56,6 +59,8 @@ pub(super) enum Event {
     Seen(Box<super::file::Watch>, Seen),
     Loaded(Box<Loaded>),
     Followed(Outcome),
+    /// All data threads use the snapshot of this swap, or a later one.
+    Renewed(u64),
     Resolved(Vec<Answer>),
 }
 
@@ -70,7 +75,10 @@ pub(super) struct Core {
     pub(super) reloads: Reloads,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
-    pub(super) leaving: Vec<(Arc<Node>, Instant)>,
+    pub(super) leaving: Vec<Leaving>,
+    /// Snapshots that were put in use after the first.
+    pub(super) swaps: u64,
+    pub(super) outages: Outages,
     pub(super) resolving: bool,
     pub(super) upgrade: Upgrading,
     inbox: mpsc::UnboundedReceiver<Event>,
@@ -133,6 +141,8 @@ impl Core {
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),
+            swaps: 0,
+            outages: Outages::default(),
             resolving: false,
             upgrade: Upgrading::default(),
             inbox,
@@ -213,11 +223,15 @@ impl Core {
             Event::Maintain(_, reply) if self.upgrade.under_way => {
                 drop(reply.send(Err(OrderError::Upgrading)));
             }
+            Event::Unpin(_, reply) if self.upgrade.under_way => {
+                drop(reply.send(Err(OrderError::Upgrading)));
+            }
             Event::Order(order, reply) => self.order(&order, reply),
             Event::Maintain(change, reply) => self.maintain(&change, reply),
             Event::Finish(tunnels_within, done) => {
                 self.drain_threads(done, |done| Command::Drain { tunnels_within, done });
             }
+            Event::Unpin(asked, reply) => self.unpin(&asked, reply),
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
             Event::Upgrade(told) => self.upgrade_told(told),
@@ -226,6 +240,7 @@ impl Core {
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
+            Event::Renewed(swap) => self.retire(swap),
             Event::Resolved(answers) => self.resolved(answers),
         }
     }
@@ -252,6 +267,7 @@ impl Core {
         let snapshot = self.inner.snapshot.load_full();
         self.roster.tick(&snapshot);
         self.roster.launch_due(&self.inner.events);
+        self.watch_pins();
         self.forget_nodes();
         if !self.is_ending() && self.commands.iter().any(mpsc::UnboundedSender::is_closed) {
             tracing::error!("a data thread has died");
@@ -292,6 +308,7 @@ impl Core {
         }
         let snapshot = Arc::new(snapshot);
         self.inner.snapshot.store(snapshot.clone());
+        self.swaps += 1;
         let (old, new) = (&previous.config.server.state_file, &snapshot.config.server.state_file);
         self.keep_state(&snapshot.config, old != new);
         self.installed(&snapshot);

@@ -3,13 +3,15 @@
 //! A drained node is kept by the name that was typed, not by its address: a container that comes back
 //! elsewhere is still drained, until somebody says `ready`.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::maintenance::Maintained;
+use super::pin::Pinned;
 use crate::config::Config;
 use crate::upstream::Node;
 
@@ -20,11 +22,13 @@ const MOST: usize = 1024;
 /// A file of ours with [`MOST`] entries is smaller.
 const MOST_BYTES: u64 = 1024 * 1024;
 
-/// All nodes that are drained, and the upstreams under maintenance.
+/// All nodes that are drained or pinned, and the upstreams under maintenance.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Drains {
     /// At most one for each upstream.
     pub maintained: Vec<Maintained>,
+    /// At most one for each upstream.
+    pub pinned: Vec<Pinned>,
     all: Vec<Drained>,
 }
 
@@ -115,6 +119,7 @@ impl Drains {
         let drained = &self.all;
         let value = serde_json::json!({
             "version": VERSION, "drained": drained, "maintenance": self.maintained,
+            "pinned": self.pinned,
         });
         format!("{value:#}\n")
     }
@@ -148,9 +153,11 @@ impl Drains {
         #[derive(Deserialize)]
         struct Whole {
             drained: Vec<Drained>,
-            // Files from before there was maintenance have none.
+            // Files from before there was maintenance, or a pin, have none.
             #[serde(default)]
             maintenance: Vec<Maintained>,
+            #[serde(default)]
+            pinned: Vec<Pinned>,
         }
         // First the version alone: another may have another shape.
         let version = serde_json::from_str::<Versioned>(text)?.version;
@@ -158,10 +165,12 @@ impl Drains {
             let what = format!("it is of version {version}, and {VERSION} is known here");
             return Err(io::Error::other(what));
         }
-        let Whole { drained: mut all, maintenance: mut maintained } = serde_json::from_str(text)?;
+        let Whole { drained: mut all, maintenance: mut maintained, mut pinned } =
+            serde_json::from_str(text)?;
         all.truncate(MOST);
         maintained.truncate(MOST);
-        Ok(Drains { maintained, all })
+        pinned.truncate(MOST);
+        Ok(Drains { maintained, pinned, all })
     }
 }
 
@@ -173,11 +182,18 @@ pub(super) fn save(path: &Path, text: &str) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
-    let mut file = File::create(&new)?;
+    let mut file = for_us_alone().open(&new)?;
     file.write_all(text.as_bytes())?;
     // Else a machine that loses power may keep the name and not the text.
     file.sync_all()?;
     fs::rename(&new, path)
+}
+
+/// The keys of cookies that let through maintenance are nobody else's.
+fn for_us_alone() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options
 }
 
 #[cfg(test)]

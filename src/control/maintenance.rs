@@ -1,6 +1,9 @@
 //! Maintenance as operators switch it: which upstreams, for whom not, and what everybody else is told.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -8,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::operator::{OrderError, unknown, unknown_upstream};
+use super::operator::{OrderError, asked_upstreams, saved, unknown};
 use super::status::{MaintenanceStatus, unix};
-use crate::config::{Config, Role};
+use crate::config::{Config, Preset, Role};
 use crate::snapshot::{Snapshot, Upstream};
-use crate::upstream::maintenance::Terms;
+use crate::upstream::maintenance::{Pass, Terms};
 
 /// What people are told unless the operator says it in other words.
 pub const MESSAGE: &str =
@@ -38,6 +41,8 @@ pub struct Change {
 pub struct Wanted {
     /// Clients that reach the upstream as usual: addresses and networks.
     pub allow: Vec<IpNet>,
+    /// Whether browsers are let through as well that open a link.
+    pub cookie: bool,
     /// The only node that these reach.
     pub node: Option<String>,
     /// In place of [`MESSAGE`].
@@ -62,6 +67,9 @@ pub struct ChangedUpstream {
     pub was_on: bool,
     /// What holds now; none is off.
     pub maintenance: Option<MaintenanceStatus>,
+    /// What a browser opens to be let through: path and query. None unless it was asked for.
+    #[serde(default)]
+    pub link: Option<String>,
 }
 
 /// Maintenance of one upstream, as the state file keeps it.
@@ -71,6 +79,9 @@ pub(super) struct Maintained {
     pub upstream: String,
     /// Addresses and networks.
     pub allow: Vec<String>,
+    /// The key of its links and cookies; none lets no browser through.
+    #[serde(default)]
+    pub pass: Option<String>,
     /// The only node that these reach.
     pub node: Option<String>,
     /// What everybody else is told.
@@ -86,6 +97,7 @@ impl Maintained {
         Terms {
             // One that cannot be read lets nobody through.
             allow: self.allow.iter().filter_map(|text| network(text)).collect(),
+            pass: self.pass.as_deref().map(Pass::new),
             node: self.node.clone(),
             message: self.message.clone(),
             state: 0,
@@ -97,10 +109,22 @@ impl Maintained {
             since: self.since,
             from: self.from.clone(),
             allow: self.allow.clone(),
+            cookie: self.pass.is_some(),
             node: self.node.clone(),
             message: self.message.clone(),
             websockets: u64::try_from(upstream.metrics.held()).unwrap_or_default(),
         }
+    }
+
+    /// What a browser opens now to be let through.
+    fn link(&self, upstream: &Upstream) -> Option<String> {
+        let query = Pass::new(self.pass.as_deref()?).link(unix(SystemTime::now()));
+        let settings = &upstream.settings;
+        let public = match settings.preset {
+            Preset::NocoBase => settings.api_path.strip_suffix("api/").unwrap_or("/"),
+            Preset::None => "/",
+        };
+        Some(format!("{public}?{query}"))
     }
 }
 
@@ -119,8 +143,12 @@ impl Core {
         reply: oneshot::Sender<Result<Changed, OrderError>>,
     ) {
         let snapshot = self.inner.snapshot.load_full();
-        let named = match asked(&snapshot, change) {
-            Ok(named) => named,
+        let asked = self.asked(&snapshot, change).and_then(|named| {
+            let key = self.pass_key(change, &named)?;
+            Ok((named, key))
+        });
+        let (named, key) = match asked {
+            Ok(asked) => asked,
             // Whoever asked may have left.
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -130,7 +158,8 @@ impl Core {
             before.push(all.iter().any(|one| one.upstream == *name));
             all.retain(|one| one.upstream != *name);
             if let Some(wanted) = &change.on {
-                all.push(maintained(name, wanted, change.from));
+                let pass = key.clone();
+                all.push(Maintained { pass, ..maintained(name, wanted, change.from) });
             }
         }
         for (name, was_on) in
@@ -139,31 +168,59 @@ impl Core {
             tell(name, *was_on, change);
         }
         self.apply_maintenance(Some(&named));
-        let upstream = |(name, was_on): (&String, bool)| ChangedUpstream {
-            name: name.clone(),
-            was_on,
-            maintenance: snapshot
-                .upstreams
-                .iter()
-                .find(|one| one.settings.name == *name)
-                .and_then(|one| self.maintenance_of(one)),
+        let upstream = |(name, was_on): (&String, bool)| {
+            let upstream = snapshot.upstreams.iter().find(|one| one.settings.name == *name);
+            let kept = upstream.and_then(|one| Some((one, self.maintained(one)?)));
+            ChangedUpstream {
+                name: name.clone(),
+                was_on,
+                maintenance: kept.map(|(upstream, kept)| kept.status(upstream)),
+                link: kept.and_then(|(upstream, kept)| kept.link(upstream)),
+            }
         };
         let upstreams = named.iter().zip(before).map(upstream).collect();
         let saving = self.save();
         tokio::spawn(async move {
-            let survives_restart = match saving {
-                Some(saving) => saving.await.unwrap_or(false),
-                None => false,
-            };
+            let survives_restart = saved(saving).await;
             let _ = reply.send(Ok(Changed { upstreams, survives_restart }));
         });
     }
 
     /// What `status` shows of an upstream.
     pub(super) fn maintenance_of(&self, upstream: &Upstream) -> Option<MaintenanceStatus> {
+        Some(self.maintained(upstream)?.status(upstream))
+    }
+
+    fn maintained(&self, upstream: &Upstream) -> Option<&Maintained> {
         let of = |one: &&Maintained| one.upstream == upstream.settings.name;
-        let maintained = self.roster.drains.maintained.iter().find(of)?;
-        Some(maintained.status(upstream))
+        self.roster.drains.maintained.iter().find(of)
+    }
+
+    /// The names of the upstreams that a change is about.
+    fn asked(&self, snapshot: &Snapshot, change: &Change) -> Result<Vec<String>, OrderError> {
+        let upstreams = asked_upstreams(snapshot, change.upstream.as_deref())?;
+        let node = change.on.as_ref().and_then(|wanted| wanted.node.as_deref());
+        for upstream in &upstreams {
+            known(upstream, node)?;
+            self.may_verify(upstream, node)?;
+        }
+        Ok(upstreams.iter().map(|upstream| upstream.settings.name.clone()).collect())
+    }
+
+    /// One key for all upstreams of a change, so that one link will do. Who has a cookie already keeps it, as
+    /// long as cookies are asked for.
+    fn pass_key(&self, change: &Change, named: &[String]) -> Result<Option<String>, OrderError> {
+        if !change.on.as_ref().is_some_and(|wanted| wanted.cookie) {
+            return Ok(None);
+        }
+        let before =
+            self.roster.drains.maintained.iter().filter(|one| named.contains(&one.upstream));
+        if let Some(key) = before.filter_map(|one| one.pass.clone()).next() {
+            return Ok(Some(key));
+        }
+        let why =
+            |error| OrderError::Refused(format!("the system gives no key for a cookie: {error}"));
+        new_key().map(Some).map_err(why)
     }
 
     /// Forgets upstreams that are configured no more, and holds the others to what is kept. Whether any was
@@ -206,33 +263,29 @@ fn retain(all: &mut Vec<Maintained>, config: &Config) -> Vec<Maintained> {
     gone
 }
 
-/// The names of the upstreams that a change is about.
-fn asked(snapshot: &Snapshot, change: &Change) -> Result<Vec<String>, OrderError> {
-    let wanted = |upstream: &&std::sync::Arc<Upstream>| match &change.upstream {
-        Some(name) => upstream.settings.name == *name,
-        None => true,
-    };
-    let upstreams: Vec<_> = snapshot.upstreams.iter().filter(wanted).collect();
-    if let Some(name) = change.upstream.as_ref().filter(|_| upstreams.is_empty()) {
-        return Err(OrderError::Unknown(unknown_upstream(snapshot, name)));
+/// Refuses a node that the upstream does not have, or that does not serve.
+fn known(upstream: &Arc<Upstream>, node: Option<&str>) -> Result<(), OrderError> {
+    let Some(node) = node else { return Ok(()) };
+    let terms = Terms { node: Some(node.to_owned()), ..Terms::default() };
+    let mut serving = upstream.nodes.iter().filter(|one| one.role == Role::Serve);
+    match serving.any(|member| terms.is_open(&member.node)) {
+        true => Ok(()),
+        false => Err(OrderError::Unknown(unknown(node, &[upstream]))),
     }
-    let node = change.on.as_ref().and_then(|wanted| wanted.node.as_ref());
-    if let Some(node) = node {
-        let terms = Terms { node: Some(node.clone()), ..Terms::default() };
-        for upstream in &upstreams {
-            let mut serving = upstream.nodes.iter().filter(|one| one.role == Role::Serve);
-            if !serving.any(|member| terms.is_open(&member.node)) {
-                return Err(OrderError::Unknown(unknown(node, &[*upstream])));
-            }
-        }
-    }
-    Ok(upstreams.iter().map(|upstream| upstream.settings.name.clone()).collect())
+}
+
+/// 256 bits that nobody can guess, in hex.
+fn new_key() -> io::Result<String> {
+    let mut key = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn maintained(upstream: &str, wanted: &Wanted, from: IpAddr) -> Maintained {
     Maintained {
         upstream: upstream.to_owned(),
         allow: wanted.allow.iter().map(shown).collect(),
+        pass: None,
         node: wanted.node.clone(),
         message: wanted.message.clone().unwrap_or_else(|| MESSAGE.to_owned()),
         from: from.to_string(),
@@ -257,8 +310,9 @@ fn tell(upstream: &str, was_on: bool, change: &Change) {
         Some(wanted) => {
             let allowed: Vec<String> = wanted.allow.iter().map(shown).collect();
             let (allow, node) = (allowed.join(", "), wanted.node.as_deref().unwrap_or("any"));
+            let cookie = wanted.cookie;
             let what = if was_on { "maintenance has new terms" } else { "maintenance is on" };
-            tracing::info!(target: "cobalance::maintenance", upstream, %from, allow, node, "{what}");
+            tracing::info!(target: "cobalance::maintenance", upstream, %from, allow, cookie, node, "{what}");
         }
     }
 }

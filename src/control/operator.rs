@@ -13,9 +13,11 @@ use tokio::task::JoinHandle;
 
 use super::core::{Core, Event};
 use super::drains::{self, Drains, is_called};
+use super::pin::others;
 use super::reload::followed;
 use super::roster::now;
 use super::upgrade::Estate;
+use super::show;
 use crate::config::{self, Config, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{Checker, HealthState, OperatorState, Shown};
@@ -39,6 +41,8 @@ pub enum Verb {
     Drain,
     /// It may serve again.
     Ready,
+    /// It alone serves.
+    Pin,
 }
 
 /// What an operator asks for.
@@ -52,7 +56,7 @@ pub struct Order {
     pub upstream: Option<String>,
     /// Over how long its tunnels are moved; none is 60 s, or as is going on.
     pub window: Option<Duration>,
-    /// Also the last node that serves.
+    /// Also the last node that serves is drained, and one that is not up is pinned.
     pub force: bool,
     /// Who asks.
     pub from: IpAddr,
@@ -63,6 +67,9 @@ pub struct Order {
 pub struct Ordered {
     /// The nodes it was about.
     pub nodes: Vec<OrderedNode>,
+    /// Those that are set aside for a pinned one.
+    #[serde(default)]
+    pub others: Vec<OrderedNode>,
     /// Whether a restart of cobalance keeps it: it is in the state file.
     pub survives_restart: bool,
 }
@@ -76,6 +83,9 @@ pub struct OrderedNode {
     pub name: String,
     /// What holds of it: `draining`, `up`, …
     pub state: String,
+    /// The operator's axis: `ready`, `draining`, `disabled`, or `aside` while another is pinned.
+    #[serde(default)]
+    pub operator: String,
     /// Requests in flight.
     pub in_flight: u32,
     /// Open tunnels.
@@ -102,6 +112,9 @@ pub enum OrderError {
         /// Its upstream.
         upstream: String,
     },
+    /// What else was asked for before stands against it.
+    #[error("{0}")]
+    Refused(String),
     /// A bound.
     #[error("too many nodes are drained; make some of them ready")]
     TooMany,
@@ -118,7 +131,7 @@ pub(super) struct Saving {
 }
 
 /// A node that was found.
-type Found<'a> = (&'a Upstream, &'a Member);
+pub(super) type Found<'a> = (&'a Upstream, &'a Member);
 
 impl Core {
     /// Does what is asked, or says why not; answers when all data threads have followed.
@@ -133,6 +146,7 @@ impl Core {
             found.as_ref().map_err(OrderError::clone).and_then(|found| match order.verb {
                 Verb::Drain => self.drain(found, order),
                 Verb::Ready => Ok(self.ready(found, &snapshot, order)),
+                Verb::Pin => self.pin(found, order),
             });
         let (found, waiting) = match (found, waiting) {
             (Ok(found), Ok(waiting)) => (found, waiting),
@@ -140,18 +154,21 @@ impl Core {
             (Err(error), _) | (_, Err(error)) => return drop(reply.send(Err(error))),
         };
         let nodes: Vec<_> = found.iter().map(|(_, member)| member.node.clone()).collect();
+        let aside = match order.verb {
+            Verb::Pin => found.iter().flat_map(|(u, one)| others(u, &one.node)).collect(),
+            _ => Vec::new(),
+        };
+        let aside: Vec<_> = aside.into_iter().map(|member| member.node.clone()).collect();
         let (saving, verb) = (self.save(), order.verb);
         tokio::spawn(async move {
             followed(waiting).await;
             if verb == Verb::Ready {
                 nodes_checked(&nodes).await;
             }
-            let survives_restart = match saving {
-                Some(saving) => saving.await.unwrap_or(false),
-                None => false,
-            };
+            let survives_restart = saved(saving).await;
             let nodes = nodes.iter().map(|node| ordered(node)).collect();
-            let _ = reply.send(Ok(Ordered { nodes, survives_restart }));
+            let others = aside.iter().map(|node| ordered(node)).collect();
+            let _ = reply.send(Ok(Ordered { nodes, others, survives_restart }));
         });
     }
 
@@ -160,6 +177,7 @@ impl Core {
         found: &[Found<'_>],
         order: &Order,
     ) -> Result<Vec<oneshot::Receiver<()>>, OrderError> {
+        self.not_pinned(found)?;
         if !order.force {
             found.iter().try_for_each(|(upstream, _)| not_the_last(upstream, found))?;
         }
@@ -169,12 +187,12 @@ impl Core {
         }
         let from = order.from.to_string();
         let mut waiting = Vec::new();
-        for (_, member) in found {
+        for (upstream, member) in found {
             let (node, before) = (&member.node, member.node.operator());
             self.roster.drains.add(node, &order.node, &from);
-            if before == OperatorState::Ready {
+            if matches!(before, OperatorState::Ready | OperatorState::Aside) {
                 node.set_operator(OperatorState::Draining);
-                self.roster.note_operator(&node.key);
+                self.roster.note_operator(upstream, member);
             }
             // A second time without a window leaves those that are on their way with their moments.
             if before == OperatorState::Ready || order.window.is_some() {
@@ -194,15 +212,30 @@ impl Core {
             let node = &member.node;
             let all = snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
             self.roster.drains.remove(node, all.map(|member| &*member.node));
-            if node.operator() == OperatorState::Draining {
-                self.check_anew(node, upstream.settings.health_check.as_ref());
-                node.set_operator(OperatorState::Ready);
-                let cause = format!("made ready by the operator, from {}", order.from);
-                self.roster.note(&node.key, "operator", &cause);
-                self.roster.kick(&node.key, &self.inner.events);
+            if node.operator() != OperatorState::Draining {
+                continue;
+            }
+            match self.roster.wanted(upstream, member) {
+                OperatorState::Ready => {
+                    let cause = format!("made ready by the operator, from {}", order.from);
+                    self.make_ready(upstream, node, &cause);
+                }
+                // Another one is pinned.
+                wanted => {
+                    node.set_operator(wanted);
+                    self.roster.note_operator(upstream, member);
+                }
             }
         }
         Vec::new()
+    }
+
+    /// Lets a node serve as soon as it is found well.
+    pub(super) fn make_ready(&mut self, upstream: &Upstream, node: &Arc<Node>, cause: &str) {
+        self.check_anew(node, upstream.settings.health_check.as_ref());
+        node.set_operator(OperatorState::Ready);
+        self.roster.note(&node.key, "operator", cause);
+        self.roster.kick(&node.key, &self.inner.events);
     }
 
     /// Forgets what probes have found: that may be of the process before a restart, and a node that is
@@ -249,7 +282,7 @@ impl Core {
                 let path = path.display();
                 let message = format!(
                     "`state_file` {path} cannot be used ({error}): nodes that were drained before \
-                     this start are ready, and maintenance is off; the next `drain` replaces the file"
+                     this start are ready, nothing is pinned, and maintenance is off; the next `drain` replaces the file"
                 );
                 self.degraded(STATE_FILE, Some(message));
             }
@@ -260,7 +293,7 @@ impl Core {
     /// it now.
     pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
         let gone = self.roster.drains.retain(config);
-        let ended = self.keep_maintenance(config);
+        let ended = self.keep_maintenance(config) | self.keep_pins(config);
         for drained in &gone {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");
@@ -299,7 +332,7 @@ impl Core {
 
 /// Returns when these nodes have been probed, so that the answer can say what was found; a node that does
 /// not answer is not waited for long.
-async fn nodes_checked(nodes: &[Arc<Node>]) {
+pub(super) async fn nodes_checked(nodes: &[Arc<Node>]) {
     let begun = Instant::now();
     let unchecked = |node: &Arc<Node>| node.shown() == Shown::Unchecked;
     while nodes.iter().any(unchecked) && begun.elapsed() < CHECKED_WITHIN {
@@ -311,15 +344,24 @@ fn not_saved(path: &Path, error: &io::Error) -> String {
     let path = path.display();
     format!(
         "`state_file` {path} cannot be written ({error}): a restart of cobalance makes drained \
-         nodes ready, and ends maintenance"
+         nodes ready, and ends maintenance and pins"
     )
 }
 
-fn ordered(node: &Node) -> OrderedNode {
+/// Whether the state file was written.
+pub(super) async fn saved(saving: Option<JoinHandle<bool>>) -> bool {
+    match saving {
+        Some(saving) => saving.await.unwrap_or(false),
+        None => false,
+    }
+}
+
+pub(super) fn ordered(node: &Node) -> OrderedNode {
     OrderedNode {
         upstream: node.key.upstream.clone(),
         name: node.label.clone(),
         state: node.shown().as_str().into(),
+        operator: show::operator(node.operator()).into(),
         in_flight: node.in_flight(),
         tunnels: node.tunnels(),
     }
@@ -328,16 +370,7 @@ fn ordered(node: &Node) -> OrderedNode {
 /// The nodes that an order is about. The same process in several upstreams is one node to whoever restarts
 /// it; different ones of one name are not.
 fn find<'a>(snapshot: &'a Snapshot, order: &Order) -> Result<Vec<Found<'a>>, OrderError> {
-    let asked = |upstream: &&Arc<Upstream>| match &order.upstream {
-        Some(name) => upstream.settings.name == *name,
-        None => true,
-    };
-    if let Some(name) = &order.upstream
-        && !snapshot.upstreams.iter().any(|upstream| asked(&upstream))
-    {
-        return Err(OrderError::Unknown(unknown_upstream(snapshot, name)));
-    }
-    let upstreams: Vec<&Arc<Upstream>> = snapshot.upstreams.iter().filter(asked).collect();
+    let upstreams = asked_upstreams(snapshot, order.upstream.as_deref())?;
     let all = || upstreams.iter().flat_map(|u| u.nodes.iter().map(move |member| (&***u, member)));
     let called = |by: &dyn Fn(&Node) -> bool| -> Vec<Found<'a>> {
         all().filter(|(_, member)| by(&member.node)).collect()
@@ -392,7 +425,20 @@ fn not_the_last(upstream: &Upstream, found: &[Found<'_>]) -> Result<(), OrderErr
     }
 }
 
-pub(super) fn unknown_upstream(snapshot: &Snapshot, name: &str) -> String {
+/// The upstream of a name; without one, all of them.
+pub(super) fn asked_upstreams<'a>(
+    snapshot: &'a Snapshot,
+    name: Option<&str>,
+) -> Result<Vec<&'a Arc<Upstream>>, OrderError> {
+    let asked = |one: &&Arc<Upstream>| name.is_none_or(|name| one.settings.name == *name);
+    let upstreams: Vec<_> = snapshot.upstreams.iter().filter(asked).collect();
+    match name.filter(|_| upstreams.is_empty()) {
+        Some(name) => Err(OrderError::Unknown(unknown_upstream(snapshot, name))),
+        None => Ok(upstreams),
+    }
+}
+
+fn unknown_upstream(snapshot: &Snapshot, name: &str) -> String {
     let known: Vec<&str> = snapshot.upstreams.iter().map(|u| u.settings.name.as_str()).collect();
     format!("there is no upstream `{name}`{}; known: {}", meant(name, &known), list(&known))
 }

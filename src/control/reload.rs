@@ -177,6 +177,9 @@ impl Core {
             let outcome = self.outcome(ReloadResult::Unchanged, None);
             return self.reload_ended(outcome);
         }
+        if let Some(error) = self.unpins(&config) {
+            return self.refuse(error);
+        }
         if !warnings.is_empty() {
             tracing::warn!(target: "cobalance::config", "the configuration has warnings\n{warnings}");
         }
@@ -221,11 +224,12 @@ impl Core {
         self.announce();
         let waiting = self.renew(sockets);
         let outcome = self.outcome(ReloadResult::Ok, None);
-        let events = self.inner.events.clone();
+        let (swap, events) = (self.swaps, self.inner.events.clone());
         tokio::spawn(async move {
             if !followed(waiting).await {
                 tracing::error!(target: "cobalance::config", "a data thread has not followed yet");
             }
+            let _ = events.send(Event::Renewed(swap));
             let _ = events.send(Event::Followed(outcome));
         });
         Ok(())

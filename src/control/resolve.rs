@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::core::{Core, Event};
+use super::reload::followed;
 use crate::config::Config;
 use crate::snapshot::{Resolved, Upstream};
 
@@ -142,7 +143,12 @@ impl Core {
         if changed && !self.inner.draining.load(Ordering::Acquire) {
             let current = self.inner.snapshot.load_full();
             self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
-            drop(self.renew(Vec::new()));
+            let waiting = self.renew(Vec::new());
+            let (swap, events) = (self.swaps, self.inner.events.clone());
+            tokio::spawn(async move {
+                followed(waiting).await;
+                let _ = events.send(Event::Renewed(swap));
+            });
         }
     }
 

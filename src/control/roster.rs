@@ -8,11 +8,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::core::Event;
 use super::drains::{Drained, Drains};
+use super::pin::Pinned;
 use super::probe::{Finding, Kept, Target, probe};
 use super::slow_start::SlowStart;
 use super::watch::Watching;
 use crate::clock;
-use crate::config::{self, Role};
+use crate::config::Role;
 use crate::health::lag::LagMeter;
 use crate::health::outlier::{Ejector, FailureKind, ratio};
 use crate::health::{Checker, HealthState, OperatorState, OutlierState, Shown, Verdict};
@@ -162,6 +163,7 @@ impl Roster {
     fn follow_node(&mut self, upstream: &Upstream, member: &Member) -> bool {
         let served = self.nodes.contains_key(&member.node.key)
             && member.node.operator() == OperatorState::Ready;
+        let wanted = self.wanted(upstream, member);
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let slow = SlowStart::new(upstream, !self.started);
         let new = || Watched::new(member, slow, now() + START_GAP * count);
@@ -170,7 +172,9 @@ impl Roster {
         watched.backup = member.backup;
         watched.slow.follow(upstream);
         watched.follow_check(upstream);
-        watched.follow_operator(&upstream.settings, self.drains.of(&member.node).is_some());
+        if wanted != member.node.operator() {
+            member.node.set_operator(wanted);
+        }
         watched.follow_watch(upstream);
         let unresolved = upstream.unresolved.iter().find(|(name, _)| *name == member.node.key.name);
         if let Some((_, reason)) = unresolved {
@@ -179,7 +183,7 @@ impl Roster {
         }
         let label = if unresolved.is_some() { "unresolved" } else { "config" };
         match member.node.operator() {
-            OperatorState::Draining => self.note_operator(&member.node.key),
+            OperatorState::Draining | OperatorState::Aside => self.note_operator(upstream, member),
             _ => self.note(&member.node.key, label, "configured"),
         }
         if let Some(watched) = self.nodes.get(&member.node.key) {
@@ -188,11 +192,22 @@ impl Roster {
         served && member.node.operator() == OperatorState::Disabled
     }
 
-    /// Notes that a node is drained, and by whom.
-    pub(super) fn note_operator(&mut self, key: &NodeKey) {
-        let Some(watched) = self.nodes.get(key) else { return };
-        let cause = self.drains.of(&watched.node).map(Drained::cause).unwrap_or_default();
+    /// Notes what the operator wants of a node, and who that is.
+    pub(super) fn note_operator(&mut self, upstream: &Upstream, member: &Member) {
+        let pinned = || self.pinned(&upstream.settings.name);
+        let cause = match member.node.operator() {
+            OperatorState::Draining => self.drains.of(&member.node).map(Drained::cause),
+            OperatorState::Aside => pinned().map(Pinned::cause),
+            // Pinned itself, perhaps in the place of another.
+            OperatorState::Ready => pinned().map(Pinned::cause),
+            OperatorState::Disabled => None,
+        };
+        let (Some(cause), key) = (cause, &member.node.key) else { return };
         self.note(key, "operator", &cause);
+        let is_out = member.node.operator() != OperatorState::Ready;
+        if let Some(watched) = self.nodes.get_mut(key).filter(|_| is_out) {
+            watched.cause = cause;
+        }
     }
 
     /// Asks for a probe now.
@@ -286,22 +301,6 @@ impl Watched {
         let fresh = || Checker::new(check.rise, check.fall, check.interval, now());
         let checker = self.checker.get_or_insert_with(fresh);
         checker.reconfigure(check.rise, check.fall, check.interval);
-    }
-
-    /// The configuration's word comes before the operator's, which holds again when that is taken back.
-    fn follow_operator(&mut self, settings: &config::Upstream, drained: bool) {
-        let node = settings.nodes.iter().find(|node| node.name == self.node.key.name);
-        let disabled = node.is_some_and(|node| node.disabled);
-        let was = self.node.operator();
-        let state = match (disabled, drained) {
-            (true, _) => OperatorState::Disabled,
-            (false, true) => OperatorState::Draining,
-            // Also a node that had left and is back.
-            (false, false) => OperatorState::Ready,
-        };
-        if state != was {
-            self.node.set_operator(state);
-        }
     }
 
     fn launch(&mut self, now: Duration, events: &UnboundedSender<Event>) {

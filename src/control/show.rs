@@ -50,6 +50,7 @@ impl Core {
                 .budget
                 .remaining(clock::now_ns() / 1_000_000_000),
             maintenance: self.maintenance_of(upstream),
+            pinned: self.pin_of(upstream),
             nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
         }
     }
@@ -126,11 +127,12 @@ fn check(last: &LastCheck) -> CheckStatus {
     }
 }
 
-fn operator(state: OperatorState) -> &'static str {
+pub(super) fn operator(state: OperatorState) -> &'static str {
     match state {
         OperatorState::Ready => "ready",
         OperatorState::Draining => "draining",
         OperatorState::Disabled => "disabled",
+        OperatorState::Aside => "aside",
     }
 }
 

@@ -58,6 +58,9 @@ pub struct UpstreamStatus {
     /// While the operator keeps clients from it; none is off.
     #[serde(default)]
     pub maintenance: Option<MaintenanceStatus>,
+    /// The node that serves alone; none while all do.
+    #[serde(default)]
+    pub pinned: Option<PinStatus>,
     /// Nodes, task nodes included.
     pub nodes: Vec<NodeStatus>,
 }
@@ -71,12 +74,30 @@ pub struct MaintenanceStatus {
     pub from: String,
     /// Clients that are let through: addresses and networks.
     pub allow: Vec<String>,
+    /// Whether browsers are let through that opened a link of `maintenance on --cookie`.
+    #[serde(default)]
+    pub cookie: bool,
     /// The only node that these reach; none is any.
     pub node: Option<String>,
     /// What everybody else is told.
     pub message: String,
     /// WebSockets that cobalance itself keeps open.
     pub websockets: u64,
+}
+
+/// A pinned node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinStatus {
+    /// Its name.
+    pub node: String,
+    /// When it was pinned, in Unix seconds.
+    pub since: u64,
+    /// Who asked for it.
+    pub from: String,
+    /// Whether requests can go there now.
+    pub serves: bool,
+    /// Whether clients are told to wait, because it has not served for longer than they are parked.
+    pub turns_away: bool,
 }
 
 /// One node.

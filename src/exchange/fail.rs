@@ -5,7 +5,7 @@ use super::view::LocalUpstream;
 use super::{Exchange, Next, answer};
 use crate::config::Role;
 use crate::error::Cause;
-use crate::health::HealthState;
+use crate::health::{HealthState, OperatorState};
 
 impl Exchange<'_> {
     /// Answers for what went wrong, if the client can still be told.
@@ -39,7 +39,7 @@ impl Exchange<'_> {
             json: upstream.is_some_and(|upstream| is_api(upstream, self.head)),
             to_head: self.head.method() == b"HEAD",
             keep_alive,
-            maintaining: nobody && upstream.is_some_and(all_maintaining),
+            maintaining: nobody && upstream.is_some_and(|u| all_maintaining(u) || is_pinned(u)),
             request_id: self.record.id.as_str(),
         };
         self.record.from_node = false;
@@ -47,6 +47,11 @@ impl Exchange<'_> {
         answer::write(&mut out, cause, &shape);
         self.deliver(out, keep_alive).await
     }
+}
+
+/// Others are set aside for a node that the operator has pinned.
+fn is_pinned(upstream: &LocalUpstream) -> bool {
+    upstream.nodes.iter().any(|member| member.local.node.operator() == OperatorState::Aside)
 }
 
 /// Every node that serves says that it is starting or under maintenance.

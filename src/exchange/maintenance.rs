@@ -1,5 +1,5 @@
-//! Exchanges of an upstream under maintenance: a page for people, NocoBase's JSON for its client, and
-//! WebSockets that are kept open here, until the nodes may be asked again.
+//! Exchanges of an upstream under maintenance, or whose pinned node is gone: a page for people, NocoBase's JSON
+//! for its client, and WebSockets that are kept open here, until the nodes may be asked again.
 //!
 //! Whoever the operator lets through goes on to the nodes, or to the one that is to be verified.
 
@@ -17,12 +17,14 @@ use crate::http1::request::RequestHead;
 use crate::http1::websocket;
 use crate::nocobase;
 use crate::telemetry::metrics::MaintenanceKind;
-use crate::upstream::maintenance::Terms;
+use crate::upstream::Maintenance;
+use crate::upstream::maintenance::{self, Terms};
 
 use super::tunnel::frames;
 
 mod held;
 mod keeper;
+mod pass;
 mod reader;
 
 pub use held::{Hold, spawn};
@@ -33,8 +35,19 @@ impl Exchange<'_> {
     /// all is over.
     pub(super) async fn maintain(&mut self, plan: &mut Plan<'_>) -> Option<Result<Next, Cause>> {
         let upstream = plan.upstream;
-        let terms = upstream.upstream.shared.maintenance.terms()?;
-        if terms.lets_through(self.record.client) {
+        let shared = &upstream.upstream.shared;
+        let Some(terms) = shared.maintenance.terms() else {
+            let terms = shared.outage.terms()?;
+            return Some(
+                self.turn_away(plan, &shared.outage, &terms, Cause::PinnedUnavailable).await,
+            );
+        };
+        let link = terms.pass.as_ref().and_then(|pass| Some((pass, pass::Link::of(self.head)?)));
+        if let Some((pass, link)) = link.as_ref().filter(|(pass, link)| link.is_good(pass)) {
+            self.client.thread.buffers.give_back(std::mem::take(&mut plan.node_head));
+            return Some(Ok(self.admit(pass, link).await));
+        }
+        if terms.lets_through(self.record.client) || self.has_pass(&terms) {
             self.record.let_through = terms.state;
             let nodes = upstream.nodes.iter().enumerate();
             let closed = nodes.filter(|(_, member)| !terms.is_open(&member.local.node));
@@ -42,22 +55,47 @@ impl Exchange<'_> {
             plan.wish.tried.extend(closed.map(|(index, _)| index));
             return None;
         }
-        self.client.thread.buffers.give_back(std::mem::take(&mut plan.node_head));
-        self.record.cause = Some(Cause::Maintenance);
-        let kind = kind(upstream, self.head);
-        upstream.upstream.metrics.maintenance_answers[kind as usize].inc();
-        Some(match kind {
-            MaintenanceKind::Ws => self.hold(upstream, &terms).await,
-            kind => Ok(self.say(kind, &terms.message).await),
-        })
+        let terms = match link {
+            None => terms,
+            Some(_) => Arc::new(Terms { message: pass::stale(&terms.message), ..(*terms).clone() }),
+        };
+        Some(self.turn_away(plan, &shared.maintenance, &terms, Cause::Maintenance).await)
     }
 
-    async fn say(&mut self, kind: MaintenanceKind, message: &str) -> Next {
-        let cause = Cause::Maintenance;
+    /// Whether the exchange may still go where it was let go: nothing was switched while it waited or was at
+    /// another node.
+    pub(super) fn is_still_let_through(&self, plan: &Plan<'_>) -> bool {
+        let state = plan.upstream.upstream.shared.maintenance.state();
+        let known = if maintenance::is_on(state) { state } else { 0 };
+        self.record.let_through == known
+    }
+
+    async fn turn_away(
+        &mut self,
+        plan: &mut Plan<'_>,
+        switch: &Arc<Maintenance>,
+        terms: &Terms,
+        cause: Cause,
+    ) -> Result<Next, Cause> {
+        let upstream = plan.upstream;
+        self.client.thread.buffers.give_back(std::mem::take(&mut plan.node_head));
+        let kind = kind(upstream, self.head);
+        upstream.upstream.metrics.maintenance_answers[kind as usize].inc();
+        self.record.cause = Some(cause.clone());
+        match kind {
+            MaintenanceKind::Ws => self.hold(upstream, switch, terms).await,
+            kind => Ok(self.say(kind, &cause, &terms.message).await),
+        }
+    }
+
+    async fn say(&mut self, kind: MaintenanceKind, cause: &Cause, message: &str) -> Next {
         self.record.status = cause.status();
         let (id, keep_alive) = (self.record.id, self.body_done && self.keeps_alive());
+        let again = cause.retry_after().unwrap_or_default();
         let (kind, body): (&[u8], String) = match kind {
-            MaintenanceKind::Page => (b"text/html; charset=utf-8", page(message, id.as_str())),
+            MaintenanceKind::Page => {
+                (b"text/html; charset=utf-8", page(message, again, id.as_str()))
+            }
             MaintenanceKind::Api => (
                 b"application/json; charset=utf-8",
                 nocobase::maintaining_body(message, id.as_str()),
@@ -79,7 +117,12 @@ impl Exchange<'_> {
     }
 
     /// Takes a WebSocket ourselves, and tells its page that there is maintenance.
-    async fn hold(&mut self, upstream: &LocalUpstream, terms: &Arc<Terms>) -> Result<Next, Cause> {
+    async fn hold(
+        &mut self,
+        upstream: &LocalUpstream,
+        switch: &Arc<Maintenance>,
+        terms: &Terms,
+    ) -> Result<Next, Cause> {
         let key = self.head.value_named(b"sec-websocket-key");
         let key = key.ok_or(Cause::BadRequest("a WebSocket handshake without a key"))?;
         let mut out = self.client.thread.buffers.small();
@@ -95,7 +138,7 @@ impl Exchange<'_> {
         self.client.thread.buffers.give_back(out);
         self.record.status = 101;
         Ok(Next::Held(Box::new(Hold {
-            switch: upstream.upstream.shared.maintenance.clone(),
+            switch: switch.clone(),
             state: terms.state,
             idle: upstream.upstream.settings.tunnel_idle_timeout,
             counted: Rc::new(upstream.upstream.metrics.count_held()),
@@ -128,9 +171,8 @@ fn kind(upstream: &LocalUpstream, head: &RequestHead) -> MaintenanceKind {
 }
 
 /// A page that needs nothing else, and comes back by itself.
-fn page(message: &str, request_id: &str) -> String {
+fn page(message: &str, seconds: u32, request_id: &str) -> String {
     let message = escape(message);
-    let seconds = Cause::Maintenance.retry_after().unwrap_or_default();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\">\
@@ -156,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_message_cannot_become_markup() {
-        let page = page("<img src=x onerror='a(\"b\")'> & more", "id-1");
+        let page = page("<img src=x onerror='a(\"b\")'> & more", 30, "id-1");
         let escaped = "&lt;img src=x onerror=&#39;a(&quot;b&quot;)&#39;&gt; &amp; more";
         assert!(page.contains(escaped) && page.contains("id-1"), "{page}");
         assert!(!page.contains("<img") && !page.contains("src=\"") && !page.contains("href"));

@@ -58,6 +58,10 @@ impl Exchange<'_> {
             if waited > NOTICEABLE_NS && self.client.socket.peek_idle() == Idle::Closed {
                 return Err(Cause::ClientLeft);
             }
+            // Something was switched while it was in the queue, or at another node.
+            if !self.is_still_let_through(plan) {
+                return Ok(Picked::Renewed);
+            }
             match picked {
                 Ok(node) => return Ok(Picked::Node(node)),
                 Err(Unpicked::Failed(cause)) => return Err(cause),
@@ -156,8 +160,8 @@ impl Exchange<'_> {
         let (thread, upstream) = (self.client.thread, plan.upstream);
         while place.poll_turn(cx).is_ready() {
             thread.look_at_clock();
-            let maintained = upstream.upstream.shared.maintenance.is_on();
-            if maintained || !thread.is_current(&self.view) {
+            let closed = upstream.upstream.shared.is_closed();
+            if closed || !thread.is_current(&self.view) {
                 return Poll::Ready(Some(Picked::Renewed));
             }
             // What was gone when it was tried is back when a probe says so.

@@ -11,6 +11,7 @@ use crate::headers::{self, ForNode};
 use crate::http1::field::Known;
 use crate::nocobase;
 use crate::upstream::Signal;
+use crate::upstream::maintenance::Pass;
 
 /// What stays the same over all attempts.
 pub(super) struct Plan<'a> {
@@ -51,12 +52,17 @@ impl Exchange<'_> {
         let target = str::from_utf8(head.target()).unwrap_or("\u{fffd}");
         let is_text = str::from_utf8(head.target()).is_ok();
         let sticky = settings.sticky.as_ref();
+        let terms = upstream.upstream.shared.maintenance.terms();
+        let pass = terms.as_ref().and_then(|terms| terms.pass.as_ref());
         let mut node_head = self.client.thread.buffers.small();
         let parts = ForNode {
             forwarding: &forwarding,
             request_id: self.record.id.as_str(),
             default_host: &settings.name,
-            hidden_cookie: sticky.map(|sticky| sticky.cookie.as_str()),
+            hidden_cookies: [
+                sticky.map(|sticky| sticky.cookie.as_str()),
+                pass.map(Pass::cookie_name),
+            ],
         };
         headers::write_request(&mut node_head, head, &parts);
         let now = self.client.thread.now_ns();

@@ -119,19 +119,6 @@ impl Tunnels {
         self.moves.borrow_mut().begin(node.clone(), tunnels, over, rng);
     }
 
-    /// The nodes that have tunnels here which nobody moves.
-    pub fn staying(&self) -> Vec<Arc<Node>> {
-        let moves = self.moves.borrow();
-        let mut nodes: Vec<Arc<Node>> = Vec::new();
-        for handle in self.live() {
-            let node = handle.node();
-            if !moves.has(node) && !nodes.iter().any(|known| Arc::ptr_eq(known, node)) {
-                nodes.push(node.clone());
-            }
-        }
-        nodes
-    }
-
     /// Closes those whose moment has come.
     pub fn tick(&self, now_ns: u64, pace: &Pace) {
         let close = |handle: &Handle| handle.close(frames::SERVICE_RESTART, now_ns);

@@ -98,7 +98,8 @@ impl<'a> Forwarding<'a> {
         out.extend_from_slice(b"\r\n");
     }
 
-    fn proto(&self, head: &RequestHead) -> &'static [u8] {
+    /// Whether the client itself asked by `https` or `http`.
+    pub fn proto(&self, head: &RequestHead) -> &'static [u8] {
         match self.believed(head, Known::XForwardedProto) {
             Some(value) if value.eq_ignore_ascii_case(b"https") => b"https",
             _ => b"http",

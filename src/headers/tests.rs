@@ -15,7 +15,7 @@ fn forwarded(text: &str, peer: &str, proxies: &[&str], cookie: Option<&str>) -> 
         forwarding: &forwarding,
         request_id: "id-1",
         default_host: "node:1",
-        hidden_cookie: cookie,
+        hidden_cookies: [None, cookie],
     };
     write_request(&mut out, &head, &parts);
     String::from_utf8(out).unwrap()

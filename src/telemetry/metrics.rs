@@ -184,6 +184,7 @@ impl Metrics {
             maintenance_answers: MAINTENANCE_KINDS
                 .map(|kind| f.maintenance_answers.with_label_values(&[upstream, kind])),
             maintenance_ws: f.maintenance_ws.with_label_values(&[upstream]),
+            pinned: f.pinned.with_label_values(&[upstream]),
         }
     }
 
@@ -336,6 +337,8 @@ pub struct UpstreamMetrics {
     /// Answers of maintenance, by [`MaintenanceKind`].
     pub maintenance_answers: [IntCounter; 4],
     maintenance_ws: IntGauge,
+    /// 1 while a node of it is pinned.
+    pub pinned: IntGauge,
 }
 
 /// Handles of what is parked at an upstream.

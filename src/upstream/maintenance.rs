@@ -1,5 +1,5 @@
-//! Whether an upstream is under maintenance, and for whom it is not: written by control, read by every
-//! exchange, and the same over all snapshots.
+//! Whether an upstream is closed, and for whom it is not: written by control, read by every exchange, and the
+//! same over all snapshots.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +9,10 @@ use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 use super::Node;
+
+mod pass;
+
+pub use pass::{COOKIE_LIFE, LINK_LIFE, Pass, QUERY_KEY};
 
 /// The switch of one upstream.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub struct Maintenance {
 pub struct Terms {
     /// Clients, after trusted proxies, that reach the upstream as usual.
     pub allow: Vec<IpNet>,
+    /// Lets browsers through that have its cookie; none lets none.
+    pub pass: Option<Pass>,
     /// The only node that they reach, by its label or its name as configured; none is any.
     pub node: Option<String>,
     /// What everybody else is told.

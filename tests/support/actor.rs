@@ -12,7 +12,7 @@ use cobalance::control::status::{NodeStatus, Status};
 use cobalance::server::{self, Running};
 use parking_lot::Mutex;
 
-use super::origin::{Line, Origin};
+use super::origin::{Line, Origin, echo};
 use super::{Answer, PATIENCE, parse, until};
 
 /// What a node does with a request.
@@ -88,6 +88,9 @@ impl Actor {
             while let Some(seen) = line.request() {
                 if is_watch(&seen.head) {
                     return speak(line, &seen.head);
+                }
+                if seen.head.starts_with("GET /ws ") {
+                    return echo(line);
                 }
                 let is_probe = seen.head.contains(" /api/__health_check ");
                 if !is_probe {

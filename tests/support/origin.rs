@@ -237,7 +237,8 @@ pub fn node(body: &'static str) -> Origin {
     })
 }
 
-fn echo(mut line: Line) {
+/// A WebSocket that says what it hears.
+pub fn echo(mut line: Line) {
     line.send(b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
     // An open tunnel may say nothing for as long as it likes.
     line.stream.set_read_timeout(None).unwrap();

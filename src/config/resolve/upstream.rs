@@ -114,6 +114,7 @@ fn one(table: &Table<'_>, name: &str) -> Upstream {
         nodes: node::all(table, preset),
         health_check: health_check(table, name, preset, &api_path),
         outlier_detection: outlier_detection(table, name),
+        guard_changes: guard_changes(table, &plain),
         sticky: sticky(table, name),
         api_path,
         ..with_times(table, plain)
@@ -167,6 +168,14 @@ fn api_path(table: &Table<'_>, preset: Preset) -> String {
     }
     let derived = public.map(|public| format!("{public}api/"));
     api.or(derived).unwrap_or_else(|| defaults::API_PATH.to_owned())
+}
+
+/// Which actions change a node is known of NocoBase alone.
+fn guard_changes(table: &Table<'_>, plain: &Upstream) -> bool {
+    if plain.preset == Preset::None {
+        no_effect(table.get("guard_changes"), "with `preset = \"none\"`", "remove it");
+    }
+    table.flag("guard_changes", plain.guard_changes)
 }
 
 /// A path with a slash at both ends.

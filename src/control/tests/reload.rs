@@ -238,3 +238,23 @@ async fn an_access_log_that_cannot_be_opened_rejects_the_whole() {
     assert_eq!(file.reload(&with(&path)).await.result, ReloadResult::Ok);
     assert!(path.exists() && file.rig.handle.snapshot().access_log.is_some());
 }
+
+#[tokio::test]
+async fn a_removed_node_serves_until_every_thread_knows_that_it_is_gone() {
+    let file = watched(&file(LISTENER, "\"127.0.0.1:9\""));
+    let gone = file.rig.live("127.0.0.1:9");
+    let (seen, node) = (Arc::new(parking_lot::Mutex::new(Vec::new())), gone.clone());
+    let eligible = seen.clone();
+    *file.rig.threads.at_renewal.lock() =
+        Some(Box::new(move || eligible.lock().push(node.eligible(true))));
+    // All are others: what began before could go nowhere else.
+    let outcome = file.reload(&super::reload::file(LISTENER, "\"127.0.0.1:19\"")).await;
+    assert_eq!(outcome.result, ReloadResult::Ok);
+    assert_eq!(*seen.lock(), [true, true], "on both threads");
+    assert!(!gone.eligible(true), "and afterwards it is out");
+    let told = || async { (file.rig.threads.nodes_drained.lock().len() == 2).then_some(()) };
+    until("its tunnels are moved", told).await;
+    let told = file.rig.threads.nodes_drained.lock().clone();
+    let expected = ("127.0.0.1:9".to_owned(), crate::exchange::tunnel::DRAIN_WINDOW);
+    assert_eq!(told, [expected.clone(), expected]);
+}

@@ -207,6 +207,9 @@ async fn answer(stream: &mut TcpStream, behaviour: Behaviour) -> bool {
     stream.write_all(text.as_bytes()).await.is_ok()
 }
 
+/// Looks at something.
+pub(crate) type Look = Box<dyn FnMut() + Send>;
+
 /// What data threads were told.
 #[derive(Clone, Default)]
 pub(crate) struct Obeyed {
@@ -215,6 +218,8 @@ pub(crate) struct Obeyed {
     /// Generation and thread of each renewal.
     pub(crate) renewed: Arc<Mutex<Vec<u64>>>,
     pub(crate) drained: Arc<AtomicUsize>,
+    /// Done by each thread when it is told of a snapshot, before it follows.
+    pub(crate) at_renewal: Arc<Mutex<Option<Look>>>,
     /// Label and window of each node that a thread was told to drain.
     pub(crate) nodes_drained: Arc<Mutex<Vec<(String, Duration)>>>,
     pub(crate) stopped: Arc<AtomicUsize>,
@@ -234,6 +239,9 @@ impl Obeyed {
             while let Some(command) = parts.commands.blocking_recv() {
                 match command {
                     Command::Renew { snapshot, sockets: new, done } => {
+                        if let Some(look) = &mut *told.at_renewal.lock() {
+                            look();
+                        }
                         let named = |name: &str| {
                             snapshot.listeners.iter().any(|one| one.settings.name == name)
                         };

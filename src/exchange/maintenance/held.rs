@@ -45,11 +45,17 @@ pub(super) struct Handle {
     /// The state of the switch that its client knows of.
     pub(super) known: Cell<u64>,
     /// What is to be said to the client, and whether that is the last word.
-    errand: RefCell<Option<(Vec<u8>, bool)>>,
+    pub(super) errand: RefCell<Option<(Vec<u8>, bool)>>,
     deadline: Deadline,
 }
 
 impl Handle {
+    /// Of a WebSocket whose client was told of this state of the switch.
+    pub(super) fn new(switch: Arc<Maintenance>, state: u64, deadline: Deadline) -> Rc<Handle> {
+        let (known, errand) = (Cell::new(state), RefCell::default());
+        Rc::new(Handle { switch, known, errand, deadline })
+    }
+
     /// Says these frames at `at_ns`; the `last` ones end with a Close frame. Nothing takes the place of a
     /// last word that is due.
     pub(super) fn say(&self, frames: Vec<u8>, last: bool, at_ns: u64) {
@@ -69,12 +75,7 @@ pub fn spawn(
     (socket, admitted): (Socket, Box<dyn Any>),
     early: &[u8],
 ) {
-    let handle = Rc::new(Handle {
-        switch: hold.switch,
-        known: Cell::new(hold.state),
-        errand: RefCell::default(),
-        deadline: thread.wheel.deadline(),
-    });
+    let handle = Handle::new(hold.switch, hold.state, thread.wheel.deadline());
     handle.deadline.set(hold.idle);
     thread.maintenance.hold(&thread, &handle);
     let mut running = Running {

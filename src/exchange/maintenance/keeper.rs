@@ -1,5 +1,6 @@
 //! What a data thread does when maintenance begins and ends: tunnels are closed so that their pages come
-//! back and are told, and the pages that wait are sent back to the nodes.
+//! back and are told, and the pages that wait are sent back to the nodes. The same for pages that wait for a
+//! pinned node; its tunnels are left to it, which may tell of its own progress there.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -44,6 +45,8 @@ impl Keeper {
             let code =
                 if thread.is_ending() { frames::GOING_AWAY } else { frames::SERVICE_RESTART };
             handle.say(frames::close(code).to_vec(), true, clock::now_ns());
+        } else if !switches(&thread.view()).any(|one| Arc::ptr_eq(one, &handle.switch)) {
+            self.let_go(thread, vec![handle.clone()]);
         } else if handle.switch.state() != handle.known.get() {
             self.tell(thread, vec![handle.clone()], &handle.switch);
         }
@@ -64,12 +67,16 @@ impl Keeper {
     /// Looks whether anything was switched, and does what is due.
     pub fn tick(&self, thread: &Thread, view: &View, now_ns: u64) {
         for upstream in &view.upstreams {
-            let switch = &upstream.upstream.shared.maintenance;
-            if self.has_changed(switch) {
-                self.follow(thread, upstream);
+            let shared = &upstream.upstream.shared;
+            if self.has_changed(&shared.maintenance) {
+                self.follow(thread, upstream, &shared.maintenance);
+                self.close_outside(thread, upstream);
+            }
+            if self.has_changed(&shared.outage) {
+                self.follow(thread, upstream, &shared.outage);
             }
         }
-        if self.seen.borrow().len() > view.upstreams.len() {
+        if self.seen.borrow().len() > switches(view).count() {
             self.forget(thread, view);
         }
         let may = || view.snapshot.pace.take(now_ns);
@@ -120,12 +127,19 @@ impl Keeper {
         }
     }
 
-    fn follow(&self, thread: &Thread, upstream: &LocalUpstream) {
-        let switch = &upstream.upstream.shared.maintenance;
+    fn follow(&self, thread: &Thread, upstream: &LocalUpstream, switch: &Arc<Maintenance>) {
         let of = |handle: &Rc<Handle>| Arc::ptr_eq(&handle.switch, switch);
         let held = self.live().into_iter().filter(of).collect();
         self.tell(thread, held, switch);
-        let state = switch.state();
+        if switch.is_on() {
+            // Nobody is parked any more: they are answered.
+            upstream.lots.iter().for_each(|lot| lot.line.wake(usize::MAX));
+        }
+    }
+
+    /// Closes the tunnels whose clients are not let through.
+    fn close_outside(&self, thread: &Thread, upstream: &LocalUpstream) {
+        let state = upstream.upstream.shared.maintenance.state();
         if maintenance::is_on(state) {
             let name = &upstream.upstream.settings.name;
             let outside = |t: &Rc<tunnel::Handle>| t.is_of(name) && t.let_through != state;
@@ -158,16 +172,23 @@ impl Keeper {
 
     /// An upstream that is configured no more is not under maintenance either.
     fn forget(&self, thread: &Thread, view: &View) {
-        let known = |switch: &Arc<Maintenance>| {
-            view.upstreams.iter().any(|one| Arc::ptr_eq(&one.upstream.shared.maintenance, switch))
-        };
+        let known = |switch: &Arc<Maintenance>| switches(view).any(|one| Arc::ptr_eq(one, switch));
         self.seen.borrow_mut().retain(|(switch, _)| known(switch));
-        let gone: Vec<_> =
-            self.live().into_iter().filter(|handle| !known(&handle.switch)).collect();
-        // Nobody switches it off any more: what its clients know of is over all the same.
+        let gone = self.live().into_iter().filter(|handle| !known(&handle.switch)).collect();
+        self.let_go(thread, gone);
+    }
+
+    /// Nobody switches it off any more: what these clients know of is over all the same.
+    fn let_go(&self, thread: &Thread, gone: Vec<Rc<Handle>>) {
         gone.iter().for_each(|handle| handle.known.set(0));
         self.tell(thread, gone, &Maintenance::default());
     }
+}
+
+/// All switches of a view.
+fn switches(view: &View) -> impl Iterator<Item = &Arc<Maintenance>> {
+    let shared = view.upstreams.iter().map(|one| &one.upstream.shared);
+    shared.flat_map(|shared| [&shared.maintenance, &shared.outage])
 }
 
 /// Ends a tunnel. If maintenance is over before its turn, its page may have met it all the same, in an
@@ -190,4 +211,60 @@ fn release(handle: &Handle, now_ns: u64) {
     let mut farewell = frames::text(&nocobase::running_frame());
     farewell.extend_from_slice(&frames::close(frames::SERVICE_RESTART));
     handle.say(farewell, true, now_ns);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::config::{self, Source};
+    use crate::snapshot::{self, Parts};
+    use crate::telemetry::metrics::Metrics;
+    use crate::upstream::maintenance::Terms;
+    use crate::upstream::{Dial, Registry};
+
+    fn thread() -> Rc<Thread> {
+        let text =
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"127.0.0.1:9\"]\n";
+        let source = Source { name: "test".into(), text: text.into() };
+        let (config, _) = config::load(&source, &|_| None).unwrap();
+        let metrics = Metrics::new();
+        let parts = Parts {
+            resolved: &Default::default(),
+            registry: &mut Registry::new(1, metrics.clone()),
+            previous: None,
+            access_log: None,
+        };
+        let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
+        Thread::new(0, snapshot, mpsc::channel(1).0, metrics, Dial::Tcp)
+    }
+
+    /// What is said to a client that comes into our hands now, told of a switch that is on.
+    fn said(thread: &Thread, switch: &Arc<Maintenance>) -> Option<Vec<u8>> {
+        let keeper = Keeper::default();
+        let handle = Handle::new(switch.clone(), switch.state(), thread.wheel.deadline());
+        keeper.hold(thread, &handle);
+        let later = clock::now_ns() + clock::nanos(WINDOW);
+        keeper.tick(thread, &thread.view(), later);
+        handle.errand.take().map(|(frames, last)| {
+            assert!(last, "nothing follows it");
+            frames
+        })
+    }
+
+    #[test]
+    fn a_page_whose_upstream_went_during_its_handshake_is_sent_on() {
+        let thread = thread();
+        let known = thread.view().upstreams[0].upstream.shared.maintenance.clone();
+        let gone = Arc::new(Maintenance::default());
+        for switch in [&known, &gone] {
+            switch.begin(Terms::default());
+        }
+        assert_eq!(said(&thread, &known), None, "it waits");
+        let farewell = said(&thread, &gone).expect("nobody else will tell it");
+        let text = String::from_utf8_lossy(&farewell).into_owned();
+        assert!(text.contains("APP_RUNNING"), "{text}");
+        assert!(farewell.ends_with(&frames::close(frames::SERVICE_RESTART)));
+    }
 }

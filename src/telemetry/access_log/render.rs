@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use super::{Attempt, Line, TimeCache};
 
-/// Query keys whose values are secrets: NocoBase takes its login token in the first three, and the last
-/// is what a form sent by GET would leak.
-const SECRET_KEYS: [&[u8]; 4] = [b"token", b"temporaryAccessToken", b"access_token", b"password"];
+/// Query keys whose values are secrets: NocoBase takes its login token in the first three, the next is what a
+/// form sent by GET would leak, and the last lets through maintenance.
+const SECRET_KEYS: [&[u8]; 5] =
+    [b"token", b"temporaryAccessToken", b"access_token", b"password", b"cobalance-pass"];
 /// Stands for a secret.
 const HIDDEN: &[u8] = b"***";
 

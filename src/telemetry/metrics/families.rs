@@ -104,6 +104,7 @@ pub(super) struct UpstreamFamilies {
     pub(super) maintenance_ws: IntGaugeVec,
     pub(super) parked: IntCounterVec,
     pub(super) parked_for: HistogramVec,
+    pub(super) pinned: IntGaugeVec,
 }
 
 impl UpstreamFamilies {
@@ -127,6 +128,11 @@ impl UpstreamFamilies {
             maintenance_ws: r.int_gauges(
                 "maintenance_ws_open",
                 "WebSockets that cobalance itself keeps open during maintenance.",
+                &["upstream"],
+            ),
+            pinned: r.int_gauges(
+                "pinned",
+                "1 while one node of an upstream is pinned, to serve alone.",
                 &["upstream"],
             ),
             parked: r.counters(
