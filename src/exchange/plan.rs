@@ -2,6 +2,7 @@
 //! repeated, what it wishes of a node.
 
 use super::pick::Wish;
+use super::upload::Upload;
 use super::view::LocalUpstream;
 use super::{Exchange, thread, unix_s};
 use crate::clock;
@@ -18,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) wish: Wish,
     /// The head for the nodes.
     pub(super) node_head: Vec<u8>,
+    /// The client waits for the node to say that the body may come.
+    pub(super) expects_continue: bool,
     /// End of the time for all attempts.
     pub(super) until_ns: u64,
     /// Whether the head time feeds the node's average.
@@ -32,7 +35,7 @@ pub(super) struct Plan<'a> {
 
 impl Exchange<'_> {
     /// Decides what does not change between attempts.
-    pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream) -> Plan<'u> {
+    pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream, upload: &Upload) -> Plan<'u> {
         let (head, settings) = (self.head, &upstream.upstream.settings);
         let forwarding = Forwarding::new(
             self.client.peer.ip(),
@@ -52,11 +55,14 @@ impl Exchange<'_> {
         let is_text = str::from_utf8(head.target()).is_ok();
         let sticky = settings.sticky.as_ref();
         let mut node_head = self.client.thread.buffers.small();
+        let expects_continue = head.expect_continue && !upload.is_shielded();
         let parts = ForNode {
             forwarding: &forwarding,
             request_id: self.record.id.as_str(),
             default_host: &settings.name,
             hidden_cookie: sticky.map(|sticky| sticky.cookie.as_str()),
+            framing: upload.framing(),
+            expect_continue: expects_continue,
         };
         headers::write_request(&mut node_head, head, &parts);
         let now = self.client.thread.now_ns();
@@ -77,6 +83,7 @@ impl Exchange<'_> {
                 tried: Vec::new(),
             },
             node_head,
+            expects_continue,
             until_ns: match settings.deadline.is_zero() {
                 true => u64::MAX,
                 false => now.saturating_add(clock::nanos(settings.deadline)),

@@ -155,4 +155,4 @@ const reload = {
   ],
 };
 
-module.exports = { LONG, SHORT, SCENARIOS: { rolling, kill, stop, down, commanding, reload } };
+module.exports = { LONG, SHORT, SCENARIOS: { rolling, kill, stop, down, commanding, reload, upload: require('./upload.js') } };
