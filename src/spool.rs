@@ -19,8 +19,9 @@ use crate::telemetry::metrics::{Counting, SpoolMetrics, SpoolRefusal};
 
 /// A body's memory grows in steps of at least this, and that much it must have to be kept at all.
 const STEP: usize = 64 * 1024;
-/// What a body keeps in memory once it has a file: enough for writes that cost the disk little.
-const WRITE: usize = 256 * 1024;
+/// What a body keeps in memory once it has a file: enough for writes that cost little, and so little that
+/// hundreds of bodies do not hold much together.
+const WRITE: usize = 128 * 1024;
 /// What is read from a file at once.
 const READ: usize = 256 * 1024;
 /// The log tells of the same trouble this often.
@@ -53,7 +54,7 @@ impl Spool {
         let again = last == 0 || now.saturating_sub(last) >= TELL_AGAIN_NS;
         if again && told.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
             tracing::warn!(target: "cobalance::spool",
-                "a slow upload goes to its node as it comes: {}", why.what);
+                "an upload goes to its node as it comes, however slowly: {}", why.what);
         }
     }
 }

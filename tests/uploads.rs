@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cobalance::control::ConfigSource;
+use cobalance::control::maintenance::{Change, Wanted};
 use cobalance::health::HealthState;
 use cobalance::server;
 use cobalance::telemetry::metrics::{RetryReason, SpoolRefusal};
@@ -181,7 +182,7 @@ fn what_cannot_be_kept_is_streamed_and_told_of() {
         streams_although_slow(&proxy, &came, why);
     }
     for words in ["is full (`total_files`, 0 bytes)", "larger than `max_body`", "/proc/nowhere"] {
-        let lines = said(&["WARN", "goes to its node as it comes", words]);
+        let lines = said(&["WARN", "goes to its node as it comes, however slowly", words]);
         assert_eq!(lines.len(), 1, "{words}");
     }
 }
@@ -387,6 +388,37 @@ fn the_access_log_tells_what_was_kept_and_how_long() {
     assert!(line["attempts"][0]["sent"].as_u64().unwrap() > BODY as u64);
     let posts = origin.seen().iter().filter(|seen| seen.head.starts_with("POST")).count();
     assert_eq!(posts, 1);
+}
+
+#[test]
+fn what_happened_meanwhile_counts() {
+    let origin = node("no");
+    let dir = tempfile::tempdir().unwrap();
+    let running = started(&origin, &dir.path().join("log"), &[SLOW, SPOOL].concat());
+    let mut stream = TcpStream::connect(running.address("public").unwrap()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    send(&mut stream, &head(&counted(BODY)), &body(BODY - 1));
+    let metrics = running.handle().metrics();
+    until("most is kept", || metrics.spool.bytes[1].get() > 900_000);
+    let from = std::net::IpAddr::from([127, 0, 0, 1]);
+    let change = Change { upstream: None, on: Some(Wanted::default()), from };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(running.handle().maintain(change)).unwrap().unwrap();
+    stream.write_all(b"x").unwrap();
+    let answer = answer(&mut stream);
+    assert!(answer.status == 503 && answer.text().contains("APP_COMMANDING"), "{}", answer.text());
+    assert!(origin.seen().iter().all(|seen| !seen.head.starts_with("POST")));
+}
+
+#[test]
+fn a_deadline_is_for_the_nodes_time() {
+    let origin = Origin::ok("yes");
+    let proxy = proxy(&origin, &[SLOW, "deadline = \"1s\"\n", SPOOL].concat());
+    let mut stream = begin(&proxy, &counted(BODY), &body(BODY - 1));
+    let begun = Instant::now();
+    until("it took its time", || begun.elapsed() > Duration::from_millis(1200));
+    stream.write_all(b"x").unwrap();
+    assert_eq!(answer(&mut stream).text(), "yes");
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub const TEMPORARY_DIRECTORY: &str = "TMPDIR";
 pub const SPOOL_MEMORY: usize = 1024 * 1024;
 /// Whatever a listener takes by default.
 pub const SPOOL_MAX_BODY: u64 = MAX_BODY;
-/// 64 slow uploads with all the memory that one may have; more of them have less.
+/// Five hundred slow uploads with what one has beside its file (128 KiB).
 pub const SPOOL_TOTAL_MEMORY: usize = 64 * 1024 * 1024;
 /// Two hundred attachments of NocoBase's default bound (20 MiB), or four of the largest bodies; small beside
 /// the disk of a host that runs NocoBase.

@@ -188,10 +188,7 @@ impl Exchange<'_> {
         let towards = Towards {
             socket,
             stall: settings.body_idle_timeout,
-            first: match plan.expects_continue {
-                true => settings.response_timeout,
-                false => client.listener.settings.body_idle_timeout,
-            },
+            first: plan.patience(client),
             deadline: &self.deadlines.up,
             sent: &seen.sent,
         };

@@ -1,6 +1,9 @@
 //! What an exchange decides once, whatever becomes of its attempts: the head for the nodes, what may be
 //! repeated, what it wishes of a node.
 
+use std::time::Duration;
+
+use super::client::Client;
 use super::pick::Wish;
 use super::upload::Upload;
 use super::view::LocalUpstream;
@@ -31,6 +34,16 @@ pub(super) struct Plan<'a> {
     pub(super) race_lost: bool,
     /// It was moved away from a node that fell silent.
     pub(super) rescued: bool,
+}
+
+impl Plan<'_> {
+    /// How long the client may take to go on with its body: as long as the node, if it waits for that.
+    pub(super) fn patience(&self, client: &Client<'_>) -> Duration {
+        match self.expects_continue {
+            true => self.upstream.upstream.settings.response_timeout,
+            false => client.listener.settings.body_idle_timeout,
+        }
+    }
 }
 
 impl Exchange<'_> {

@@ -224,7 +224,7 @@ impl Upload {
     }
 
     /// Reads the body whole if it is small, else as much of it as a replay may hold. A body that is known
-    /// to be large is left alone: waiting for its first 64 KiB would only delay it.
+    /// to be large is left alone: that is for the shield.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.

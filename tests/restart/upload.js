@@ -13,7 +13,7 @@ const path = require('node:path');
 const {
   Family, call, clock, freePorts, options, pause, run, statusOf, table, until, workDirectory,
 } = require('../rig/rig.js');
-const { startCobalance } = require('../rig/proxies.js');
+const { startProxy } = require('../rig/proxies.js');
 const { told, zero } = require('./verdict.js');
 
 const RATE = 100_000; // bytes a second
@@ -37,7 +37,7 @@ function serve({ port, timeout, check }) {
     request.on('end', () => {
       if (request.url.endsWith('/__health_check')) return answer.end('ok');
       if (request.url === '/uploads') return answer.end(JSON.stringify(uploads));
-      uploads.push({ bytes, waited: clock() - begun });
+      if (request.method === 'POST') uploads.push({ bytes, waited: clock() - begun });
       return answer.end(hash.digest('hex'));
     });
   }).listen(port, '127.0.0.1');
@@ -87,7 +87,7 @@ async function upload(port, seconds) {
 /** One upload through a cobalance of its own, to a node of its own. */
 async function through(family, name, times, extra) {
   const node = await startNode(family, `${name}-node`, times);
-  const proxy = await startCobalance(family, [node], { name, extra });
+  const proxy = await startProxy('cobalance', family, [node], { name, extra });
   const sent = await upload(proxy.port, times.seconds);
   const there = JSON.parse((await call(`http://127.0.0.1:${node.port}/uploads`)).body);
   return { ...sent, there };
