@@ -33,6 +33,7 @@ mod roster;
 mod show;
 mod slow_start;
 mod sockets;
+mod spool;
 pub mod status;
 mod verdicts;
 pub mod warnings;

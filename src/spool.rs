@@ -27,6 +27,14 @@ const READ: usize = 256 * 1024;
 /// The log tells of the same trouble this often.
 const TELL_AGAIN_NS: u64 = 60_000_000_000;
 
+/// Looks whether a file can be made there. Blocks.
+///
+/// # Errors
+/// It cannot.
+pub fn look(directory: &Path) -> io::Result<()> {
+    unnamed(directory).map(drop)
+}
+
 /// What all bodies hold.
 pub struct Spool {
     held: [AtomicU64; 2],

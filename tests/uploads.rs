@@ -366,7 +366,9 @@ fn started(node: &Origin, log: &Path, more: &str) -> server::Running {
         log.display(),
         node.address
     );
-    server::start(support::parse(&text), ConfigSource::Flags).unwrap()
+    let file = log.with_file_name("cobalance.toml");
+    std::fs::write(&file, &text).unwrap();
+    server::start(support::parse(&text), ConfigSource::File(file)).unwrap()
 }
 
 #[test]
@@ -388,6 +390,27 @@ fn the_access_log_tells_what_was_kept_and_how_long() {
     assert!(line["attempts"][0]["sent"].as_u64().unwrap() > BODY as u64);
     let posts = origin.seen().iter().filter(|seen| seen.head.starts_with("POST")).count();
     assert_eq!(posts, 1);
+}
+
+#[test]
+fn where_nothing_can_be_kept_a_warning_stands_until_it_can() {
+    let origin = node("yes");
+    let dir = tempfile::tempdir().unwrap();
+    let spool = dir.path().join("spool");
+    let more = format!("[spool]\ndirectory = \"{}\"\n", spool.display());
+    let running = started(&origin, &dir.path().join("log"), &more);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let warnings = || runtime.block_on(running.handle().status()).unwrap().warnings;
+    until("it is told of", || warnings().iter().any(|warning| warning.subject == "spool"));
+    assert!(warnings()[0].message.contains("/spool: No such file"), "{:?}", warnings());
+    // It is looked at again by and by, and at once after a reload.
+    std::fs::create_dir(&spool).unwrap();
+    let file = dir.path().join("cobalance.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let changed = text.replace("threads = 1\n", "threads = 1\nshutdown_delay = \"1ms\"\n");
+    std::fs::write(&file, changed).unwrap();
+    runtime.block_on(running.handle().reload());
+    until("it is taken back", || warnings().is_empty());
 }
 
 #[test]

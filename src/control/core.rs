@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
@@ -68,6 +69,7 @@ pub(super) struct Core {
     pub(super) saving: Saving,
     pub(super) leaving: Vec<(Arc<Node>, Instant)>,
     pub(super) resolving: bool,
+    pub(super) spool_look: Option<JoinHandle<()>>,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -121,6 +123,7 @@ impl Core {
             saving: Saving::default(),
             leaving: Vec::new(),
             resolving: false,
+            spool_look: None,
             inbox,
             signals,
         };
@@ -177,7 +180,10 @@ impl Core {
                 Some(signal) = self.signals.recv() => self.signal(signal),
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
-                _ = resolve.tick() => self.resolve(),
+                _ = resolve.tick() => {
+                    self.resolve();
+                    self.look_at_spool();
+                }
             }
         }
         self.command_all(|| Command::Stop);
@@ -277,6 +283,7 @@ impl Core {
         let loaded = super::status::unix(snapshot.loaded_at);
         self.inner.metrics.config_last_success.set(loaded as f64);
         self.warn_of_many_nodes(snapshot);
+        self.look_at_spool();
         self.roster.launch_due(&self.inner.events);
     }
 
