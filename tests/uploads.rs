@@ -174,14 +174,14 @@ fn what_cannot_be_kept_is_streamed_and_told_of() {
     for (more, why) in [
         ("total_files = 0", full),
         ("total_files = \"256KiB\"", full),
-        ("max_body = \"128KiB\"", SpoolRefusal::TooLarge),
+        ("max_body = \"192KiB\"", SpoolRefusal::TooLarge),
         ("directory = \"/proc/nowhere\"", SpoolRefusal::Error),
     ] {
         let (origin, came) = counting();
         let proxy = proxy(&origin, &[SLOW, SPOOL, more].concat());
         streams_although_slow(&proxy, &came, why);
     }
-    for words in ["is full (`total_files`, 0 bytes)", "larger than `max_body`", "/proc/nowhere"] {
+    for words in ["is full (`total_files`, 0 bytes)", "of [spool], 196608 bytes", "/proc/nowhere"] {
         let lines = said(&["WARN", "goes to its node as it comes, however slowly", words]);
         assert_eq!(lines.len(), 1, "{words}");
     }

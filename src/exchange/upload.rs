@@ -1,6 +1,6 @@
 //! The request's body on its way to a node: read whole before a node is picked when it is small, and then
 //! it can be sent again; streamed with back-pressure when it is not. What the shield keeps of a larger one
-//! ([`super::shield`]) goes first, and can be sent again as long as nothing was streamed after it.
+//! (`exchange::shield`) goes first, and can be sent again as long as nothing was streamed after it.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
