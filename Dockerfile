@@ -1,4 +1,4 @@
-# cobalance as an image: the binary, CA roots, and nothing else; no shell.
+# cobalance as an image: the binary, CA roots, a place for slow uploads, and nothing else; no shell.
 #
 #   docker build -t cobalance .
 #   docker run -p 80:8080 -v ./cobalance.toml:/etc/cobalance/cobalance.toml:ro cobalance
@@ -15,7 +15,8 @@ COPY src src
 COPY benches benches
 RUN cargo build --release --locked --bin cobalance --target "$(uname -m)-unknown-linux-musl" \
  && install -D "target/$(uname -m)-unknown-linux-musl/release/cobalance" /image/usr/bin/cobalance \
- && install -D /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
+ && install -D /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt \
+ && install -d -m 1777 /image/tmp
 
 FROM scratch
 COPY --from=build /image /

@@ -82,6 +82,8 @@ fn heads(c: &mut Criterion) {
         request_id: "01a2058b-b914-702d-9464-2b8ccfc81837",
         default_host: "node",
         hidden_cookies: [None; 2],
+        framing: head.framing,
+        expect_continue: false,
     };
     let mut out = Vec::with_capacity(4096);
     c.bench_function("head/rewrite", |b| {

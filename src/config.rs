@@ -58,6 +58,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// At least one; names are unique.
     pub upstreams: Vec<Upstream>,
+    /// Where slow uploads are kept until they are complete.
+    pub spool: Spool,
     /// The admin listener.
     pub admin: Admin,
     /// The public `/livez`, `/readyz` and `/metrics`, if wanted.
@@ -207,6 +209,8 @@ pub struct Upstream {
     pub retry_budget: f64,
     /// Over all attempts up to the head; zero is none.
     pub deadline: Duration,
+    /// A larger body that is not there within so long, at the client's rate, is spooled first; zero: none is.
+    pub stream_within: Duration,
     /// Idle connections kept per node and data thread.
     pub max_idle: usize,
     /// Requests on one connection to a node.
@@ -325,6 +329,21 @@ impl std::fmt::Debug for Sticky {
             .field("max_life", &self.max_life)
             .finish()
     }
+}
+
+/// `[spool]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spool {
+    /// Where files are made; they have no name there.
+    pub directory: PathBuf,
+    /// Bytes of one body in memory; what is more goes into its file.
+    pub memory: usize,
+    /// Bytes of one body.
+    pub max_body: u64,
+    /// Bytes of all bodies in memory.
+    pub total_memory: usize,
+    /// Bytes of all bodies in files.
+    pub total_files: u64,
 }
 
 /// `[admin]`

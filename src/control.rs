@@ -34,6 +34,7 @@ mod roster;
 mod show;
 mod slow_start;
 mod sockets;
+mod spool;
 pub mod status;
 pub mod upgrade;
 mod verdicts;

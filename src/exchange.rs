@@ -1,7 +1,7 @@
 //! One request and its response, from the head that was read to the last byte of the answer.
 //!
 //! [`exchange`] observes: it counts, logs and answers for what went wrong. `serve` does the work and reads
-//! top to bottom: route → admit → read a small body → attempt at one node after the other → pass the
+//! top to bottom: route → admit → read a small or slow body → attempt at one node after the other → pass the
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
@@ -29,6 +29,7 @@ mod plan;
 pub mod record;
 mod rescue;
 pub mod respond;
+mod shield;
 mod slices;
 pub mod thread;
 pub mod tunnel;
@@ -130,6 +131,8 @@ enum Served {
     Done(Next),
     /// It waited until after a reload: begin again with the newest view.
     Renewed,
+    /// The same, with a body that took its client's time to come.
+    Shielded,
 }
 
 /// How an attempt ended.
@@ -155,7 +158,7 @@ impl<'a> Exchange<'a> {
                 Some(upload) => upload,
                 none => none.insert(self.upload()?),
             };
-            let mut plan = self.plan(upstream);
+            let mut plan = self.plan(upstream, upload);
             plan.until_ns = plan.until_ns.min(until_ns);
             until_ns = plan.until_ns;
             if first {
@@ -178,6 +181,10 @@ impl<'a> Exchange<'a> {
             match served? {
                 Served::Done(next) => return Ok(next),
                 Served::Renewed => self.view = self.client.thread.view(),
+                Served::Shielded => {
+                    self.view = self.client.thread.view();
+                    until_ns = u64::MAX;
+                }
             }
         }
     }
@@ -234,6 +241,11 @@ impl<'a> Exchange<'a> {
             if self.client.thread.now_ns() >= plan.until_ns {
                 return Err(last.map_or(Cause::Deadline, |(cause, _)| cause));
             }
+            if self.wants_shield(plan, upload) && self.is_anybody(plan) {
+                // What is rare is boxed: every exchange would have to hold room for it.
+                Box::pin(self.shield(plan.upstream, upload, unread)).await?;
+                return Ok(Served::Shielded);
+            }
             let node = match self.pick_or_park(plan, upload, unread).await {
                 Ok(Picked::Node(node)) => node,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
@@ -243,6 +255,10 @@ impl<'a> Exchange<'a> {
                 // Whoever was asked before knows more of the reason than "nobody is left".
                 Err(cause) => return Err(last.map_or(cause, |(cause, _)| cause)),
             };
+            if self.wants_shield(plan, upload) {
+                // It was parked, and its body stayed with the client.
+                return Ok(Served::Renewed);
+            }
             if let Some((cause, reason)) = last.take() {
                 // Paid for only now that there is somebody to ask.
                 if !pay(plan, reason) {

@@ -25,6 +25,10 @@ pub struct ForNode<'a> {
     pub default_host: &'a str,
     /// Names of the cookies to hide from the node.
     pub hidden_cookies: [Option<&'a str>; 2],
+    /// How the body will be framed.
+    pub framing: Framing,
+    /// The client waits to be told to send the body.
+    pub expect_continue: bool,
 }
 
 /// Appends the head for a node, empty line included.
@@ -41,14 +45,14 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, parts: &ForNode<'_>)
     for field in &head.fields {
         write_request_field(out, head, field, parts);
     }
-    match head.framing {
+    match parts.framing {
         // No body, and said so: some servers ask a POST for its length (411) even then.
         Framing::Empty if head.value(Known::ContentLength).is_some() => {
             write_framing(out, Framing::Length(0));
         }
         framing => write_framing(out, framing),
     }
-    if head.expect_continue {
+    if parts.expect_continue {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
     match (head.websocket, head.te_trailers) {

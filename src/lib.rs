@@ -22,7 +22,8 @@ pub mod limit;
 pub mod nocobase;
 pub mod route;
 
-// layer 4: nodes, pools, connecting
+// layer 4: nodes, pools, connecting; slow uploads
+pub mod spool;
 pub mod upstream;
 
 // layer 5: the compiled, immutable whole

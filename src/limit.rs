@@ -1,5 +1,5 @@
-//! The retry budget: how many requests may be repeated after they were sent. And [`pace`]: how fast
-//! tunnels are moved.
+//! The retry budget: how many requests may be repeated after they were sent. [`pace`]: how fast
+//! tunnels are moved. [`uploads`]: which are too slow to go to a node as they come.
 //!
 //! Retries help while few requests fail, and double the load when all do. So over 10 s an upstream
 //! may repeat a share of its requests (20 %), and 3 a second besides, so that a quiet one can too.
@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub mod pace;
+pub mod uploads;
 
 /// Repeats a second that are free, whatever the traffic.
 pub const FREE_PER_SECOND: u64 = 3;

@@ -22,6 +22,10 @@ use crate::upstream::{Dial, Node, Signals};
 /// After accept failed for want of descriptors: trying at once would spin, giving up would be worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Threads that write and read spooled bodies for one data thread: a slow disk makes its uploads wait for
+/// each other, and nobody else. They end when they are idle.
+const FILE_THREADS: usize = 4;
+
 /// What control tells a data thread. Answered through `done`, so that control knows when all have followed.
 pub enum Command {
     /// Use this snapshot from now on. Listeners that it no longer names are closed; `sockets` brings the
@@ -93,6 +97,7 @@ pub fn spawn(parts: ThreadParts) -> io::Result<std::thread::JoinHandle<()>> {
         // A local runtime must be built on its own thread; it fails only when descriptors are short.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .max_blocking_threads(FILE_THREADS)
             .build_local(Default::default());
         match runtime {
             Ok(runtime) => runtime.block_on(run(parts)),

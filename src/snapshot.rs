@@ -11,6 +11,7 @@ use crate::clock;
 use crate::config::{self, Config, Role};
 use crate::limit::pace::Pace;
 use crate::route::Router;
+use crate::spool::Spool;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, Metrics, RouteMetrics, UpstreamMetrics};
 use crate::upstream::{Node, NodeKey, Registry, Shared};
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     /// How fast tunnels are moved; shared with earlier snapshots.
     pub pace: Arc<Pace>,
+    /// Where slow uploads are kept; shared with earlier snapshots.
+    pub spool: Arc<Spool>,
 }
 
 /// One listener as run.
@@ -109,6 +112,8 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         loaded_at: SystemTime::now(),
         router: Router::new(&config.routes),
         pace: previous.map_or_else(Arc::default, |snapshot| snapshot.pace.clone()),
+        spool: previous
+            .map_or_else(|| Spool::new(metrics.spool.clone()), |snapshot| snapshot.spool.clone()),
         listeners,
         upstreams,
         access_log,

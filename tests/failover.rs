@@ -202,7 +202,8 @@ fn a_lost_race_repeats_a_get_and_never_a_post() {
 #[test]
 fn a_large_body_is_streamed_and_not_repeated() {
     let (bad, good) = (closes_after_reading(), Origin::ok("ok"));
-    let proxy = Proxy::start(config(&[bad.address, good.address], "", "balance = \"round_robin\""));
+    let more = "balance = \"round_robin\"\nstream_within = \"0s\"";
+    let proxy = Proxy::start(config(&[bad.address, good.address], "", more));
     let body = "x".repeat(300_000);
     let statuses: Vec<u16> =
         (0..2).map(|_| ask(&proxy, "POST", "/api/a:list", &body).status).collect();

@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 10] = [
     &["telemetry", "tls", "http1"],
     &["config"],
     &["route", "balance", "health", "limit", "headers", "nocobase"],
-    &["upstream"],
+    &["spool", "upstream"],
     &["snapshot"],
     &["exchange"],
     &["connection", "listener"],

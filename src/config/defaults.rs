@@ -55,6 +55,9 @@ pub const RETRIES: u32 = 2;
 pub const RETRY_BUDGET: f64 = 0.2;
 /// None: `response_timeout` bounds each attempt.
 pub const DEADLINE: Duration = Duration::ZERO;
+/// A fifth of Node's `requestTimeout` (300 s for a whole request): clients become five times slower than they
+/// were measured, and rarely more.
+pub const STREAM_WITHIN: Duration = Duration::from_secs(60);
 /// More idle connections than that help no node, each holds a socket on both sides.
 pub const MAX_IDLE: usize = 128;
 /// Nginx's `keepalive_requests` of an upstream.
@@ -109,6 +112,20 @@ pub const GUARD_CHANGES: bool = false;
 pub const STICKY_MAX_LIFE: Duration = Duration::from_secs(8 * 3600);
 /// Name of the sticky cookie.
 pub const STICKY_COOKIE: &str = "cobalance_node";
+
+/// Where temporary files go unless `TMPDIR` names another place.
+pub const SPOOL_DIRECTORY: &str = "/tmp";
+/// Names that place (POSIX).
+pub const TEMPORARY_DIRECTORY: &str = "TMPDIR";
+/// Most attachments of NocoBase fit; a client that sends so much in a moment is fast.
+pub const SPOOL_MEMORY: usize = 1024 * 1024;
+/// Whatever a listener takes by default.
+pub const SPOOL_MAX_BODY: u64 = MAX_BODY;
+/// Five hundred slow uploads with what one has beside its file (128 KiB).
+pub const SPOOL_TOTAL_MEMORY: usize = 64 * 1024 * 1024;
+/// Two hundred attachments of NocoBase's default bound (20 MiB), or four of the largest bodies; small beside
+/// the disk of a host that runs NocoBase.
+pub const SPOOL_TOTAL_FILES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Upstream, address};
+use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Spool, Upstream, address};
 
 /// The same defaults as in a file, one upstream named `nocobase`.
 ///
@@ -42,6 +42,7 @@ pub fn from_flags(
         listeners,
         routes: Vec::new(),
         upstreams: vec![upstream],
+        spool: Spool::implied(&|name| std::env::var(name).ok()),
         admin: admin_table,
         probes: None,
         access_log: AccessLog::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
-    Preset, Role, Server, Upstream, defaults, threads,
+    Preset, Role, Server, Spool, Upstream, defaults, threads,
 };
 
 impl Default for Server {
@@ -71,6 +71,7 @@ impl Upstream {
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
             deadline: defaults::DEADLINE,
+            stream_within: defaults::STREAM_WITHIN,
             max_idle: defaults::MAX_IDLE,
             max_requests_per_connection: defaults::MAX_REQUESTS_PER_CONNECTION,
             max_connection_age: defaults::MAX_CONNECTION_AGE,
@@ -142,6 +143,20 @@ impl Default for OutlierDetection {
             error_ratio: defaults::ERROR_RATIO,
             ejection_time: defaults::EJECTION_TIME,
             max_ejected: defaults::MAX_EJECTED,
+        }
+    }
+}
+
+impl Spool {
+    /// A spool with every default. `env` looks up a variable of the environment.
+    pub fn implied(env: &dyn Fn(&str) -> Option<String>) -> Self {
+        let named = env(defaults::TEMPORARY_DIRECTORY).filter(|named| !named.is_empty());
+        Self {
+            directory: named.unwrap_or_else(|| defaults::SPOOL_DIRECTORY.to_owned()).into(),
+            memory: defaults::SPOOL_MEMORY,
+            max_body: defaults::SPOOL_MAX_BODY,
+            total_memory: defaults::SPOOL_TOTAL_MEMORY,
+            total_files: defaults::SPOOL_TOTAL_FILES,
         }
     }
 }

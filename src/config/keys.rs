@@ -11,7 +11,7 @@ pub struct TableKeys {
 
 pub(super) static ROOT: TableKeys = TableKeys {
     title: "the file",
-    keys: &["server", "listener", "route", "upstream", "admin", "probes", "access_log"],
+    keys: &["server", "listener", "route", "upstream", "spool", "admin", "probes", "access_log"],
 };
 
 pub(super) static SERVER: TableKeys = TableKeys {
@@ -63,6 +63,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "retries",
         "retry_budget",
         "deadline",
+        "stream_within",
         "max_idle",
         "max_requests_per_connection",
         "max_connection_age",
@@ -111,6 +112,11 @@ pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
 pub(super) static STICKY: TableKeys =
     TableKeys { title: "[upstream.NAME.sticky]", keys: &["cookie", "secret", "max_life"] };
 
+pub(super) static SPOOL: TableKeys = TableKeys {
+    title: "[spool]",
+    keys: &["directory", "memory", "max_body", "total_memory", "total_files"],
+};
+
 pub(super) static ADMIN: TableKeys =
     TableKeys { title: "[admin]", keys: &["enabled", "bind", "token_file"] };
 
@@ -121,7 +127,7 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 12] {
+pub fn tables() -> [&'static TableKeys; 13] {
     [
         &ROOT,
         &SERVER,
@@ -132,6 +138,7 @@ pub fn tables() -> [&'static TableKeys; 12] {
         &HEALTH_CHECK,
         &OUTLIER_DETECTION,
         &STICKY,
+        &SPOOL,
         &ADMIN,
         &PROBES,
         &ACCESS_LOG,

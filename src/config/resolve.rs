@@ -43,6 +43,7 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
         listeners: items(listeners),
         routes,
         upstreams: items(upstreams.built),
+        spool: process::spool(&root),
         admin: admin.item,
         probes: probes.map(|probes| probes.item),
         access_log: process::access_log(&root),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
@@ -81,6 +82,7 @@ pub(super) struct Core {
     pub(super) outages: Outages,
     pub(super) resolving: bool,
     pub(super) upgrade: Upgrading,
+    pub(super) spool_look: Option<JoinHandle<()>>,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -145,6 +147,7 @@ impl Core {
             outages: Outages::default(),
             resolving: false,
             upgrade: Upgrading::default(),
+            spool_look: None,
             inbox,
             signals,
         };
@@ -205,7 +208,10 @@ impl Core {
                 Some(signal) = self.signals.recv() => self.signal(signal),
                 _ = tick.tick() => self.tick(),
                 _ = look.tick() => self.look(),
-                _ = resolve.tick() => self.resolve(),
+                _ = resolve.tick() => {
+                    self.resolve();
+                    self.look_at_spool();
+                }
             }
         }
         self.command_all(|| Command::Stop);
@@ -327,6 +333,7 @@ impl Core {
         let loaded = super::status::unix(snapshot.loaded_at);
         self.inner.metrics.config_last_success.set(loaded as f64);
         self.warn_of_many_nodes(snapshot);
+        self.look_at_spool();
         self.roster.launch_due(&self.inner.events);
     }
 

@@ -188,10 +188,7 @@ impl Exchange<'_> {
         let towards = Towards {
             socket,
             stall: settings.body_idle_timeout,
-            first: match self.head.expect_continue {
-                true => settings.response_timeout,
-                false => client.listener.settings.body_idle_timeout,
-            },
+            first: plan.patience(client),
             deadline: &self.deadlines.up,
             sent: &seen.sent,
         };
@@ -216,7 +213,7 @@ impl Exchange<'_> {
             socket,
             settings,
             to_head: self.head.method() == b"HEAD",
-            expects_continue: self.head.expect_continue,
+            expects_continue: plan.expects_continue,
             interim: self.head.version_11,
             until_ns: plan.until_ns,
             give_up: &give_up,
@@ -232,6 +229,7 @@ impl Exchange<'_> {
                 return Ok(Reply::Refused);
             }
         }
+        flags.settle();
         let healthy = match refused {
             Refused::No => Some(!matches!(head.status, 502..=504)),
             Refused::Unproven | Refused::Proven(_) => None,

@@ -1,7 +1,11 @@
 //! What an exchange decides once, whatever becomes of its attempts: the head for the nodes, what may be
 //! repeated, what it wishes of a node.
 
+use std::time::Duration;
+
+use super::client::Client;
 use super::pick::Wish;
+use super::upload::Upload;
 use super::view::LocalUpstream;
 use super::{Exchange, thread, unix_s};
 use crate::clock;
@@ -19,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub(super) wish: Wish,
     /// The head for the nodes.
     pub(super) node_head: Vec<u8>,
+    /// The client waits for the node to say that the body may come.
+    pub(super) expects_continue: bool,
     /// End of the time for all attempts.
     pub(super) until_ns: u64,
     /// Whether the head time feeds the node's average.
@@ -31,9 +37,19 @@ pub(super) struct Plan<'a> {
     pub(super) rescued: bool,
 }
 
+impl Plan<'_> {
+    /// How long the client may take to go on with its body: as long as the node, if it waits for that.
+    pub(super) fn patience(&self, client: &Client<'_>) -> Duration {
+        match self.expects_continue {
+            true => self.upstream.upstream.settings.response_timeout,
+            false => client.listener.settings.body_idle_timeout,
+        }
+    }
+}
+
 impl Exchange<'_> {
     /// Decides what does not change between attempts.
-    pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream) -> Plan<'u> {
+    pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream, upload: &Upload) -> Plan<'u> {
         let (head, settings) = (self.head, &upstream.upstream.settings);
         let forwarding = Forwarding::new(
             self.client.peer.ip(),
@@ -55,6 +71,7 @@ impl Exchange<'_> {
         let terms = upstream.upstream.shared.maintenance.terms();
         let pass = terms.as_ref().and_then(|terms| terms.pass.as_ref());
         let mut node_head = self.client.thread.buffers.small();
+        let expects_continue = head.expect_continue && !upload.is_shielded();
         let parts = ForNode {
             forwarding: &forwarding,
             request_id: self.record.id.as_str(),
@@ -63,6 +80,8 @@ impl Exchange<'_> {
                 sticky.map(|sticky| sticky.cookie.as_str()),
                 pass.map(Pass::cookie_name),
             ],
+            framing: upload.framing(),
+            expect_continue: expects_continue,
         };
         headers::write_request(&mut node_head, head, &parts);
         let now = self.client.thread.now_ns();
@@ -83,6 +102,7 @@ impl Exchange<'_> {
                 tried: Vec::new(),
             },
             node_head,
+            expects_continue,
             until_ns: match settings.deadline.is_zero() {
                 true => u64::MAX,
                 false => now.saturating_add(clock::nanos(settings.deadline)),

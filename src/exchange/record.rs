@@ -39,6 +39,9 @@ pub struct Record {
     pub queue_ns: u64,
     /// Time parked; none if it never was.
     pub parked_ns: Option<u64>,
+    /// Bytes of a slow upload that were kept before a node was asked, and the time that took; none if it
+    /// was not slow.
+    pub spooled: Option<(u64, u64)>,
     /// The state of maintenance that its client is let through; 0 while there is none.
     pub let_through: u64,
     /// Time to connect, of the last attempt that did.
@@ -84,6 +87,7 @@ impl Record {
             bytes_out: 0,
             queue_ns: 0,
             parked_ns: None,
+            spooled: None,
             let_through: 0,
             connect_ns: None,
             header_ns: None,
@@ -93,6 +97,11 @@ impl Record {
             unix_ms,
             peer,
         }
+    }
+
+    /// When the first byte of the request came.
+    pub fn begun_ns(&self) -> u64 {
+        self.begun_ns
     }
 
     /// Counts and logs. `head` is missing when there was none that could be read.
@@ -154,6 +163,7 @@ impl Record {
             duration_us: took / 1000,
             queue_us: self.queue_ns / 1000,
             parked_us: self.parked_ns.map(|ns| ns / 1000),
+            spooled: self.spooled.map(|(bytes, ns)| (bytes, ns / 1000)),
             connect_us: self.connect_ns.map(|ns| ns / 1000),
             header_us: self.header_ns.map(|ns| ns / 1000),
             listener: &listener.settings.name,

@@ -73,7 +73,7 @@ pub async fn respond<S: Future<Output = Cause>>(
 }
 
 /// Runs `work` while `side` runs along, which can only end it.
-async fn beside_of<S, W>(mut side: Pin<&mut S>, work: W) -> Result<W::Output, Cause>
+pub(super) async fn beside_of<S, W>(mut side: Pin<&mut S>, work: W) -> Result<W::Output, Cause>
 where
     S: Future<Output = Cause>,
     W: Future,

@@ -1,21 +1,29 @@
 //! The request's body on its way to a node: read whole before a node is picked when it is small, and then
-//! it can be sent again; streamed with back-pressure when it is not.
+//! it can be sent again; streamed with back-pressure when it is not. What the shield keeps of a larger one
+//! (`exchange::shield`) goes first, and can be sent again as long as nothing was streamed after it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::{Client, Unread};
+use super::respond::beside_of;
 use crate::error::Cause;
 use crate::http1::Violation;
 use crate::http1::body::{Body, Framing};
 use crate::http1::buffers::{LARGE, SMALL};
 use crate::http1::chunked;
 use crate::http1::deadline::Deadline;
-use crate::http1::io::write_all;
+use crate::http1::io::{Slices, write_all};
 use crate::net::Socket;
+use crate::spool::Store;
 
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
 pub const REPLAYABLE: usize = 64 * 1024;
+
+/// What the shield kept of a body; emptied when no other node can be asked any more.
+type Kept = Rc<RefCell<Option<Rc<Store>>>>;
 
 /// The way to a node.
 pub struct Towards<'a> {
@@ -31,6 +39,17 @@ pub struct Towards<'a> {
     pub sent: &'a Cell<u64>,
 }
 
+impl Towards<'_> {
+    /// Writes all of it. False: the node stopped taking it.
+    async fn write(&self, slices: Slices<'_>) -> bool {
+        let mut written = 0;
+        let stall = (self.deadline, self.stall);
+        let result = write_all(self.socket, slices, stall, &mut written).await;
+        self.sent.set(self.sent.get() + written);
+        result.is_ok()
+    }
+}
+
 /// What others may ask of a body while it is being streamed.
 pub struct Flags {
     /// All of it was read and sent.
@@ -39,13 +58,22 @@ pub struct Flags {
     pub streamed: Cell<bool>,
     /// The node took all that was sent so far.
     whole: bool,
+    kept: Option<Kept>,
 }
 
 impl Flags {
     /// As a body stands before it is streamed. `whole`: what was sent before was taken whole.
     pub fn of(upload: &Upload, whole: bool) -> Flags {
-        let done = Cell::new(whole && upload.is_done());
-        Flags { done, streamed: Cell::new(upload.streamed), whole }
+        let done = Cell::new(whole && upload.is_done() && upload.kept.is_none());
+        let kept = upload.kept.clone();
+        Flags { done, streamed: Cell::new(upload.streamed), whole, kept }
+    }
+
+    /// No other node will be asked: what was kept for it is given back.
+    pub fn settle(&self) {
+        if let Some(kept) = &self.kept {
+            kept.take();
+        }
     }
 
     /// There is more to send, and a node that takes it.
@@ -64,8 +92,12 @@ pub struct Upload {
     received: u64,
     /// Bytes of data at most; 0 is no limit.
     limit: u64,
-    /// Something beyond `wire` went to a node: no other can be sent the whole any more.
+    /// Something beyond `wire` and `kept` went to a node: no other can be sent the whole any more.
     streamed: bool,
+    /// It was looked whether the client is too slow, and `Expect` was answered.
+    shielded: bool,
+    /// What follows `wire`, in pieces of its own.
+    kept: Option<Kept>,
 }
 
 impl Upload {
@@ -78,7 +110,8 @@ impl Upload {
             Framing::Length(length) if limit != 0 && length > limit => Err(Cause::BodyTooLarge),
             _ => {
                 let (body, wire) = (Body::new(framing), Vec::new());
-                Ok(Upload { body, framing, wire, received: 0, limit, streamed: false })
+                let (streamed, shielded, kept) = (false, false, None);
+                Ok(Upload { body, framing, wire, received: 0, limit, streamed, shielded, kept })
             }
         }
     }
@@ -90,7 +123,89 @@ impl Upload {
 
     /// Whether a further node can be sent the whole.
     pub fn is_replayable(&self) -> bool {
-        !self.streamed
+        !self.streamed && self.kept.as_ref().is_none_or(|kept| kept.borrow().is_some())
+    }
+
+    /// Whether it was looked if the client is too slow. Then it waits for no 100 any more.
+    pub fn is_shielded(&self) -> bool {
+        self.shielded
+    }
+
+    /// How it goes to a node: by its length, if that is known by now and no trailer would be lost.
+    pub fn framing(&self) -> Framing {
+        let whole = self.shielded && self.framing == Framing::Chunked && self.is_done();
+        match whole && self.body.trailers().is_empty() && self.wire.is_empty() {
+            true => Framing::Length(self.received),
+            false => self.framing,
+        }
+    }
+
+    /// How long it is, or may be: `most` if nothing bounds it.
+    pub fn length(&self, most: u64) -> u64 {
+        match (self.framing, self.limit) {
+            (Framing::Length(length), _) => length,
+            (_, 0) => most,
+            (_, limit) => limit,
+        }
+    }
+
+    /// Begins to keep it: moves what was read so far into a store. False: it has no room.
+    pub(super) fn begin_to_keep(&mut self, store: &mut Store) -> bool {
+        self.shielded = true;
+        if !self.wire.is_empty() && !store.take_memory(self.wire.len()) {
+            return false;
+        }
+        // It is framed as a node would get it; how that will be is open again.
+        let (wire, mut body) = (std::mem::take(&mut self.wire), Body::new(self.framing));
+        let mut at = 0;
+        while at < wire.len()
+            && let Ok(step) = body.step(&wire[at..])
+        {
+            store.push(&wire[at + step.skip..at + step.skip + step.data]);
+            at += step.skip + step.data;
+        }
+        true
+    }
+
+    /// Moves as much as there is room for from `unread` into a store.
+    ///
+    /// # Errors
+    /// Odd framing, or too large.
+    pub(super) fn keep_more(
+        &mut self,
+        unread: &mut Unread,
+        store: &mut Store,
+    ) -> Result<(), Cause> {
+        while !unread.get().is_empty() && !self.body.is_done() {
+            let room = store.room();
+            if room == 0 {
+                break;
+            }
+            self.step(unread, room, |piece| match piece {
+                Piece::Plain(data) | Piece::Chunk(data) => store.push(data),
+                Piece::End(_) => {}
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads on.
+    ///
+    /// # Errors
+    /// Too slow, or the client left.
+    pub(super) async fn read_more(
+        &self,
+        client: &Client<'_>,
+        unread: &mut Unread,
+        deadline: &Deadline,
+    ) -> Result<(), Cause> {
+        let large = self.body.expects() > SMALL as u64;
+        client.read_body(unread, large, deadline, client.listener.settings.body_idle_timeout).await
+    }
+
+    /// The store goes to the nodes before anything that is still to come.
+    pub(super) fn keep(&mut self, store: Store) {
+        self.kept = Some(Rc::new(RefCell::new(Some(Rc::new(store)))));
     }
 
     /// Bytes of data read.
@@ -109,7 +224,7 @@ impl Upload {
     }
 
     /// Reads the body whole if it is small, else as much of it as a replay may hold. A body that is known
-    /// to be large is left alone: waiting for its first 64 KiB would only delay it.
+    /// to be large is left alone: that is for the shield.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.
@@ -128,15 +243,15 @@ impl Upload {
                 client.read_body(unread, false, deadline, patience).await?;
             }
             let mut wire = std::mem::take(&mut self.wire);
-            let step = self.step(unread, |piece| append(&mut wire, piece));
+            let step = self.step(unread, usize::MAX, |piece| append(&mut wire, piece));
             self.wire = wire;
             step?;
         }
         Ok(())
     }
 
-    /// Streams what is left. Comes back when all was sent, or the node stopped taking it: then its answer
-    /// tells more than the failed write.
+    /// Sends what was kept, and streams what is left. Comes back when all was sent, or the node stopped
+    /// taking it: then its answer tells more than the failed write.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.
@@ -147,6 +262,21 @@ impl Upload {
         node: &Towards<'_>,
         flags: &Flags,
     ) -> Result<(), Cause> {
+        let kept = self.kept.as_ref().and_then(|kept| kept.borrow().clone());
+        if let Some(store) = kept {
+            let sending = self.send_kept(&store, node);
+            let taken = match self.body.is_done() {
+                // Nothing else would notice that the client leaves.
+                true => beside_of(pin!(client.watch(unread)), sending).await??,
+                false => sending.await?,
+            };
+            if !taken {
+                return Ok(());
+            }
+            if !self.body.is_done() {
+                flags.settle();
+            }
+        }
         let mut out = client.thread.buffers.large();
         let mut patience = node.first;
         while !self.body.is_done() {
@@ -158,13 +288,9 @@ impl Upload {
             self.streamed = true;
             flags.streamed.set(true);
             while !unread.get().is_empty() && !self.body.is_done() && out.len() < LARGE {
-                self.step(unread, |piece| append(&mut out, piece))?;
+                self.step(unread, usize::MAX, |piece| append(&mut out, piece))?;
             }
-            let mut written = 0;
-            let stall = (node.deadline, node.stall);
-            let result = write_all(node.socket, [&out, &[], &[]], stall, &mut written).await;
-            node.sent.set(node.sent.get() + written);
-            if result.is_err() {
+            if !node.write([&out, &[], &[]]).await {
                 return Ok(());
             }
             out.clear();
@@ -174,10 +300,50 @@ impl Upload {
         Ok(())
     }
 
-    /// Takes one stretch out of `unread`.
-    fn step(&mut self, unread: &mut Unread, mut emit: impl FnMut(Piece<'_>)) -> Result<(), Cause> {
+    /// Sends what was kept, framed as the head for the node says. False: the node stopped taking it.
+    async fn send_kept(&self, store: &Store, node: &Towards<'_>) -> Result<bool, Cause> {
+        let (mut at, mut piece) = (0, Vec::new());
+        while at < store.in_file() {
+            piece = store.read(at, piece).await.map_err(|error| {
+                tracing::error!(target: "cobalance::spool", %error, "a spooled body cannot be read");
+                Cause::Internal("the spool cannot be read")
+            })?;
+            at += piece.len() as u64;
+            if !self.send_piece(&piece, node).await {
+                return Ok(false);
+            }
+        }
+        let mut taken = self.send_piece(store.in_memory(), node).await;
+        if taken && self.body.is_done() && self.framing() == Framing::Chunked {
+            let mut end = Vec::new();
+            append(&mut end, Piece::End(self.body.trailers()));
+            taken = node.write([&end, &[], &[]]).await;
+        }
+        Ok(taken)
+    }
+
+    async fn send_piece(&self, data: &[u8], node: &Towards<'_>) -> bool {
+        if data.is_empty() {
+            return true;
+        }
+        if self.framing() != Framing::Chunked {
+            return node.write([data, &[], &[]]).await;
+        }
+        let mut size = Vec::with_capacity(16);
+        chunked::write_size(&mut size, data.len());
+        node.write([&size, data, b"\r\n"]).await
+    }
+
+    /// Takes one stretch out of `unread`, of `most` bytes at most.
+    fn step(
+        &mut self,
+        unread: &mut Unread,
+        most: usize,
+        mut emit: impl FnMut(Piece<'_>),
+    ) -> Result<(), Cause> {
         let chunked = self.framing == Framing::Chunked;
         let input = unread.get();
+        let input = &input[..input.len().min(most)];
         let step = self.body.step(input).map_err(|violation| match violation {
             Violation::Malformed(what) => Cause::BadBody(what),
             _ => Cause::BadBody("odd framing"),

@@ -16,6 +16,8 @@ fn forwarded(text: &str, peer: &str, proxies: &[&str], cookie: Option<&str>) -> 
         request_id: "id-1",
         default_host: "node:1",
         hidden_cookies: [None, cookie],
+        framing: head.framing,
+        expect_continue: head.expect_continue,
     };
     write_request(&mut out, &head, &parts);
     String::from_utf8(out).unwrap()

@@ -68,6 +68,9 @@ pub struct Line<'a> {
     pub queue_us: u64,
     /// Parked while no node was eligible, in microseconds; none if it never was.
     pub parked_us: Option<u64>,
+    /// Bytes of a slow upload that were kept before a node was asked, and the time that took in
+    /// microseconds; none if it was not slow.
+    pub spooled: Option<(u64, u64)>,
     /// Opening the connection, in microseconds; none if a kept one was used.
     pub connect_us: Option<u64>,
     /// Request sent to head received, in microseconds; none if no head came.
@@ -131,6 +134,7 @@ impl Default for Line<'_> {
             duration_us: 0,
             queue_us: 0,
             parked_us: None,
+            spooled: None,
             connect_us: None,
             header_us: None,
             listener: "",

@@ -12,7 +12,7 @@ use prometheus::{
 
 use crate::error::Cause;
 
-use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies};
+use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies, spool_metrics};
 
 mod families;
 mod labels;
@@ -85,6 +85,8 @@ pub struct Metrics {
     pub discovery: IntCounterVec,
     /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
     pub misconfigurations: IntGaugeVec,
+    /// What is spooled.
+    pub spool: SpoolMetrics,
     clients: ClientFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
@@ -137,6 +139,7 @@ impl Metrics {
             connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
+            spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
@@ -380,6 +383,27 @@ impl UpstreamMetrics {
     /// WebSockets that are held by ourselves.
     pub fn held(&self) -> i64 {
         self.maintenance_ws.get()
+    }
+}
+
+/// Handles of the spool.
+#[derive(Clone)]
+pub struct SpoolMetrics {
+    /// Uploads that were found too slow to go to a node as they come, and kept.
+    pub spooled: IntCounter,
+    /// Bodies of which something is kept.
+    pub bodies: IntGauge,
+    /// Bytes in memory, and in files.
+    pub bytes: [IntGauge; 2],
+    /// Slow uploads that could not be kept, by [`SpoolRefusal`].
+    pub refused: [IntCounter; 3],
+}
+
+impl SpoolMetrics {
+    /// Counts a body while the result lives.
+    pub fn count(&self) -> Counting {
+        self.bodies.inc();
+        Counting(self.bodies.clone())
     }
 }
 

@@ -22,4 +22,5 @@ module.exports = {
   commanding: require('./commanding.js'),
   reload: require('./reload.js'),
   upgrade: require('./upgrade.js'),
+  upload: require('./upload.js'),
 };

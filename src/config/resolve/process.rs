@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]`, `[probes]` and `[access_log]`
+//! `[server]`, `[spool]`, `[admin]`, `[probes]` and `[access_log]`
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::{Placed, parsed};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{self, TableKeys};
 use crate::config::raw::{OR_ZERO, POSITIVE, Table, Text};
-use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, address};
+use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, Spool, address};
 
 pub(super) fn server(root: &Table<'_>) -> Server {
     let state_file = Server::implied_state_file(root.cx.env());
@@ -26,6 +26,20 @@ pub(super) fn server(root: &Table<'_>) -> Server {
             plain.upgrade_drain_timeout,
             &OR_ZERO,
         ),
+    }
+}
+
+pub(super) fn spool(root: &Table<'_>) -> Spool {
+    let plain = Spool::implied(root.cx.env());
+    let Some(table) = single(root, &keys::SPOOL, "spool") else { return plain };
+    let directory = table.text("directory");
+    let directory = directory.and_then(|text| path(&text, "write the path of a directory"));
+    Spool {
+        directory: directory.unwrap_or(plain.directory),
+        memory: table.size("memory", plain.memory, 64 * 1024..=1 << 30),
+        max_body: table.size("max_body", plain.max_body, 64 * 1024..=1 << 50),
+        total_memory: table.size("total_memory", plain.total_memory, 64 * 1024..=1 << 40),
+        total_files: table.size("total_files", plain.total_files, 0..=1 << 50),
     }
 }
 

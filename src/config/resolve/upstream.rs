@@ -135,6 +135,7 @@ fn with_times(table: &Table<'_>, plain: Upstream) -> Upstream {
         park: table.duration("park", plain.park, &OR_ZERO),
         park_upgrades: table.duration("park_upgrades", plain.park_upgrades, &OR_ZERO),
         deadline: table.duration("deadline", plain.deadline, &OR_ZERO),
+        stream_within: table.duration("stream_within", plain.stream_within, &OR_ZERO),
         slow_start: table.duration("slow_start", plain.slow_start, &OR_ZERO),
         ..plain
     }

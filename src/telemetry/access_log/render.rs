@@ -78,10 +78,15 @@ fn outcome(line: &Line<'_>, out: &mut Vec<u8>) {
         key(name, out);
         number(value, out);
     }
+    if let Some((bytes, _)) = line.spooled {
+        key("spooled", out);
+        number(bytes, out);
+    }
     for (name, us) in [
         ("duration_ms", Some(line.duration_us)),
         ("queue_ms", Some(line.queue_us)),
         ("parked_ms", line.parked_us),
+        ("spooled_ms", line.spooled.map(|(_, us)| us)),
         ("connect_ms", line.connect_us),
         ("header_ms", line.header_us),
     ] {

@@ -4,7 +4,7 @@ use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-use super::BUCKETS;
+use super::{BUCKETS, SPOOL_REFUSALS, SpoolMetrics};
 
 /// Registers families under our prefix; a name that cannot be registered is a defect found by the first test.
 pub(super) struct Register<'a>(pub(super) &'a Registry);
@@ -146,6 +146,23 @@ impl UpstreamFamilies {
                 &["upstream", "kind"],
             ),
         }
+    }
+}
+
+/// What is counted of the spool, which is the process's.
+pub(super) fn spool_metrics(r: &Register<'_>) -> SpoolMetrics {
+    let refused = r.counters(
+        "spool_refused_total",
+        "Slow uploads that could not be spooled to their end.",
+        &["reason"],
+    );
+    let bytes = r.int_gauges("spool_bytes", "Bytes that are spooled.", &["place"]);
+    let bodies = r.int_gauges("spool_bodies", "Bodies that are in the spool.", &[]);
+    SpoolMetrics {
+        spooled: r.counter("spooled_total", "Uploads that were spooled because they were slow."),
+        bodies: bodies.with_label_values::<&str>(&[]),
+        bytes: ["memory", "file"].map(|place| bytes.with_label_values(&[place])),
+        refused: SPOOL_REFUSALS.map(|reason| refused.with_label_values(&[reason])),
     }
 }
 

@@ -138,6 +138,20 @@ pub enum ParkOutcome {
 /// Labels of [`ParkOutcome`], in the order of its discriminants.
 pub const PARK_OUTCOMES: [&str; 4] = ["released", "timeout", "full", "left"];
 
+/// Why a slow upload was not spooled, or no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoolRefusal {
+    /// All bodies together hold as much as they may.
+    Full,
+    /// The file could not be made or written.
+    Error,
+    /// The body is larger than one may be.
+    TooLarge,
+}
+
+/// Labels of [`SpoolRefusal`], in the order of its discriminants.
+pub const SPOOL_REFUSALS: [&str; 3] = ["full", "error", "too_large"];
+
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 

@@ -1,0 +1,100 @@
+//! Whether an upload is fast enough to go to a node as it comes.
+//!
+//! Node gives a whole request 300 s, its body included (`server.requestTimeout`), whoever sends it. So what
+//! is too slow for that must be read to its end before a node is asked.
+
+use std::time::Duration;
+
+use crate::clock;
+
+/// The rate is not known before: what came with the head was sent before anybody could be slow, and TCP
+/// needs a few round trips to become as fast as the line is.
+const FIRST_NS: u64 = 1_000_000_000;
+/// From then on it is measured anew each time: long enough for a line that comes and goes.
+const AGAIN_NS: u64 = 5_000_000_000;
+
+/// What is known of an upload's pace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing yet.
+    Unknown,
+    /// At this rate all of it is there in time.
+    Fast,
+    /// It is not.
+    Slow,
+}
+
+/// Measures one upload.
+#[derive(Debug)]
+pub struct Gauge {
+    length: u64,
+    within_ns: u64,
+    since_ns: u64,
+    since_bytes: u64,
+    judged: bool,
+}
+
+impl Gauge {
+    /// Of a body of so many bytes, which is fast if all of it would come `within` so long. `since_ns` is when
+    /// the client could begin to send it.
+    #[must_use]
+    pub fn new(length: u64, within: Duration, since_ns: u64) -> Gauge {
+        Gauge { length, within_ns: clock::nanos(within), since_ns, since_bytes: 0, judged: false }
+    }
+
+    /// What is known now that so many bytes were received. `full`: no more can be waited for before the
+    /// first verdict.
+    pub fn look(&mut self, received: u64, full: bool, now_ns: u64) -> Pace {
+        let took = now_ns.saturating_sub(self.since_ns);
+        let enough = match self.judged {
+            true => took >= AGAIN_NS,
+            false => full || took >= FIRST_NS,
+        };
+        match (enough, self.judged) {
+            (false, true) => return Pace::Slow,
+            (false, false) => return Pace::Unknown,
+            (true, _) => {}
+        }
+        let came = u128::from(received.saturating_sub(self.since_bytes));
+        let fast = came * u128::from(self.within_ns) > u128::from(self.length) * u128::from(took);
+        (self.since_ns, self.since_bytes, self.judged) = (now_ns, received, true);
+        if fast { Pace::Fast } else { Pace::Slow }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+    const MIB: u64 = 1024 * 1024;
+
+    fn gauge(length: u64) -> Gauge {
+        Gauge::new(length, Duration::from_secs(60), 7 * S)
+    }
+
+    #[test]
+    fn a_second_or_what_can_be_held_decides() {
+        let mut slow = gauge(180_000_000);
+        assert_eq!(slow.look(50_000, false, 7 * S + S / 2), Pace::Unknown);
+        assert_eq!(slow.look(100_000, false, 8 * S), Pace::Slow, "100 KB/s take half an hour");
+        // The same rate is fast enough for what is small.
+        assert_eq!(gauge(5_000_000).look(100_000, false, 8 * S), Pace::Fast);
+        assert_eq!(gauge(6_000_000).look(100_000, false, 8 * S), Pace::Slow, "60 s are too long");
+        assert_eq!(gauge(1024 * MIB).look(MIB, true, 7 * S + S / 50), Pace::Fast);
+        assert_eq!(gauge(1024 * MIB).look(MIB, true, 7 * S + S / 10), Pace::Slow);
+        // All at once, within one look at the clock.
+        assert_eq!(gauge(u64::MAX).look(MIB, true, 7 * S), Pace::Fast);
+    }
+
+    #[test]
+    fn who_starts_slowly_may_become_fast() {
+        let mut gauge = gauge(1024 * MIB);
+        assert_eq!(gauge.look(MIB, true, 7 * S + S / 2), Pace::Slow);
+        assert_eq!(gauge.look(100 * MIB, true, 12 * S), Pace::Slow, "not yet");
+        assert_eq!(gauge.look(101 * MIB, true, 12 * S + S / 2), Pace::Fast, "20 MiB/s by now");
+        // What came before does not count.
+        assert_eq!(gauge.look(102 * MIB, false, 18 * S), Pace::Slow);
+        assert_eq!(gauge.look(102 * MIB, false, 24 * S), Pace::Slow);
+    }
+}
