@@ -244,8 +244,7 @@ fn an_answer_before_the_body_ends_closes_both_sides() {
             line.wait_closed();
         }
     });
-    let more = "preset = \"none\"\nstream_within = \"0s\"";
-    let proxy = Proxy::start(config(&[origin.address], "", more));
+    let proxy = Proxy::to(&origin);
     let mut stream = proxy.connect();
     write!(stream, "POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nabc").unwrap();
     let answer = Answer::read(&mut stream).unwrap();

@@ -173,6 +173,25 @@ fn the_health_check_follows_the_preset_and_the_public_path() {
 }
 
 #[test]
+fn slow_uploads_are_spooled_for_nocobase_and_where_it_is_written() {
+    let within = |body: &str| upstream(body).stream_within;
+    assert_eq!(within(""), Duration::from_secs(60));
+    assert_eq!(within("preset = \"none\""), Duration::ZERO);
+    assert_eq!(within("preset = \"none\"\nstream_within = \"5s\""), Duration::from_secs(5));
+    let text = |spool: &str| format!("{LISTENER}[upstream.a]\nnodes = [\"a:1\"]\n{spool}");
+    let spool = good(&text("[spool]\ndirectory = \"/x\"\nmemory = \"64KiB\"")).spool;
+    assert_eq!((spool.directory.as_path(), spool.memory), (Path::new("/x"), 65_536));
+    assert_eq!(
+        (spool.max_body, spool.total_memory, spool.total_files),
+        (1 << 30, 64 << 20, 4 << 30)
+    );
+    assert_eq!(good(&text("")).spool.directory, Path::new("/tmp"));
+    let temporary = |name: &str| (name == "TMPDIR").then(|| "/var/x".to_owned());
+    let config = load(&source(&text("")), &temporary).unwrap().0;
+    assert_eq!(config.spool.directory, Path::new("/var/x"));
+}
+
+#[test]
 fn balance_is_read() {
     let of = |body: &str| {
         let upstream = upstream(body);

@@ -145,13 +145,15 @@ fn a_fast_upload_goes_to_its_node_as_it_comes() {
 
 #[test]
 fn without_a_shield_everybody_is_streamed() {
-    let (origin, came) = counting();
-    let proxy = proxy(&origin, "stream_within = \"0s\"");
-    let body = [body(BODY), b"END".to_vec()].concat();
-    let mut stream = begin(&proxy, &counted(body.len()), &body[..10]);
-    until("the first of it is there", || came.lock().ends_with(&body[..10]));
-    stream.write_all(&body[10..]).unwrap();
-    assert_eq!(answer(&mut stream).text(), "ok");
+    for off in ["stream_within = \"0s\"", "preset = \"none\""] {
+        let (origin, came) = counting();
+        let proxy = proxy(&origin, off);
+        let body = [body(BODY), b"END".to_vec()].concat();
+        let mut stream = begin(&proxy, &counted(body.len()), &body[..10]);
+        until("the first of it is there", || came.lock().ends_with(&body[..10]));
+        stream.write_all(&body[10..]).unwrap();
+        assert_eq!(answer(&mut stream).text(), "ok");
+    }
 }
 
 /// Sends half of a body, waits until the node has it, and then the rest.

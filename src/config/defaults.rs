@@ -56,7 +56,8 @@ pub const RETRY_BUDGET: f64 = 0.2;
 /// None: `response_timeout` bounds each attempt.
 pub const DEADLINE: Duration = Duration::ZERO;
 /// A fifth of Node's `requestTimeout` (300 s for a whole request): clients become five times slower than they
-/// were measured, and rarely more.
+/// were measured, and rarely more. Of other services nobody knows how long they wait, and some clients wait for an
+/// answer before they send the rest: there it is off.
 pub const STREAM_WITHIN: Duration = Duration::from_secs(60);
 /// More idle connections than that help no node, each holds a socket on both sides.
 pub const MAX_IDLE: usize = 128;

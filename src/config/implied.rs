@@ -71,7 +71,10 @@ impl Upstream {
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
             deadline: defaults::DEADLINE,
-            stream_within: defaults::STREAM_WITHIN,
+            stream_within: match preset {
+                Preset::NocoBase => defaults::STREAM_WITHIN,
+                Preset::None => Duration::ZERO,
+            },
             max_idle: defaults::MAX_IDLE,
             max_requests_per_connection: defaults::MAX_REQUESTS_PER_CONNECTION,
             max_connection_age: defaults::MAX_CONNECTION_AGE,
