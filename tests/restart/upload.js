@@ -85,9 +85,9 @@ async function upload(port, seconds) {
 }
 
 /** One upload through a cobalance of its own, to a node of its own. */
-async function through(family, name, times, extra) {
+async function through(family, name, times, upstream) {
   const node = await startNode(family, `${name}-node`, times);
-  const proxy = await startProxy('cobalance', family, [node], { name, extra });
+  const proxy = await startProxy('cobalance', family, [node], { name, more: { upstream } });
   const sent = await upload(proxy.port, times.seconds);
   const there = JSON.parse((await call(`http://127.0.0.1:${node.port}/uploads`)).body);
   return { ...sent, there };
@@ -111,13 +111,16 @@ const uploadRows = ({ shielded, bare }) => [
   told('without it', `${bare.status || 'no answer'} after ${seconds(bare.took)}`),
 ];
 
-/** As one of the scenarios: the load goes on beside it. Only cobalance is measured. */
+/** As one of the scenarios: the load goes on beside it. */
 const scenario = {
   title: 'an upload that is slower than a node waits, with the upload shield and without',
-  async disturb({ family, proxy, marks }) {
-    if (proxy.kind === 'cobalance') marks.uploads = await both(family, SHORT);
+  long: SHORT,
+  short: SHORT,
+  proxies: ['cobalance'],
+  async disturb({ family, times, marks }) {
+    marks.uploads = await both(family, times);
   },
-  rows: ({ marks }) => (marks.uploads ? uploadRows(marks.uploads) : []),
+  rows: ({ marks }) => uploadRows(marks.uploads),
 };
 
 async function main() {
