@@ -14,6 +14,7 @@ mod client;
 mod drain;
 mod find;
 mod maintenance;
+mod rollback;
 mod serve;
 mod status;
 
@@ -49,6 +50,7 @@ enum Command {
     /// Put a changed file in use now, and say what came of it
     #[command(long_about = None)]
     Reload(Where),
+    Rollback(rollback::Rollback),
     Health(Health),
 }
 
@@ -174,6 +176,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Ready(asked) => drain::ready(&asked),
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
+        Command::Rollback(asked) => rollback::roll_back(&asked),
         Command::Health(health) => feel(&health),
     }
 }

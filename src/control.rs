@@ -2,7 +2,7 @@
 //! threads learn of it through snapshots, atomics of nodes, and commands. Nothing here delays them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,9 +26,11 @@ mod lag;
 mod leaving;
 pub mod maintenance;
 pub mod operator;
+mod probation;
 mod probe;
 mod reload;
 mod resolve;
+pub mod rollback;
 mod roster;
 mod show;
 mod slow_start;
@@ -46,6 +48,7 @@ pub(crate) use verdicts::SHOWN;
 use self::core::{Core, Event};
 use self::maintenance::{Change, Changed};
 use self::operator::{Order, OrderError, Ordered};
+use self::rollback::{RollbackError, RolledBack};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -178,6 +181,12 @@ impl Handle {
     /// Reads the file again and puts it in use; returns when all data threads have followed.
     pub async fn reload(&self) -> Option<Outcome> {
         self.ask(Event::Reload).await
+    }
+
+    /// Goes back to the last configuration that passed its probation; returns when all data threads have
+    /// followed. None when control has ended.
+    pub async fn roll_back(&self, from: IpAddr) -> Option<Result<RolledBack, RollbackError>> {
+        self.ask(|reply| Event::RollBack(from, reply)).await
     }
 
     /// Everything an operator may want to know. None when control has ended.

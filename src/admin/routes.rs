@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -13,6 +13,7 @@ use super::orders::{self, Target};
 use super::reply::{self, Reply};
 use super::{Peer, maintenance, page, scrape};
 use crate::control::Handle;
+use crate::control::rollback::RollbackError;
 use crate::control::status::ReloadResult;
 
 /// Bodies of changes are small.
@@ -42,6 +43,7 @@ enum Route {
     Metrics,
     Status,
     Reload,
+    Rollback,
     Maintenance,
     Order(Target),
     Page,
@@ -56,6 +58,7 @@ impl Route {
             "/metrics" => Some(Route::Metrics),
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
+            "/api/v1/rollback" if admin => Some(Route::Rollback),
             "/api/v1/maintenance" if admin => Some(Route::Maintenance),
             "/" if admin => Some(Route::Page),
             _ if admin => Target::of(path).map(Route::Order),
@@ -65,14 +68,16 @@ impl Route {
 
     fn allows(&self, method: &Method) -> bool {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => method == Method::POST,
+            Route::Reload | Route::Rollback | Route::Maintenance | Route::Order(_) => {
+                method == Method::POST
+            }
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 
     fn allowed(&self) -> &'static str {
         match self {
-            Route::Reload | Route::Maintenance | Route::Order(_) => "POST",
+            Route::Reload | Route::Rollback | Route::Maintenance | Route::Order(_) => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -111,6 +116,7 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
         Route::Metrics => metrics(handle),
         Route::Status => status(handle).await,
         Route::Reload => reload(handle).await,
+        Route::Rollback => roll_back(handle, from()).await,
         Route::Page => page::render(handle),
     }
 }
@@ -152,6 +158,15 @@ async fn reload(handle: &Handle) -> Reply {
         }
         Some(outcome) => reply::json(StatusCode::OK, &outcome),
         None => ended(),
+    }
+}
+
+/// 200 with what came of it; 409 when there is nothing to go back to, or it cannot be put in use.
+async fn roll_back(handle: &Handle, from: IpAddr) -> Reply {
+    match handle.roll_back(from).await {
+        Some(Ok(rolled_back)) => reply::json(StatusCode::OK, &rolled_back),
+        Some(Err(RollbackError::Ending)) | None => ended(),
+        Some(Err(error)) => reply::error(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 

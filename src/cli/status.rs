@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
-use crate::control::status::{ConfigStatus, NodeStatus, ReloadResult, Status, UpstreamStatus};
+use crate::control::rollback::RolledBack;
+use crate::control::status::{
+    ConfigStatus, NodeStatus, ProbationStatus, ReloadResult, Status, UpstreamStatus,
+};
 
 /// Where a status is found.
 pub(super) const PATH: &str = "/api/v1/status";
@@ -92,7 +95,32 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
+    out.push_str(&probation(config));
     out
+}
+
+/// What is not known yet, or speaks against what runs; one that is over well needs no line.
+fn probation(config: &ConfigStatus) -> String {
+    if let Some(RolledBack { from, to, .. }) = &config.rolled_back {
+        return format!(
+            "rolled back from configuration {from} to {to}: THE FILE ON DISK IS NOT WHAT RUNS\n"
+        );
+    }
+    let Some(ProbationStatus { state, left_s, requests, enough, .. }) = &config.probation else {
+        return String::new();
+    };
+    match (state.as_str(), left_s) {
+        ("watched", 0) => {
+            format!("on probation until more is known; {requests} of {enough} requests so far\n")
+        }
+        ("watched", left) => {
+            format!("on probation for {left} s at least; {requests} of {enough} requests so far\n")
+        }
+        ("worse", _) => {
+            "it does WORSE than what was in use before: `cobalance rollback` goes back\n".into()
+        }
+        _ => String::new(),
+    }
 }
 
 const HEADER: [&str; 11] = [
@@ -296,6 +324,34 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
             assert_eq!(header.find(title), table[0].find(cell), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_probation_is_told_while_it_matters() {
+        let mut config = status().config;
+        assert_eq!(probation(&config), "");
+        let of = |state: &str, left_s: u64| -> ProbationStatus {
+            serde_json::from_value(serde_json::json!({
+                "generation": 4, "state": state, "since": 700, "left_s": left_s, "requests": 12,
+                "enough": 200, "found": [], "kept": null,
+            }))
+            .unwrap()
+        };
+        for (state, left, told) in [
+            ("watched", 7, "on probation for 7 s at least; 12 of 200 requests so far\n"),
+            ("watched", 0, "on probation until more is known; 12 of 200 requests so far\n"),
+            ("passed", 0, ""),
+        ] {
+            config.probation = Some(of(state, left));
+            assert_eq!(probation(&config), told);
+        }
+        config.probation = Some(of("worse", 0));
+        assert!(probation(&config).contains("`cobalance rollback`"));
+        config.rolled_back = serde_json::from_value(serde_json::json!({
+            "from": 5, "to": 3, "generation": 6, "by": "x", "found": [], "at": 0,
+        }))
+        .unwrap();
+        assert!(probation(&config).contains("from configuration 5 to 3: THE FILE"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ fn what_is_good_is_taken() {
         "drain 172.31.0.1:13000 --upstream u --wait --timeout 90s --window 500ms --force",
         "ready node1 --upstream u --admin 127.0.0.1:9901",
         "reload --token-file t",
+        "rollback --admin 127.0.0.1:9901",
         "health",
         "health --probes 127.0.0.1:9900",
     ];
@@ -51,6 +52,7 @@ fn what_is_wrong_is_refused() {
         "drain n --wait --timeout 5",
         "drain n --window soon",
         "ready n --wait",
+        "rollback 3",
         "health --probes a:1 --admin b:2",
     ];
     for line in lines {

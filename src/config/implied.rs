@@ -16,6 +16,9 @@ impl Default for Server {
             shutdown_delay: defaults::SHUTDOWN_DELAY,
             shutdown_timeout: defaults::SHUTDOWN_TIMEOUT,
             state_file: None,
+            probation: defaults::PROBATION,
+            probation_requests: defaults::PROBATION_REQUESTS,
+            auto_rollback: false,
         }
     }
 }

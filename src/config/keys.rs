@@ -16,7 +16,15 @@ pub(super) static ROOT: TableKeys = TableKeys {
 
 pub(super) static SERVER: TableKeys = TableKeys {
     title: "[server]",
-    keys: &["threads", "shutdown_delay", "shutdown_timeout", "state_file"],
+    keys: &[
+        "threads",
+        "shutdown_delay",
+        "shutdown_timeout",
+        "state_file",
+        "probation",
+        "probation_requests",
+        "auto_rollback",
+    ],
 };
 
 pub(super) static LISTENER: TableKeys = TableKeys {

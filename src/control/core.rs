@@ -11,9 +11,11 @@ use tokio::time::{MissedTickBehavior, interval, interval_at};
 use super::file::Seen;
 use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered, Saving};
+use super::probation::Probation;
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
+use super::rollback::{self, By, Rollback};
 use super::roster::{Followed, Roster};
 use super::sockets::{Bound, Sockets, bind_all, of_thread};
 use super::status::{ReloadResult, Status};
@@ -52,6 +54,9 @@ pub(super) enum Event {
     Seen(Box<super::file::Watch>, Seen),
     Loaded(Box<Loaded>),
     Followed(Outcome),
+    RollBack(std::net::IpAddr, rollback::Reply),
+    RollingBack(Box<Rollback>),
+    RolledBack,
     Resolved(Vec<Answer>),
 }
 
@@ -64,6 +69,7 @@ pub(super) struct Core {
     pub(super) bound: Vec<Bound>,
     pub(super) warnings: Warnings,
     pub(super) reloads: Reloads,
+    pub(super) probation: Probation,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<(Arc<Node>, Instant)>,
@@ -117,6 +123,7 @@ impl Core {
             bound,
             warnings: Warnings::default(),
             reloads: Reloads::new(source),
+            probation: Probation::new(snapshot.config.clone()),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),
@@ -133,6 +140,7 @@ impl Core {
         for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
             core.inner.metrics.config_reloads.with_label_values(&[result.as_str()]);
         }
+        core.show_probations();
         Ok((core, Handle { inner }, parts))
     }
 
@@ -198,6 +206,9 @@ impl Core {
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
+            Event::RollBack(from, reply) => self.roll_back(By::Operator(from), Some(reply)),
+            Event::RollingBack(rollback) => self.rolling_back(*rollback),
+            Event::RolledBack => self.rollback_ended(),
             Event::Resolved(answers) => self.resolved(answers),
         }
     }
@@ -225,6 +236,7 @@ impl Core {
         self.roster.tick(&snapshot);
         self.roster.launch_due(&self.inner.events);
         self.forget_nodes();
+        self.look_at_probation();
         if !self.inner.draining.load(Ordering::Acquire)
             && self.commands.iter().any(mpsc::UnboundedSender::is_closed)
         {

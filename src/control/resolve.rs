@@ -132,6 +132,7 @@ impl Core {
             changed |= self.names.learn(answer);
         }
         if changed && !self.inner.draining.load(Ordering::Acquire) {
+            self.probation.note_renamed();
             let current = self.inner.snapshot.load_full();
             self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
             drop(self.renew(Vec::new()));

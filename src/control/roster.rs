@@ -66,6 +66,8 @@ pub(super) struct Watched {
     pub(super) shown: Shown,
     pub(super) since: SystemTime,
     pub(super) cause: String,
+    /// When and by what its state last changed without anybody's word.
+    pub(super) by_itself: Option<(Duration, &'static str)>,
 }
 
 /// The last probe.
@@ -211,7 +213,7 @@ impl Roster {
     }
 
     /// Notes a state that has changed: one line in the log, one count, the gauge.
-    pub(super) fn note(&mut self, key: &NodeKey, label: &str, cause: &str) {
+    pub(super) fn note(&mut self, key: &NodeKey, label: &'static str, cause: &str) {
         let Some(watched) = self.nodes.get_mut(key) else { return };
         let (from, to) = (watched.shown, watched.node.shown());
         if from == to {
@@ -220,6 +222,10 @@ impl Roster {
         watched.shown = to;
         watched.follow_slow_start(from, to);
         watched.since = SystemTime::now();
+        // That something was found out for the first time is no change.
+        if from != Shown::Unchecked && !matches!(label, "config" | "unresolved" | "operator") {
+            watched.by_itself = Some((now(), label));
+        }
         if watched.node.address().is_some() {
             cause.clone_into(&mut watched.cause);
         }
@@ -264,6 +270,7 @@ impl Watched {
             shown: member.node.shown(),
             since: SystemTime::now(),
             cause: "not checked yet".into(),
+            by_itself: None,
         }
     }
 

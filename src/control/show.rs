@@ -62,6 +62,9 @@ impl Core {
                 ConfigSource::Flags => None,
             },
             last_reload: self.reloads.last.clone(),
+            probation: self.probation.status(),
+            rolled_back: self.probation.rolled_back.clone(),
+            rollback_to: self.probation.target_generation(),
         }
     }
 }

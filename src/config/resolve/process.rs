@@ -20,6 +20,13 @@ pub(super) fn server(root: &Table<'_>) -> Server {
         threads: table.number("threads", plain.threads, 1..=1024),
         shutdown_delay: table.duration("shutdown_delay", plain.shutdown_delay, &OR_ZERO),
         shutdown_timeout: table.duration("shutdown_timeout", plain.shutdown_timeout, &OR_ZERO),
+        probation: table.duration("probation", plain.probation, &OR_ZERO),
+        probation_requests: table.number(
+            "probation_requests",
+            plain.probation_requests,
+            1..=1_000_000,
+        ),
+        auto_rollback: table.flag("auto_rollback", plain.auto_rollback),
     }
 }
 
