@@ -32,6 +32,7 @@ mod reload;
 mod resolve;
 pub mod rollback;
 mod roster;
+mod saving;
 mod show;
 mod slow_start;
 mod sockets;

@@ -7,7 +7,7 @@ use super::client::Client;
 use super::{Failure, drain, good, maintenance};
 use crate::control::rollback::RolledBack;
 use crate::control::status::{
-    ConfigStatus, NodeStatus, ProbationStatus, ReloadResult, Status, UpstreamStatus,
+    ConfigStatus, DrainedAbsent, NodeStatus, ProbationStatus, ReloadResult, Status, UpstreamStatus,
 };
 
 /// Where a status is found.
@@ -36,6 +36,16 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
             "\n{name} is under maintenance for {}, from {from}; {terms}; WebSockets held: {held}",
             since(on.since, now)
         );
+    }
+    for upstream in &status.upstreams {
+        for DrainedAbsent { name, .. } in &upstream.drained_absent {
+            let _ = writeln!(
+                out,
+                "\n{name} of {} is drained, and no node is called so now; `cobalance ready {name}` \
+                 forgets it",
+                upstream.name
+            );
+        }
     }
     if !status.warnings.is_empty() {
         out.push_str("\nwarnings:\n");

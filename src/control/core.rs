@@ -10,17 +10,19 @@ use tokio::time::{MissedTickBehavior, interval, interval_at};
 
 use super::file::Seen;
 use super::maintenance::{Change, Changed};
-use super::operator::{Order, OrderError, Ordered, Saving};
+use super::operator::{Order, OrderError, Ordered};
 use super::probation::Probation;
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
 use super::rollback::{self, By, Rollback};
 use super::roster::{Followed, Roster};
+use super::saving::Saving;
 use super::sockets::{Bound, Sockets, bind_all, of_thread};
 use super::status::{ReloadResult, Status};
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
+use crate::clock;
 use crate::config::{Config, Preset, defaults};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::Verdict;
@@ -48,7 +50,8 @@ pub(super) enum Event {
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
-    Probed(NodeKey, Box<Finding>),
+    /// With the life of the node that was asked.
+    Probed(NodeKey, u64, Box<Finding>),
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
@@ -74,6 +77,8 @@ pub(super) struct Core {
     pub(super) saving: Saving,
     pub(super) leaving: Vec<(Arc<Node>, Instant)>,
     pub(super) resolving: bool,
+    /// When drained nodes that are gone are looked for next.
+    sweep_ns: u64,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -128,6 +133,7 @@ impl Core {
             saving: Saving::default(),
             leaving: Vec::new(),
             resolving: false,
+            sweep_ns: 0,
             inbox,
             signals,
         };
@@ -201,7 +207,7 @@ impl Core {
             Event::Finish(within, done) => self.finish(within, done),
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
-            Event::Probed(key, finding) => self.probed(&key, *finding),
+            Event::Probed(key, life, finding) => self.probed(&key, life, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
@@ -248,6 +254,10 @@ impl Core {
     fn look(&mut self) {
         self.warnings.sweep(SystemTime::now(), &self.inner.metrics);
         self.look_at_file();
+        if clock::now_ns() >= self.sweep_ns {
+            self.sweep_ns = clock::now_ns() + clock::nanos(RESOLVE);
+            self.sweep_drains();
+        }
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.
@@ -341,7 +351,10 @@ impl Core {
         }
     }
 
-    fn probed(&mut self, key: &NodeKey, finding: Finding) {
+    fn probed(&mut self, key: &NodeKey, life: u64, finding: Finding) {
+        if self.roster.asks_again(key, life, &self.inner.events) {
+            return;
+        }
         let snapshot = self.inner.snapshot.load_full();
         let upstream = snapshot.upstreams.iter().find(|u| u.settings.name == key.upstream);
         let Some(upstream) = upstream else { return };

@@ -136,6 +136,7 @@ impl Core {
             let current = self.inner.snapshot.load_full();
             self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
             drop(self.renew(Vec::new()));
+            self.sweep_drains();
         }
     }
 

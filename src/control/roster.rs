@@ -60,6 +60,8 @@ pub(super) struct Watched {
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
+    /// Counts the processes that an operator has put there: what was found of an earlier one is old.
+    life: u64,
     pub(super) last: Option<LastCheck>,
     /// Why live traffic last took it out.
     pub(super) ejected_for: FailureKind,
@@ -205,6 +207,21 @@ impl Roster {
         }
     }
 
+    /// Whether a probe that has come back is of an earlier process; the one that is there now is asked then.
+    pub(super) fn asks_again(
+        &mut self,
+        key: &NodeKey,
+        life: u64,
+        events: &UnboundedSender<Event>,
+    ) -> bool {
+        let old = self.nodes.get_mut(key).filter(|watched| watched.life != life);
+        let Some(watched) = old else { return false };
+        watched.schedule.again = true;
+        watched.plan();
+        watched.launch(now(), events);
+        true
+    }
+
     /// Begins the probes that are due.
     pub(super) fn launch_due(&mut self, events: &UnboundedSender<Event>) {
         for watched in self.nodes.values_mut() {
@@ -265,6 +282,7 @@ impl Watched {
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
+            life: 0,
             last: None,
             ejected_for: FailureKind::Connect,
             shown: member.node.shown(),
@@ -318,11 +336,18 @@ impl Watched {
         }
         self.schedule.begin(now);
         let (key, kept, events) = (self.node.key.clone(), self.kept.take(), events.clone());
+        let life = self.life;
         tokio::spawn(async move {
             let finding = probe(&target, kept).await;
             // Control may have ended in the meantime.
-            let _ = events.send(Event::Probed(key, Box::new(finding)));
+            let _ = events.send(Event::Probed(key, life, Box::new(finding)));
         });
+    }
+
+    /// What is under way, and the connection to an earlier process, tell nothing of the one that is there now.
+    pub(super) fn forget_probes(&mut self) {
+        self.life += 1;
+        self.kept = None;
     }
 
     /// Takes what a probe brought back, and plans the next one.

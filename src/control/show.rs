@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::core::Core;
+use super::drains::Drained;
 use super::roster::{LastCheck, Watched};
 use super::status::{
-    CheckStatus, ConfigStatus, ListenerStatus, NodeStatus, Status, UpstreamStatus, millis, unix,
+    CheckStatus, ConfigStatus, DrainedAbsent, ListenerStatus, NodeStatus, Status, UpstreamStatus,
+    millis, unix,
 };
 use super::{ConfigSource, Handle, probe};
 use crate::clock;
@@ -36,6 +38,10 @@ impl Core {
             let watched = self.roster.nodes.get(&member.node.key)?;
             Some(NodeStatus { effective_weight: weight, ..node(upstream, member, watched) })
         };
+        let absent = |drained: &Drained| {
+            let Drained { node: name, from, .. } = drained.clone();
+            DrainedAbsent { name, from }
+        };
         let weights = upstream.weights(clock::now_ns());
         let eligible =
             |member: &&Member| member.role == Role::Serve && member.node.shown().is_eligible();
@@ -50,6 +56,12 @@ impl Core {
                 .remaining(clock::now_ns() / 1_000_000_000),
             maintenance: self.maintenance_of(upstream),
             nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
+            drained_absent: self
+                .roster
+                .drains
+                .absent(&upstream.settings.name)
+                .map(absent)
+                .collect(),
         }
     }
 

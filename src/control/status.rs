@@ -58,6 +58,18 @@ pub struct UpstreamStatus {
     pub maintenance: Option<MaintenanceStatus>,
     /// Nodes, task nodes included.
     pub nodes: Vec<NodeStatus>,
+    /// What is drained and means no node now: of a name that stands for several, one address is gone.
+    #[serde(default)]
+    pub drained_absent: Vec<DrainedAbsent>,
+}
+
+/// A drained node that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainedAbsent {
+    /// As it was called.
+    pub name: String,
+    /// Who drained it.
+    pub from: String,
 }
 
 /// Maintenance of an upstream.
