@@ -40,6 +40,7 @@ pub mod status;
 mod verdicts;
 pub mod warnings;
 mod watch;
+pub(crate) mod words;
 
 pub use reload::{Read, read};
 pub use sockets::BindError;

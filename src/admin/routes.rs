@@ -117,7 +117,7 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
         Route::Status => status(handle).await,
         Route::Reload => reload(handle).await,
         Route::Rollback => roll_back(handle, from()).await,
-        Route::Page => page::render(handle),
+        Route::Page => page::render(handle).await,
     }
 }
 

@@ -133,7 +133,7 @@ async fn status_and_page_name_the_nodes() {
     for key in ["generation", "loaded_at", "last_reload"] {
         assert!(value["config"].get(key).is_some(), "{key}: {body}");
     }
-    assert!(get(rig.admin(), "/").await.1.contains("<td>127.0.0.1:9<td>up<td>"));
+    assert!(get(rig.admin(), "/").await.1.contains("<td>127.0.0.1:9<td class=\"up\">up<td"));
 }
 
 #[tokio::test]

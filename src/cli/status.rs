@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
-use crate::control::rollback::RolledBack;
 use crate::control::status::{
-    ConfigStatus, DrainedAbsent, NodeStatus, ProbationStatus, ReloadResult, Status, UpstreamStatus,
+    ConfigStatus, DrainedAbsent, NodeStatus, ReloadResult, Status, UpstreamStatus,
 };
+use crate::control::words::{self, millis, since, span, state, weight};
 
 /// Where a status is found.
 pub(super) const PATH: &str = "/api/v1/status";
@@ -105,32 +105,10 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
-    out.push_str(&probation(config));
+    if let Some(told) = words::probation(config) {
+        let _ = writeln!(out, "{told}");
+    }
     out
-}
-
-/// What is not known yet, or speaks against what runs; one that is over well needs no line.
-fn probation(config: &ConfigStatus) -> String {
-    if let Some(RolledBack { from, to, .. }) = &config.rolled_back {
-        return format!(
-            "rolled back from configuration {from} to {to}: THE FILE ON DISK IS NOT WHAT RUNS\n"
-        );
-    }
-    let Some(ProbationStatus { state, left_s, requests, enough, .. }) = &config.probation else {
-        return String::new();
-    };
-    match (state.as_str(), left_s) {
-        ("watched", 0) => {
-            format!("on probation until more is known; {requests} of {enough} requests so far\n")
-        }
-        ("watched", left) => {
-            format!("on probation for {left} s at least; {requests} of {enough} requests so far\n")
-        }
-        ("worse", _) => {
-            "it does WORSE than what was in use before: `cobalance rollback` goes back\n".into()
-        }
-        _ => String::new(),
-    }
 }
 
 const HEADER: [&str; 11] = [
@@ -172,29 +150,6 @@ fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
         .iter()
         .flat_map(|upstream| upstream.nodes.iter().map(move |node| of(&upstream.name, node)));
     nodes.collect()
-}
-
-fn state(node: &NodeStatus) -> String {
-    let mut state = node.state.clone();
-    if node.role == "task" {
-        state.push_str(" (task)");
-    }
-    if node.backup {
-        state.push_str(" (backup)");
-    }
-    state
-}
-
-fn millis(ms: Option<f64>) -> String {
-    ms.map_or("-".into(), |ms| format!("{ms:.1} ms"))
-}
-
-/// As configured; and what is in force while the node starts slowly.
-fn weight(node: &NodeStatus) -> String {
-    match node.effective_weight < f64::from(node.weight) {
-        true => format!("{:.2} of {}", node.effective_weight, node.weight),
-        false => node.weight.to_string(),
-    }
 }
 
 /// Why the state holds; and while NocoBase works at something, what it says of its progress now.
@@ -244,23 +199,6 @@ fn table(rows: &[Row]) -> String {
         out.push('\n');
     }
     out
-}
-
-/// From a Unix time to now; nothing is in the future, whatever two clocks say.
-fn since(unix: u64, now: SystemTime) -> String {
-    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(unix);
-    span(now.duration_since(then).unwrap_or_default())
-}
-
-/// Two units are enough to know how long ago something was.
-fn span(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match s {
-        0..60 => format!("{s} s"),
-        60..3_600 => format!("{} min {} s", s / 60, s % 60),
-        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
-        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
-    }
 }
 
 #[cfg(test)]
@@ -337,34 +275,6 @@ no node of other is eligible: 7 parked; what is not parked gets 503
     }
 
     #[test]
-    fn a_probation_is_told_while_it_matters() {
-        let mut config = status().config;
-        assert_eq!(probation(&config), "");
-        let of = |state: &str, left_s: u64| -> ProbationStatus {
-            serde_json::from_value(serde_json::json!({
-                "generation": 4, "state": state, "since": 700, "left_s": left_s, "requests": 12,
-                "enough": 200, "found": [], "kept": null,
-            }))
-            .unwrap()
-        };
-        for (state, left, told) in [
-            ("watched", 7, "on probation for 7 s at least; 12 of 200 requests so far\n"),
-            ("watched", 0, "on probation until more is known; 12 of 200 requests so far\n"),
-            ("passed", 0, ""),
-        ] {
-            config.probation = Some(of(state, left));
-            assert_eq!(probation(&config), told);
-        }
-        config.probation = Some(of("worse", 0));
-        assert!(probation(&config).contains("`cobalance rollback`"));
-        config.rolled_back = serde_json::from_value(serde_json::json!({
-            "from": 5, "to": 3, "generation": 6, "by": "x", "found": [], "at": 0,
-        }))
-        .unwrap();
-        assert!(probation(&config).contains("from configuration 5 to 3: THE FILE"));
-    }
-
-    #[test]
     fn of_a_node_that_is_drained_it_tells_what_is_left() {
         let mut node = status().upstreams[0].nodes[1].clone();
         (node.operator, node.cause) = ("draining".into(), "drained by the operator".into());
@@ -387,14 +297,5 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         node.cause = "APP_PREPARING".into();
         node.last_check.as_mut().unwrap().message = Some("loading".into());
         assert_eq!(cause(&node), "APP_PREPARING; start; loading");
-    }
-
-    #[test]
-    fn spans_have_two_units() {
-        let cases = [(0, "0 s"), (61, "1 min 1 s"), (7_260, "2 h 1 min"), (90_000, "1 d 1 h")];
-        for (seconds, text) in cases {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
-        }
-        assert_eq!(since(2_000, SystemTime::UNIX_EPOCH), "0 s");
     }
 }

@@ -28,7 +28,7 @@ fn the_table_names_the_command_and_the_command_goes_back() {
     assert!(table().contains("on probation "), "{}", table());
     until("it is found worse", || {
         (0..10).for_each(|_| drop(ask()));
-        table().contains("it does WORSE than what was in use before: `cobalance rollback`")
+        table().contains("WORSE than what was in use before it: `cobalance rollback`")
     });
     let table = table();
     assert!(table.contains("goes back to configuration 1"), "{table}");
