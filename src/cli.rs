@@ -15,6 +15,7 @@ mod drain;
 mod find;
 mod maintenance;
 mod pin;
+mod rollback;
 mod serve;
 mod status;
 mod upgrade;
@@ -54,6 +55,7 @@ enum Command {
     #[command(long_about = None)]
     Reload(Where),
     Upgrade(upgrade::Upgrade),
+    Rollback(rollback::Rollback),
     Health(Health),
 }
 
@@ -182,6 +184,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Maintenance(asked) => maintenance::maintenance(&asked),
         Command::Reload(at) => reload(&at),
         Command::Upgrade(asked) => upgrade::upgrade(&asked),
+        Command::Rollback(asked) => rollback::roll_back(&asked),
         Command::Health(health) => feel(&health),
     }
 }

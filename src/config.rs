@@ -83,6 +83,12 @@ pub struct Server {
     pub upgrade_drain_timeout: Duration,
     /// Keeps what operators asked of nodes over a restart; `None` keeps nothing.
     pub state_file: Option<PathBuf>,
+    /// How long a reloaded file is watched; zero: it counts as good at once.
+    pub probation: Duration,
+    /// Requests that tell enough of it.
+    pub probation_requests: u64,
+    /// Whether one that does worse is rolled back without asking.
+    pub auto_rollback: bool,
 }
 
 /// `[[listener]]`

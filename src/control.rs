@@ -2,7 +2,7 @@
 //! threads learn of it through snapshots, atomics of nodes, and commands. Nothing here delays them.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,10 +27,13 @@ mod leaving;
 pub mod maintenance;
 pub mod operator;
 pub mod pin;
+mod probation;
 mod probe;
 mod reload;
 mod resolve;
+pub mod rollback;
 mod roster;
+mod saving;
 mod show;
 mod slow_start;
 mod sockets;
@@ -40,6 +43,7 @@ pub mod upgrade;
 mod verdicts;
 pub mod warnings;
 mod watch;
+pub(crate) mod words;
 
 pub use reload::{Read, read};
 pub use sockets::BindError;
@@ -49,8 +53,9 @@ pub(crate) use verdicts::SHOWN;
 use self::core::{Core, Event};
 use self::maintenance::{Change, Changed};
 use self::operator::{Order, OrderError, Ordered};
-use self::upgrade::{Estate, Reign};
 use self::pin::{Unpin, Unpinned};
+use self::rollback::{RollbackError, RolledBack};
+use self::upgrade::{Estate, Reign};
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -205,6 +210,12 @@ impl Handle {
     /// Reads the file again and puts it in use; returns when all data threads have followed.
     pub async fn reload(&self) -> Option<Outcome> {
         self.ask(Event::Reload).await
+    }
+
+    /// Goes back to the last configuration that passed its probation; returns when all data threads have
+    /// followed. None when control has ended.
+    pub async fn roll_back(&self, from: IpAddr) -> Option<Result<RolledBack, RollbackError>> {
+        self.ask(|reply| Event::RollBack(from, reply)).await
     }
 
     /// Everything an operator may want to know. None when control has ended.

@@ -20,6 +20,7 @@ pub mod headers;
 pub mod health;
 pub mod limit;
 pub mod nocobase;
+pub mod probation;
 pub mod route;
 
 // layer 4: nodes, pools, connecting; slow uploads

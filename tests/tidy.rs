@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 10] = [
     &["error", "clock", "net", "units"],
     &["telemetry", "tls", "http1"],
     &["config"],
-    &["route", "balance", "health", "limit", "headers", "nocobase"],
+    &["route", "balance", "health", "limit", "headers", "nocobase", "probation"],
     &["spool", "upstream"],
     &["snapshot"],
     &["exchange"],

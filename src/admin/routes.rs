@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -13,6 +13,7 @@ use super::orders::{self, Target};
 use super::reply::{self, Reply};
 use super::{Peer, maintenance, page, scrape, upgrade};
 use crate::control::Handle;
+use crate::control::rollback::RollbackError;
 use crate::control::status::ReloadResult;
 
 /// Bodies of changes are small.
@@ -42,6 +43,7 @@ enum Route {
     Metrics,
     Status,
     Reload,
+    Rollback,
     Maintenance,
     Upgrade,
     Unpin,
@@ -58,6 +60,7 @@ impl Route {
             "/metrics" => Some(Route::Metrics),
             "/api/v1/status" if admin => Some(Route::Status),
             "/api/v1/reload" if admin => Some(Route::Reload),
+            "/api/v1/rollback" if admin => Some(Route::Rollback),
             "/api/v1/maintenance" if admin => Some(Route::Maintenance),
             upgrade::PATH if admin => Some(Route::Upgrade),
             "/api/v1/unpin" if admin => Some(Route::Unpin),
@@ -68,8 +71,8 @@ impl Route {
     }
 
     fn changes(&self) -> bool {
-        use Route::{Maintenance, Order, Reload, Unpin, Upgrade};
-        matches!(self, Reload | Maintenance | Unpin | Upgrade | Order(_))
+        use Route::{Maintenance, Order, Reload, Rollback, Unpin, Upgrade};
+        matches!(self, Reload | Rollback | Maintenance | Unpin | Upgrade | Order(_))
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -122,7 +125,8 @@ async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) 
         Route::Status => status(handle).await,
         Route::Reload => reload(handle).await,
         Route::Upgrade => upgrade::answer(handle).await,
-        Route::Page => page::render(handle),
+        Route::Rollback => roll_back(handle, from()).await,
+        Route::Page => page::render(handle).await,
     }
 }
 
@@ -163,6 +167,15 @@ async fn reload(handle: &Handle) -> Reply {
         }
         Some(outcome) => reply::json(StatusCode::OK, &outcome),
         None => ended(),
+    }
+}
+
+/// 200 with what came of it; 409 when there is nothing to go back to, or it cannot be put in use.
+async fn roll_back(handle: &Handle, from: IpAddr) -> Reply {
+    match handle.roll_back(from).await {
+        Some(Ok(rolled_back)) => reply::json(StatusCode::OK, &rolled_back),
+        Some(Err(RollbackError::Ending)) | None => ended(),
+        Some(Err(error)) => reply::error(StatusCode::CONFLICT, &error.to_string()),
     }
 }
 

@@ -105,6 +105,9 @@ async fn each_path_answers_its_method_and_no_other() {
         ("POST /api/v1/status", json, 405),
         ("POST /api/v1/reload", json, 200),
         ("POST /api/v1/reload", host, 415),
+        ("GET /api/v1/rollback", host, 405),
+        ("POST /api/v1/rollback", json, 409),
+        ("POST /api/v1/rollback", host, 415),
         ("GET /livez", "Host: evil.example\r\n", 421),
         ("POST /api/v1/reload", "Host: evil.example\r\nContent-Type: application/json\r\n", 421),
         ("GET /livez", "", 421),
@@ -130,7 +133,7 @@ async fn status_and_page_name_the_nodes() {
     for key in ["generation", "loaded_at", "last_reload"] {
         assert!(value["config"].get(key).is_some(), "{key}: {body}");
     }
-    assert!(get(rig.admin(), "/").await.1.contains("<td>127.0.0.1:9<td>up<td>"));
+    assert!(get(rig.admin(), "/").await.1.contains("<td>127.0.0.1:9<td class=\"up\">up<td"));
 }
 
 #[tokio::test]

@@ -120,6 +120,9 @@ pub(super) fn ready(asked: &Ready) -> Result<(), Failure> {
         }
         print(&format!("{} is ready, and {}", node.name, node.state));
     }
+    for name in &ordered.forgotten {
+        print(&format!("{name} is drained no more; no node is called so now"));
+    }
     Ok(())
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
 use crate::control::status::{
-    ConfigStatus, NodeStatus, PinStatus, ReloadResult, Status, UpstreamStatus,
+    ConfigStatus, DrainedAbsent, NodeStatus, PinStatus, ReloadResult, Status, UpstreamStatus,
 };
+use crate::control::words::{self, millis, since, span, state, weight};
 
 /// Where a status is found.
 pub(super) const PATH: &str = "/api/v1/status";
@@ -36,6 +37,16 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
             "\n{name} is under maintenance for {}, from {from}; {terms}; WebSockets held: {held}",
             since(on.since, now)
         );
+    }
+    for upstream in &status.upstreams {
+        for DrainedAbsent { name, .. } in &upstream.drained_absent {
+            let _ = writeln!(
+                out,
+                "\n{name} of {} is drained, and no node is called so now; `cobalance ready {name}` \
+                 forgets it",
+                upstream.name
+            );
+        }
     }
     if !status.warnings.is_empty() {
         out.push_str("\nwarnings:\n");
@@ -121,6 +132,9 @@ fn config(config: &ConfigStatus, now: SystemTime) -> String {
             let _ = writeln!(out, "  {line}");
         }
     }
+    if let Some(told) = words::probation(config) {
+        let _ = writeln!(out, "{told}");
+    }
     out
 }
 
@@ -163,29 +177,6 @@ fn rows(status: &Status, now: SystemTime) -> Vec<Row> {
         .iter()
         .flat_map(|upstream| upstream.nodes.iter().map(move |node| of(&upstream.name, node)));
     nodes.collect()
-}
-
-fn state(node: &NodeStatus) -> String {
-    let mut state = node.state.clone();
-    if node.role == "task" {
-        state.push_str(" (task)");
-    }
-    if node.backup {
-        state.push_str(" (backup)");
-    }
-    state
-}
-
-fn millis(ms: Option<f64>) -> String {
-    ms.map_or("-".into(), |ms| format!("{ms:.1} ms"))
-}
-
-/// As configured; and what is in force while the node starts slowly.
-fn weight(node: &NodeStatus) -> String {
-    match node.effective_weight < f64::from(node.weight) {
-        true => format!("{:.2} of {}", node.effective_weight, node.weight),
-        false => node.weight.to_string(),
-    }
 }
 
 /// Why the state holds; and while NocoBase works at something, what it says of its progress now.
@@ -239,23 +230,6 @@ fn table(rows: &[Row]) -> String {
         out.push('\n');
     }
     out
-}
-
-/// From a Unix time to now; nothing is in the future, whatever two clocks say.
-fn since(unix: u64, now: SystemTime) -> String {
-    let then = SystemTime::UNIX_EPOCH + Duration::from_secs(unix);
-    span(now.duration_since(then).unwrap_or_default())
-}
-
-/// Two units are enough to know how long ago something was.
-fn span(duration: Duration) -> String {
-    let s = duration.as_secs();
-    match s {
-        0..60 => format!("{s} s"),
-        60..3_600 => format!("{} min {} s", s / 60, s % 60),
-        3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
-        _ => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
-    }
 }
 
 #[cfg(test)]
@@ -373,14 +347,5 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         node.cause = "APP_PREPARING".into();
         node.last_check.as_mut().unwrap().message = Some("loading".into());
         assert_eq!(cause(&node), "APP_PREPARING; start; loading");
-    }
-
-    #[test]
-    fn spans_have_two_units() {
-        let cases = [(0, "0 s"), (61, "1 min 1 s"), (7_260, "2 h 1 min"), (90_000, "1 d 1 h")];
-        for (seconds, text) in cases {
-            assert_eq!(span(Duration::from_secs(seconds)), text);
-        }
-        assert_eq!(since(2_000, SystemTime::UNIX_EPOCH), "0 s");
     }
 }

@@ -33,6 +33,7 @@ fn what_is_good_is_taken() {
         "maintenance on --cookie --node n",
         "maintenance on --cookie --allow 10.0.0.1 --node n",
         "reload --token-file t",
+        "rollback --admin 127.0.0.1:9901",
         "health",
         "health --probes 127.0.0.1:9900",
     ];
@@ -62,6 +63,7 @@ fn what_is_wrong_is_refused() {
         "unpin n",
         "maintenance on --node n",
         "maintenance off --cookie",
+        "rollback 3",
         "health --probes a:1 --admin b:2",
     ];
     for line in lines {

@@ -20,6 +20,11 @@ pub const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 /// Name of the state file there.
 pub const STATE_FILE: &str = "state.json";
 
+/// Long enough for each page of a busy system to be asked for, and for an operator to wait for.
+pub const PROBATION: Duration = Duration::from_secs(30);
+/// Five failures are then more than two in a hundred.
+pub const PROBATION_REQUESTS: u64 = 200;
+
 /// Well under the descriptor limit of 20,000 and more that an edge host has; two descriptors each.
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Node's own `maxHeaderSize`: a larger head would only fail one step later.

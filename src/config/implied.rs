@@ -18,6 +18,9 @@ impl Default for Server {
             upgrade_timeout: defaults::UPGRADE_TIMEOUT,
             upgrade_drain_timeout: defaults::UPGRADE_DRAIN_TIMEOUT,
             state_file: None,
+            probation: defaults::PROBATION,
+            probation_requests: defaults::PROBATION_REQUESTS,
+            auto_rollback: false,
         }
     }
 }

@@ -23,6 +23,9 @@ pub(super) static SERVER: TableKeys = TableKeys {
         "upgrade_timeout",
         "upgrade_drain_timeout",
         "state_file",
+        "probation",
+        "probation_requests",
+        "auto_rollback",
     ],
 };
 

@@ -14,17 +14,21 @@ use tokio::time::{MissedTickBehavior, interval, interval_at};
 use super::file::Seen;
 use super::leaving::Leaving;
 use super::maintenance::{Change, Changed};
-use super::operator::{Order, OrderError, Ordered, Saving};
+use super::operator::{Order, OrderError, Ordered};
 use super::pin::{Outages, Unpin, Unpinned};
+use super::probation::Probation;
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
 use super::resolve::{self, Answer, Names};
+use super::rollback::{self, By, Rollback};
 use super::roster::{Followed, Roster};
+use super::saving::Saving;
 use super::sockets::{Bound, Sockets, bind_all, inherited, of_thread};
 use super::status::{ReloadResult, Status};
 use super::upgrade::{Estate, Reign, Upgrading};
 use super::warnings::{self, Kind, Warnings};
 use super::{ConfigSource, Handle, Inner, Outcome, StartError};
+use crate::clock;
 use crate::config::{Config, Preset, defaults};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::Verdict;
@@ -54,7 +58,8 @@ pub(super) enum Event {
     Stop,
     Degraded(&'static str, Option<String>),
     Upgrade(super::upgrade::Told),
-    Probed(NodeKey, Box<Finding>),
+    /// With the life of the node that was asked.
+    Probed(NodeKey, u64, Box<Finding>),
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
@@ -62,6 +67,9 @@ pub(super) enum Event {
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
     Renewed(u64),
+    RollBack(std::net::IpAddr, rollback::Reply),
+    RollingBack(Box<Rollback>),
+    RolledBack,
     Resolved(Vec<Answer>),
 }
 
@@ -74,6 +82,7 @@ pub(super) struct Core {
     pub(super) bound: Vec<Bound>,
     pub(super) warnings: Warnings,
     pub(super) reloads: Reloads,
+    pub(super) probation: Probation,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<Leaving>,
@@ -83,6 +92,8 @@ pub(super) struct Core {
     pub(super) resolving: bool,
     pub(super) upgrade: Upgrading,
     pub(super) spool_look: Option<JoinHandle<()>>,
+    /// When drained nodes that are gone are looked for next.
+    sweep_ns: u64,
     inbox: mpsc::UnboundedReceiver<Event>,
     signals: mpsc::Receiver<Signal>,
 }
@@ -140,6 +151,7 @@ impl Core {
             bound,
             warnings: Warnings::default(),
             reloads: Reloads::new(source),
+            probation: Probation::new(snapshot.config.clone()),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),
@@ -148,6 +160,7 @@ impl Core {
             resolving: false,
             upgrade: Upgrading::default(),
             spool_look: None,
+            sweep_ns: 0,
             inbox,
             signals,
         };
@@ -164,6 +177,7 @@ impl Core {
         for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
             core.inner.metrics.config_reloads.with_label_values(&[result.as_str()]);
         }
+        core.show_probations();
         Ok((core, Handle { inner }, parts))
     }
 
@@ -241,12 +255,15 @@ impl Core {
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
             Event::Upgrade(told) => self.upgrade_told(told),
-            Event::Probed(key, finding) => self.probed(&key, *finding),
+            Event::Probed(key, life, finding) => self.probed(&key, life, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),
+            Event::RollBack(from, reply) => self.roll_back(By::Operator(from), Some(reply)),
+            Event::RollingBack(rollback) => self.rolling_back(*rollback),
+            Event::RolledBack => self.rollback_ended(),
             Event::Resolved(answers) => self.resolved(answers),
         }
     }
@@ -275,6 +292,7 @@ impl Core {
         self.roster.launch_due(&self.inner.events);
         self.watch_pins();
         self.forget_nodes();
+        self.look_at_probation();
         if !self.is_ending() && self.commands.iter().any(mpsc::UnboundedSender::is_closed) {
             tracing::error!("a data thread has died");
             self.inner.failed.notify_one();
@@ -290,6 +308,10 @@ impl Core {
         self.warnings.sweep(SystemTime::now(), &self.inner.metrics);
         if !self.upgrade.under_way {
             self.look_at_file();
+        }
+        if clock::now_ns() >= self.sweep_ns {
+            self.sweep_ns = clock::now_ns() + clock::nanos(RESOLVE);
+            self.sweep_drains();
         }
     }
 
@@ -391,7 +413,10 @@ impl Core {
         }
     }
 
-    fn probed(&mut self, key: &NodeKey, finding: Finding) {
+    fn probed(&mut self, key: &NodeKey, life: u64, finding: Finding) {
+        if self.roster.asks_again(key, life, &self.inner.events) {
+            return;
+        }
         let snapshot = self.inner.snapshot.load_full();
         let upstream = snapshot.upstreams.iter().find(|u| u.settings.name == key.upstream);
         let Some(upstream) = upstream else { return };

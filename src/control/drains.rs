@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +20,10 @@ use crate::upstream::Node;
 const VERSION: u32 = 1;
 /// More nodes than anybody drains by hand; bounds memory and file.
 const MOST: usize = 1024;
-/// A file of ours with [`MOST`] entries is smaller.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// [`MOST`] drained nodes and as many upstreams under maintenance, each with the longest terms, are smaller.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// A node of a name's that is gone so long does not come back: an address is given to somebody else.
+const FORGET_ABSENT: Duration = Duration::from_secs(3600);
 
 /// All nodes that are drained or pinned, and the upstreams under maintenance.
 #[derive(Debug, Default, PartialEq)]
@@ -41,6 +44,10 @@ pub(super) struct Drained {
     pub node: String,
     /// Who asked.
     pub from: String,
+    /// Since when no node is called so, on the clock of control: of a name that stands for several, one
+    /// address is gone.
+    #[serde(skip)]
+    absent: Option<Duration>,
 }
 
 impl Drained {
@@ -86,6 +93,7 @@ impl Drains {
             upstream: node.key.upstream.clone(),
             node: name.to_owned(),
             from: from.to_owned(),
+            absent: None,
         });
     }
 
@@ -100,6 +108,53 @@ impl Drains {
         self.all = kept;
     }
 
+    /// Takes out what means no node of `nodes`: what was typed with just this text, or nodes that this name
+    /// stood for. Returns that.
+    pub(super) fn remove_absent<'a>(
+        &mut self,
+        upstream: Option<&str>,
+        text: &str,
+        nodes: impl Iterator<Item = &'a Node> + Clone,
+    ) -> Vec<Drained> {
+        let named = |drained: &Drained| {
+            let name = drained.node.rsplit_once('#').map(|(name, _)| name);
+            drained.node == text || name == Some(text)
+        };
+        let asked = |drained: &Drained| {
+            upstream.is_none_or(|upstream| drained.upstream == upstream) && named(drained)
+        };
+        self.take(|drained| asked(drained) && !nodes.clone().any(|node| drained.is(node)))
+    }
+
+    /// Notes which of them mean no node of `nodes`, and forgets those that have done so for long; returns
+    /// these.
+    pub(super) fn sweep<'a>(
+        &mut self,
+        nodes: impl Iterator<Item = &'a Node> + Clone,
+        now: Duration,
+    ) -> Vec<Drained> {
+        // A name alone always means a node, if only one without an address.
+        for drained in self.all.iter_mut().filter(|drained| drained.node.contains('#')) {
+            drained.absent = match nodes.clone().any(|node| drained.is(node)) {
+                true => None,
+                false => Some(drained.absent.unwrap_or(now)),
+            };
+        }
+        self.take(|drained| drained.absent.is_some_and(|since| now >= since + FORGET_ABSENT))
+    }
+
+    /// Those of an upstream that mean no node, as of the last [`Drains::sweep`].
+    pub(super) fn absent(&self, upstream: &str) -> impl Iterator<Item = &Drained> {
+        let absent = move |one: &&Drained| one.upstream == upstream && one.absent.is_some();
+        self.all.iter().filter(absent)
+    }
+
+    fn take(&mut self, goes: impl Fn(&Drained) -> bool) -> Vec<Drained> {
+        let (gone, kept) = self.all.drain(..).partition(goes);
+        self.all = kept;
+        gone
+    }
+
     /// Forgets what is configured no more; returns that.
     pub(super) fn retain(&mut self, config: &Config) -> Vec<Drained> {
         let configured = |drained: &Drained| {
@@ -109,9 +164,7 @@ impl Drains {
                 one.nodes.iter().any(|node| node.name == drained.node || node.name == name)
             })
         };
-        let (kept, gone) = self.all.drain(..).partition(configured);
-        self.all = kept;
-        gone
+        self.take(|drained| !configured(drained))
     }
 
     /// The file's text.
@@ -134,8 +187,8 @@ impl Drains {
             file => file?,
         };
         let mut text = String::new();
-        file.take(MOST_BYTES + 1).read_to_string(&mut text)?;
-        if text.len() as u64 > MOST_BYTES {
+        file.take(MOST_BYTES as u64 + 1).read_to_string(&mut text)?;
+        if text.len() > MOST_BYTES {
             return Err(io::Error::other("it is larger than any that cobalance writes"));
         }
         Drains::parse(&text)
@@ -177,16 +230,32 @@ impl Drains {
 /// Replaces the file as a whole: a process that dies in the middle leaves the old one.
 ///
 /// # Errors
-/// What the system says; the old file stays.
+/// It would be larger than what is read back, or what the system says; the old file stays.
 pub(super) fn save(path: &Path, text: &str) -> io::Result<()> {
+    if text.len() > MOST_BYTES {
+        let most = MOST_BYTES / (1024 * 1024);
+        return Err(io::Error::other(format!("it would be larger than {most} MiB")));
+    }
+    // Of this process alone: another one with the same file, as during an upgrade, must not fill it as well.
     let mut new = path.as_os_str().to_owned();
-    new.push(".new");
+    new.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(new);
-    let mut file = for_us_alone().open(&new)?;
+    let written = write(&new, text).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // What is left of it helps nobody; that it is not there is no other error.
+        let _ = fs::remove_file(&new);
+    }
+    written?;
+    // Else a machine that loses power may find the old name of the old file.
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = for_us_alone().open(path)?;
     file.write_all(text.as_bytes())?;
     // Else a machine that loses power may keep the name and not the text.
-    file.sync_all()?;
-    fs::rename(&new, path)
+    file.sync_all()
 }
 
 /// The keys of cookies that let through maintenance are nobody else's.
@@ -197,118 +266,4 @@ fn for_us_alone() -> OpenOptions {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::control::tests::support;
-    use crate::telemetry::metrics::Metrics;
-    use crate::upstream::{NodeKey, Registry};
-
-    fn node(registry: &mut Registry, name: &str, label: &str, address: &str) -> Arc<Node> {
-        let address = Some(address.parse().unwrap());
-        let key = NodeKey { upstream: "app".into(), name: name.into(), address };
-        registry.node(key, label.into())
-    }
-
-    fn registry() -> Registry {
-        Registry::new(1, Metrics::new())
-    }
-
-    #[test]
-    fn a_node_is_known_by_its_name_wherever_it_is() {
-        let mut registry = registry();
-        let here = node(&mut registry, "a:1", "a:1", "10.0.0.1:1");
-        let there = node(&mut registry, "a:1", "a:1", "10.0.0.2:1");
-        let one = node(&mut registry, "b:1", "b:1#10.0.0.3", "10.0.0.3:1");
-        let two = node(&mut registry, "b:1", "b:1#10.0.0.4", "10.0.0.4:1");
-        let mut drains = Drains::default();
-        drains.add(&here, "a:1", "x");
-        drains.add(&one, "b:1#10.0.0.3", "x");
-        assert!(drains.of(&there).is_some(), "a container that comes back elsewhere");
-        assert!(drains.of(&one).is_some() && drains.of(&two).is_none());
-        // The other has left the name, which now stands for one node.
-        let alone = node(&mut registry, "b:1", "b:1", "10.0.0.3:1");
-        assert!(drains.of(&alone).is_some());
-        drains.add(&two, "b:1", "x");
-        assert!(drains.of(&two).is_some());
-    }
-
-    #[test]
-    fn ready_takes_out_one_of_those_that_were_drained_together() {
-        let mut registry = registry();
-        let one = node(&mut registry, "b:1", "b:1#10.0.0.3", "10.0.0.3:1");
-        let two = node(&mut registry, "b:1", "b:1#10.0.0.4", "10.0.0.4:1");
-        let mut drains = Drains::default();
-        drains.add(&one, "b:1", "x");
-        drains.remove(&one, [&*one, &*two].into_iter());
-        assert!(drains.of(&one).is_none() && drains.of(&two).is_some());
-        drains.remove(&two, [&*one, &*two].into_iter());
-        assert_eq!(drains, Drains::default());
-    }
-
-    #[test]
-    fn what_is_configured_no_more_is_forgotten() {
-        let mut registry = registry();
-        let config = support::config(&["a:1", "b:1"]);
-        let mut drains = Drains::default();
-        for (name, label) in [("a:1", "a:1"), ("b:1", "b:1#10.0.0.3"), ("c:1", "c:1")] {
-            drains.add(&node(&mut registry, name, label, "10.0.0.3:1"), label, "x");
-        }
-        let gone = drains.retain(&config);
-        assert_eq!(gone.iter().map(|one| one.node.as_str()).collect::<Vec<_>>(), ["c:1"]);
-        assert_eq!(drains.all.len(), 2);
-    }
-
-    #[test]
-    fn there_is_a_bound() {
-        let mut registry = registry();
-        let mut drains = Drains::default();
-        for n in 0..MOST {
-            let name = format!("n{n}");
-            assert!(drains.has_room(1));
-            drains.add(&node(&mut registry, &name, &name, "10.0.0.3:1"), &name, "x");
-        }
-        assert!(!drains.has_room(1));
-        assert!(drains.render().len() as u64 <= MOST_BYTES);
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded_and_a_second_time_replaces_the_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.json");
-        assert_eq!(Drains::load(&path).unwrap(), Drains::default());
-        let mut registry = registry();
-        let mut drains = Drains::default();
-        for name in ["a:1", "b:1"] {
-            drains.add(&node(&mut registry, name, name, "10.0.0.1:1"), name, "127.0.0.1");
-            save(&path, &drains.render()).unwrap();
-            assert_eq!(Drains::load(&path).unwrap(), drains);
-        }
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
-        let before_maintenance = Drains::parse("{\"version\":1,\"drained\":[]}").unwrap();
-        assert_eq!(before_maintenance, Drains::default());
-        assert!(save(&dir.path().join("missing/state.json"), "").is_err());
-    }
-
-    #[test]
-    fn what_is_not_ours_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.json");
-        let long = format!("{{\"version\":1,\"drained\":[],\"x\":\"{}\"}}", "x".repeat(2 << 20));
-        let cases = [
-            ("", "EOF"),
-            ("{\"version\":1,\"drained\":[{\"upstr", "EOF"),
-            ("1", "Versioned"),
-            ("{\"version\":2,\"nodes\":{}}", "it is of version 2"),
-            ("{\"version\":1,\"drained\":{}}", "sequence"),
-            (&long, "larger"),
-        ];
-        for (text, expected) in cases {
-            fs::write(&path, text).unwrap();
-            let error = Drains::load(&path).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-        assert!(Drains::load(dir.path()).is_err(), "a directory");
-    }
-}
+mod tests;

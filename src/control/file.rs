@@ -39,10 +39,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Notes that this content was tried, by whatever trigger.
+    /// Notes that this content was the last that was tried, by whatever trigger.
     pub(super) fn tried(&mut self, text: &str) {
         self.tried = Some(hash(text));
-        self.gone = false;
     }
 
     /// Looks once. Reads the file only when its identity has changed and stayed.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::operator::{OrderError, asked_upstreams, saved, unknown};
+use super::operator::{OrderError, asked_upstreams, unknown};
+use super::saving::saved;
 use super::status::{MaintenanceStatus, unix};
 use crate::config::{Config, Preset, Role};
 use crate::snapshot::{Snapshot, Upstream};

@@ -1,24 +1,20 @@
 //! What operators ask of single nodes: to drain one, and to make it ready again.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
-use super::core::{Core, Event};
-use super::drains::{self, Drains, is_called};
+use super::core::Core;
+use super::drains::is_called;
 use super::pin::others;
 use super::reload::followed;
 use super::roster::now;
-use super::upgrade::Estate;
+use super::saving::saved;
 use super::show;
-use crate::config::{self, Config, HealthCheck, Role};
+use crate::config::{self, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{Checker, HealthState, OperatorState, Shown};
 use crate::listener::Command;
@@ -31,8 +27,6 @@ const MOST_NAMES: usize = 40;
 const CHECKED_WITHIN: Duration = Duration::from_secs(2);
 /// While somebody waits for that.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The subject of warnings about the state file.
-const STATE_FILE: &str = "state_file";
 
 /// What is to be done with a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +64,9 @@ pub struct Ordered {
     /// Those that are set aside for a pinned one.
     #[serde(default)]
     pub others: Vec<OrderedNode>,
+    /// Names that stay out no more, though no node is called so now.
+    #[serde(default)]
+    pub forgotten: Vec<String>,
     /// Whether a restart of cobalance keeps it: it is in the state file.
     pub survives_restart: bool,
 }
@@ -123,13 +120,6 @@ pub enum OrderError {
     Upgrading,
 }
 
-/// One at a time writes the state file, and never an older state over a newer one.
-#[derive(Default)]
-pub(super) struct Saving {
-    asked: u64,
-    written: Arc<Mutex<u64>>,
-}
-
 /// A node that was found.
 pub(super) type Found<'a> = (&'a Upstream, &'a Member);
 
@@ -142,6 +132,14 @@ impl Core {
     ) {
         let snapshot = self.inner.snapshot.load_full();
         let found = find(&snapshot, order);
+        let forgotten = match order.verb {
+            Verb::Drain | Verb::Pin => Vec::new(),
+            Verb::Ready => self.forget_absent(&snapshot, order.upstream.as_deref(), &order.node),
+        };
+        let found = match found {
+            Err(OrderError::Unknown(_)) if !forgotten.is_empty() => Ok(Vec::new()),
+            found => found,
+        };
         let waiting =
             found.as_ref().map_err(OrderError::clone).and_then(|found| match order.verb {
                 Verb::Drain => self.drain(found, order),
@@ -168,7 +166,7 @@ impl Core {
             let survives_restart = saved(saving).await;
             let nodes = nodes.iter().map(|node| ordered(node)).collect();
             let others = aside.iter().map(|node| ordered(node)).collect();
-            let _ = reply.send(Ok(Ordered { nodes, others, survives_restart }));
+            let _ = reply.send(Ok(Ordered { nodes, others, forgotten, survives_restart }));
         });
     }
 
@@ -210,8 +208,7 @@ impl Core {
     ) -> Vec<oneshot::Receiver<()>> {
         for (upstream, member) in found {
             let node = &member.node;
-            let all = snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes);
-            self.roster.drains.remove(node, all.map(|member| &*member.node));
+            self.roster.drains.remove(node, all_nodes(snapshot));
             if node.operator() != OperatorState::Draining {
                 continue;
             }
@@ -238,12 +235,37 @@ impl Core {
         self.roster.kick(&node.key, &self.inner.events);
     }
 
+    /// Forgets what was drained by this text, or as one of several nodes of this name, and means no node.
+    fn forget_absent(
+        &mut self,
+        snapshot: &Snapshot,
+        upstream: Option<&str>,
+        text: &str,
+    ) -> Vec<String> {
+        let gone = self.roster.drains.remove_absent(upstream, text, all_nodes(snapshot));
+        gone.into_iter().map(|drained| drained.node).collect()
+    }
+
+    /// Forgets drained nodes whose addresses have been gone for long.
+    pub(super) fn sweep_drains(&mut self) {
+        let snapshot = self.inner.snapshot.load_full();
+        let gone = self.roster.drains.sweep(all_nodes(&snapshot), now());
+        for drained in &gone {
+            tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
+                "gone for an hour, and drained no more");
+        }
+        if !gone.is_empty() {
+            drop(self.save());
+        }
+    }
+
     /// Forgets what probes have found: that may be of the process before a restart, and a node that is
     /// taken for up would let the next one be drained too early. One good probe is enough.
     fn check_anew(&mut self, node: &Node, check: Option<&HealthCheck>) {
         let watched = self.roster.nodes.get_mut(&node.key);
         if let (Some(watched), Some(check), Some(_)) = (watched, check, node.address()) {
             watched.checker = Some(Checker::new(check.rise, check.fall, check.interval, now()));
+            watched.forget_probes();
             node.set_fail_open(false);
             node.set_health(HealthState::Unchecked);
         }
@@ -264,70 +286,10 @@ impl Core {
         };
         self.commands.iter().map(tell).collect()
     }
+}
 
-    /// Takes what another process has handed over, else reads the state file of the first configuration. One
-    /// that is unusable is told, and gone without.
-    pub(super) fn load_state(&mut self, config: &Config, estate: Option<&Estate>) {
-        if let Some(estate) = estate {
-            match Drains::parse(&estate.state) {
-                Ok(drains) => self.roster.drains = drains,
-                Err(error) => tracing::error!(%error, "the state that was handed over is unusable"),
-            }
-            return;
-        }
-        let Some(path) = &config.server.state_file else { return };
-        match Drains::load(path) {
-            Ok(drains) => self.roster.drains = drains,
-            Err(error) => {
-                let path = path.display();
-                let message = format!(
-                    "`state_file` {path} cannot be used ({error}): nodes that were drained before \
-                     this start are ready, nothing is pinned, and maintenance is off; the next `drain` replaces the file"
-                );
-                self.degraded(STATE_FILE, Some(message));
-            }
-        }
-    }
-
-    /// Forgets drained nodes that are configured no more, and keeps the state where the configuration wants
-    /// it now.
-    pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
-        let gone = self.roster.drains.retain(config);
-        let ended = self.keep_maintenance(config) | self.keep_pins(config);
-        for drained in &gone {
-            tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
-                "configured no more, and drained no more");
-        }
-        if !gone.is_empty() || ended || moved {
-            // What comes of it is a warning, or none. Also nothing is written: the new place may hold what
-            // was drained long ago.
-            drop(self.save());
-        }
-    }
-
-    /// Writes the state file on a blocking thread, if there is one; the result says whether it was written.
-    pub(super) fn save(&mut self) -> Option<JoinHandle<bool>> {
-        let path = self.inner.snapshot.load().config.server.state_file.clone()?;
-        if !self.inner.is_here() {
-            self.upgrade.owes_save = true;
-            return None;
-        }
-        self.saving.asked += 1;
-        let (asked, written) = (self.saving.asked, self.saving.written.clone());
-        let (text, events) = (self.roster.drains.render(), self.inner.events.clone());
-        Some(tokio::task::spawn_blocking(move || {
-            let mut newest = written.lock();
-            if *newest > asked {
-                return true;
-            }
-            let saved = drains::save(&path, &text);
-            let told = saved.as_ref().err().map(|error| not_saved(&path, error));
-            // Control may have ended in the meantime.
-            let _ = events.send(Event::Degraded(STATE_FILE, told));
-            *newest = asked;
-            saved.is_ok()
-        }))
-    }
+fn all_nodes(snapshot: &Snapshot) -> impl Iterator<Item = &Node> + Clone {
+    snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes).map(|member| &*member.node)
 }
 
 /// Returns when these nodes have been probed, so that the answer can say what was found; a node that does
@@ -337,22 +299,6 @@ pub(super) async fn nodes_checked(nodes: &[Arc<Node>]) {
     let unchecked = |node: &Arc<Node>| node.shown() == Shown::Unchecked;
     while nodes.iter().any(unchecked) && begun.elapsed() < CHECKED_WITHIN {
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-fn not_saved(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    format!(
-        "`state_file` {path} cannot be written ({error}): a restart of cobalance makes drained \
-         nodes ready, and ends maintenance and pins"
-    )
-}
-
-/// Whether the state file was written.
-pub(super) async fn saved(saving: Option<JoinHandle<bool>>) -> bool {
-    match saving {
-        Some(saving) => saving.await.unwrap_or(false),
-        None => false,
     }
 }
 

@@ -12,9 +12,10 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::drains::is_called;
+use super::operator::asked_upstreams;
 use super::operator::{Found, Order, OrderError, OrderedNode, nodes_checked, ordered};
-use super::operator::{asked_upstreams, saved};
 use super::roster::Roster;
+use super::saving::saved;
 use super::status::{PinStatus, unix};
 use super::warnings::Kind;
 use crate::config::{Config, Role};

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::core::{Core, Event, open_log};
 use super::file::{Seen, Watch};
 use super::resolve::{self, Answer};
+use super::rollback::{self, By};
 use super::sockets::{Bound, bind_all, of_thread};
 use super::status::{ReloadResult, unix};
 use super::warnings::Kind;
@@ -59,6 +60,8 @@ pub(super) struct Reloads {
     replies: Vec<oneshot::Sender<Outcome>>,
     next: Vec<oneshot::Sender<Outcome>>,
     again: bool,
+    /// Rollbacks that come when it is over.
+    pub(super) rollbacks: Vec<(By, Option<rollback::Reply>)>,
     /// The last text that was tried, by whatever trigger.
     tried: Option<String>,
     pub(super) last: Option<Outcome>,
@@ -80,6 +83,7 @@ impl Reloads {
             replies: Vec::new(),
             next: Vec::new(),
             again: false,
+            rollbacks: Vec::new(),
             tried: None,
             last: None,
         }
@@ -98,6 +102,10 @@ impl Core {
         let ConfigSource::File(path) = &self.reloads.source else { return };
         let Some(mut watch) = self.reloads.watch.take() else { return };
         let (path, events) = (path.clone(), self.inner.events.clone());
+        // A reload that somebody asked for may have read another content than the last look.
+        if let Some(text) = &self.reloads.tried {
+            watch.tried(text);
+        }
         tokio::task::spawn_blocking(move || {
             let seen = watch.look(&path);
             let _ = events.send(Event::Seen(watch, seen));
@@ -174,6 +182,7 @@ impl Core {
         }
         let config = self.keep_threads(config);
         if config == *self.inner.snapshot.load().config {
+            self.file_is_in_use();
             let outcome = self.outcome(ReloadResult::Unchanged, None);
             return self.reload_ended(outcome);
         }
@@ -183,13 +192,23 @@ impl Core {
         if !warnings.is_empty() {
             tracing::warn!(target: "cobalance::config", "the configuration has warnings\n{warnings}");
         }
-        if let Err(error) = self.put_in_use(config) {
-            self.refuse(error.to_string());
-        }
+        let waiting = match self.put_in_use(config) {
+            Ok(waiting) => waiting,
+            Err(error) => return self.refuse(error.to_string()),
+        };
+        self.file_is_in_use();
+        self.begin_probation();
+        let outcome = self.outcome(ReloadResult::Ok, None);
+        let (swap, events) = (self.swaps, self.inner.events.clone());
+        tokio::spawn(async move {
+            followed(waiting).await;
+            let _ = events.send(Event::Renewed(swap));
+            let _ = events.send(Event::Followed(outcome));
+        });
     }
 
     /// The number of data threads cannot change while they run.
-    fn keep_threads(&mut self, mut config: Config) -> Config {
+    pub(super) fn keep_threads(&mut self, mut config: Config) -> Config {
         let (threads, asked) = (self.commands.len(), config.server.threads);
         if asked == threads {
             self.warnings.settle(Kind::NeedsRestart, "server.threads");
@@ -204,8 +223,12 @@ impl Core {
         config
     }
 
-    /// Everything that can fail comes first, so that nothing is half done.
-    fn put_in_use(&mut self, config: Config) -> Result<(), StartError> {
+    /// Everything that can fail comes first, so that nothing is half done. Returns what the data threads
+    /// answer when they have followed.
+    pub(super) fn put_in_use(
+        &mut self,
+        config: Config,
+    ) -> Result<Vec<oneshot::Receiver<()>>, StartError> {
         let current = self.inner.snapshot.load_full();
         let log = open_log(&config, current.access_log.as_ref(), &self.inner.metrics)?;
         let bound = bind_all(&config.listeners, &self.bound, self.commands.len())?;
@@ -222,17 +245,7 @@ impl Core {
         self.bound = bound;
         self.swap(config, log, None);
         self.announce();
-        let waiting = self.renew(sockets);
-        let outcome = self.outcome(ReloadResult::Ok, None);
-        let (swap, events) = (self.swaps, self.inner.events.clone());
-        tokio::spawn(async move {
-            if !followed(waiting).await {
-                tracing::error!(target: "cobalance::config", "a data thread has not followed yet");
-            }
-            let _ = events.send(Event::Renewed(swap));
-            let _ = events.send(Event::Followed(outcome));
-        });
-        Ok(())
+        Ok(self.renew(sockets))
     }
 
     fn refuse(&mut self, error: String) {
@@ -253,13 +266,29 @@ impl Core {
         if result != ReloadResult::Invalid {
             self.inner.reloads.send_modify(|count| *count += 1);
         }
-        self.reloads.busy = false;
         for reply in mem::take(&mut self.reloads.replies) {
             // Whoever asked may have left.
             let _ = reply.send(outcome.clone());
         }
         self.reloads.last = Some(outcome);
-        if mem::take(&mut self.reloads.again) {
+        self.next_reload();
+    }
+
+    /// Others follow the configuration, as after a reload.
+    pub(super) fn rollback_ended(&mut self) {
+        self.inner.reloads.send_modify(|count| *count += 1);
+        self.next_reload();
+    }
+
+    /// Begins what was asked for while another was under way, rollbacks first: a file that was written
+    /// after them comes after them.
+    pub(super) fn next_reload(&mut self) {
+        self.reloads.busy = false;
+        for (by, reply) in mem::take(&mut self.reloads.rollbacks) {
+            // The second of two waits for the first.
+            self.roll_back(by, reply);
+        }
+        if !self.reloads.busy && mem::take(&mut self.reloads.again) {
             self.reloads.replies = mem::take(&mut self.reloads.next);
             self.begin();
         }
@@ -284,13 +313,15 @@ async fn load(path: PathBuf, known: &HashSet<String>) -> Loaded {
     Loaded { read, answers }
 }
 
-/// Whether all threads have followed in time.
-pub(super) async fn followed(waiting: Vec<oneshot::Receiver<()>>) -> bool {
+/// Returns when all threads have followed, or would have if they were well.
+pub(super) async fn followed(waiting: Vec<oneshot::Receiver<()>>) {
     let all = async {
         for followed in waiting {
             // A thread that has died is noticed by the loop.
             let _ = followed.await;
         }
     };
-    tokio::time::timeout(FOLLOW_WITHIN, all).await.is_ok()
+    if tokio::time::timeout(FOLLOW_WITHIN, all).await.is_err() {
+        tracing::error!(target: "cobalance::config", "a data thread has not followed yet");
+    }
 }

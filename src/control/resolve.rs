@@ -141,6 +141,7 @@ impl Core {
             changed |= self.names.learn(answer);
         }
         if changed && !self.inner.draining.load(Ordering::Acquire) {
+            self.probation.note_renamed();
             let current = self.inner.snapshot.load_full();
             self.swap(current.config.clone(), current.access_log.clone(), Some(current.generation));
             let waiting = self.renew(Vec::new());
@@ -149,6 +150,7 @@ impl Core {
                 followed(waiting).await;
                 let _ = events.send(Event::Renewed(swap));
             });
+            self.sweep_drains();
         }
     }
 

@@ -61,12 +61,16 @@ pub(super) struct Watched {
     target: Option<Target>,
     schedule: Schedule,
     kept: Option<Kept>,
+    /// Counts the processes that an operator has put there: what was found of an earlier one is old.
+    life: u64,
     pub(super) last: Option<LastCheck>,
     /// Why live traffic last took it out.
     pub(super) ejected_for: FailureKind,
     pub(super) shown: Shown,
     pub(super) since: SystemTime,
     pub(super) cause: String,
+    /// When and by what its state last changed without anybody's word.
+    pub(super) by_itself: Option<(Duration, &'static str)>,
 }
 
 /// The last probe.
@@ -218,6 +222,21 @@ impl Roster {
         }
     }
 
+    /// Whether a probe that has come back is of an earlier process; the one that is there now is asked then.
+    pub(super) fn asks_again(
+        &mut self,
+        key: &NodeKey,
+        life: u64,
+        events: &UnboundedSender<Event>,
+    ) -> bool {
+        let old = self.nodes.get_mut(key).filter(|watched| watched.life != life);
+        let Some(watched) = old else { return false };
+        watched.schedule.again = true;
+        watched.plan();
+        watched.launch(now(), events);
+        true
+    }
+
     /// Begins the probes that are due.
     pub(super) fn launch_due(&mut self, events: &UnboundedSender<Event>) {
         for watched in self.nodes.values_mut() {
@@ -226,7 +245,7 @@ impl Roster {
     }
 
     /// Notes a state that has changed: one line in the log, one count, the gauge.
-    pub(super) fn note(&mut self, key: &NodeKey, label: &str, cause: &str) {
+    pub(super) fn note(&mut self, key: &NodeKey, label: &'static str, cause: &str) {
         let Some(watched) = self.nodes.get_mut(key) else { return };
         let (from, to) = (watched.shown, watched.node.shown());
         if from == to {
@@ -235,6 +254,10 @@ impl Roster {
         watched.shown = to;
         watched.follow_slow_start(from, to);
         watched.since = SystemTime::now();
+        // That something was found out for the first time is no change.
+        if from != Shown::Unchecked && !matches!(label, "config" | "unresolved" | "operator") {
+            watched.by_itself = Some((now(), label));
+        }
         if watched.node.address().is_some() {
             cause.clone_into(&mut watched.cause);
         }
@@ -274,11 +297,13 @@ impl Watched {
             target: None,
             schedule: Schedule { due, ..Schedule::default() },
             kept: None,
+            life: 0,
             last: None,
             ejected_for: FailureKind::Connect,
             shown: member.node.shown(),
             since: SystemTime::now(),
             cause: "not checked yet".into(),
+            by_itself: None,
         }
     }
 
@@ -310,11 +335,18 @@ impl Watched {
         }
         self.schedule.begin(now);
         let (key, kept, events) = (self.node.key.clone(), self.kept.take(), events.clone());
+        let life = self.life;
         tokio::spawn(async move {
             let finding = probe(&target, kept).await;
             // Control may have ended in the meantime.
-            let _ = events.send(Event::Probed(key, Box::new(finding)));
+            let _ = events.send(Event::Probed(key, life, Box::new(finding)));
         });
+    }
+
+    /// What is under way, and the connection to an earlier process, tell nothing of the one that is there now.
+    pub(super) fn forget_probes(&mut self) {
+        self.life += 1;
+        self.kept = None;
     }
 
     /// Takes what a probe brought back, and plans the next one.

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::core::Core;
+use super::drains::Drained;
 use super::roster::{LastCheck, Watched};
 use super::status::{
-    CheckStatus, ConfigStatus, ListenerStatus, NodeStatus, Status, UpstreamStatus, millis, unix,
+    CheckStatus, ConfigStatus, DrainedAbsent, ListenerStatus, NodeStatus, Status, UpstreamStatus,
+    millis, unix,
 };
 use super::{ConfigSource, Handle, probe};
 use crate::clock;
@@ -37,6 +39,10 @@ impl Core {
             let watched = self.roster.nodes.get(&member.node.key)?;
             Some(NodeStatus { effective_weight: weight, ..node(upstream, member, watched) })
         };
+        let absent = |drained: &Drained| {
+            let Drained { node: name, from, .. } = drained.clone();
+            DrainedAbsent { name, from }
+        };
         let weights = upstream.weights(clock::now_ns());
         let eligible =
             |member: &&Member| member.role == Role::Serve && member.node.shown().is_eligible();
@@ -52,6 +58,12 @@ impl Core {
             maintenance: self.maintenance_of(upstream),
             pinned: self.pin_of(upstream),
             nodes: upstream.nodes.iter().zip(weights).filter_map(node).collect(),
+            drained_absent: self
+                .roster
+                .drains
+                .absent(&upstream.settings.name)
+                .map(absent)
+                .collect(),
         }
     }
 
@@ -64,6 +76,9 @@ impl Core {
                 ConfigSource::Flags => None,
             },
             last_reload: self.reloads.last.clone(),
+            probation: self.probation.status(),
+            rolled_back: self.probation.rolled_back.clone(),
+            rollback_to: self.probation.target_generation(),
         }
     }
 }

@@ -46,6 +46,8 @@ impl Watched {
     pub(super) fn follow_slow_start(&mut self, from: Shown, to: Shown) {
         if !to.is_eligible() {
             self.node.set_slow_since(0);
+            // Also one that was drained before the start: when it is ready, it may just have been restarted.
+            self.slow.of_the_start &= to == Shown::Unchecked;
             return;
         }
         let found_up = std::mem::take(&mut self.slow.of_the_start) && from == Shown::Unchecked;

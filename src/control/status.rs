@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::rollback::RolledBack;
 use super::warnings::Warning;
 
 /// The whole.
@@ -63,6 +64,18 @@ pub struct UpstreamStatus {
     pub pinned: Option<PinStatus>,
     /// Nodes, task nodes included.
     pub nodes: Vec<NodeStatus>,
+    /// What is drained and means no node now: of a name that stands for several, one address is gone.
+    #[serde(default)]
+    pub drained_absent: Vec<DrainedAbsent>,
+}
+
+/// A drained node that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainedAbsent {
+    /// As it was called.
+    pub name: String,
+    /// Who drained it.
+    pub from: String,
 }
 
 /// Maintenance of an upstream.
@@ -173,6 +186,37 @@ pub struct ConfigStatus {
     pub file: Option<String>,
     /// How the last reload ended.
     pub last_reload: Option<ReloadStatus>,
+    /// The one under watch, else how the last one ended; none before the first reload.
+    #[serde(default)]
+    pub probation: Option<ProbationStatus>,
+    /// Holds while the file is not what runs.
+    #[serde(default)]
+    pub rolled_back: Option<RolledBack>,
+    /// The generation that `cobalance rollback` would go back to.
+    #[serde(default)]
+    pub rollback_to: Option<u64>,
+}
+
+/// A reload on probation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbationStatus {
+    /// Of the configuration that it is about.
+    pub generation: u64,
+    /// `watched`, `worse`, `passed`, `too_little_traffic` (which counts as passed), or `replaced` by
+    /// another one before there was a verdict.
+    pub state: String,
+    /// When it began, in Unix seconds.
+    pub since: u64,
+    /// Seconds of its time that are left; it goes on while too little is known.
+    pub left_s: u64,
+    /// Requests that it was judged by.
+    pub requests: u64,
+    /// So many are enough.
+    pub enough: u64,
+    /// What speaks against it.
+    pub found: Vec<String>,
+    /// Why it was not rolled back although `auto_rollback` is set.
+    pub kept: Option<String>,
 }
 
 /// How a reload ended.

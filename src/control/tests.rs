@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::status::{NodeStatus, ReloadResult};
 use super::warnings::Kind;
 use super::*;
+use crate::health::OperatorState;
 use crate::health::outlier::FailureKind;
 use crate::upstream::Signal;
 use support::{Behaviour, Obeyed, Origin, config, unchecked, until};

@@ -32,16 +32,22 @@ pub enum Kind {
     Degraded,
     /// A node's event loop is late.
     EventLoopLag,
+    /// A reload made things worse.
+    WorseReload,
+    /// What runs is not what the file says.
+    RolledBack,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [
+    const ALL: [Kind; 8] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
         Kind::NeedsRestart,
         Kind::Degraded,
         Kind::EventLoopLag,
+        Kind::WorseReload,
+        Kind::RolledBack,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -62,6 +68,8 @@ impl Kind {
             Kind::NeedsRestart => "needs_restart",
             Kind::Degraded => "degraded",
             Kind::EventLoopLag => "event_loop_lag",
+            Kind::WorseReload => "worse_reload",
+            Kind::RolledBack => "rolled_back",
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::error::Cause;
 
 use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies, spool_metrics};
 
+mod ended;
 mod families;
 mod labels;
 
@@ -37,6 +38,14 @@ pub struct Metrics {
     pub config_last_success: Gauge,
     /// `cobalance_config_generation`
     pub config_generation: IntGauge,
+    /// `cobalance_config_probation`: 0 none, 1 watched, 2 worse.
+    pub config_probation: IntGauge,
+    /// `cobalance_config_probations_total{result}`
+    pub config_probations: IntCounterVec,
+    /// `cobalance_config_rollbacks_total{by}`
+    pub config_rollbacks: IntCounterVec,
+    /// `cobalance_config_rolled_back`: 1 while the file on disk is not what runs.
+    pub config_rolled_back: IntGauge,
     /// `cobalance_access_log_dropped_total`
     pub access_log_dropped: IntCounter,
     /// `cobalance_signals_dropped_total`: notes from data threads that control had no room for.
@@ -106,11 +115,18 @@ impl Metrics {
         );
         let generation =
             r.int_gauges("config_generation", "Configurations put in use so far.", &[]);
+        let probation = r.int_gauges("config_probation", "0 none, 1 watched, 2 worse.", &[]);
+        let rolled_back =
+            r.int_gauges("config_rolled_back", "1 while the file is not what runs.", &[]);
         Arc::new(Metrics {
             config_reloads: r.counters("config_reloads_total", "Reloads, by result.", &["result"]),
             upgrades: r.counters("upgrades_total", "Upgrades, by result.", &["result"]),
             config_last_success: success.with_label_values::<&str>(&[]),
             config_generation: generation.with_label_values::<&str>(&[]),
+            config_probation: probation.with_label_values::<&str>(&[]),
+            config_probations: r.counters("config_probations_total", "Configurations that were watched.", &["result"]),
+            config_rollbacks: r.counters("config_rollbacks_total", "Rollbacks.", &["by"]),
+            config_rolled_back: rolled_back.with_label_values::<&str>(&[]),
             access_log_dropped: r.counter("access_log_dropped_total", "Lines dropped because the writer was behind."),
             signals_dropped: r.counter("signals_dropped_total", "Notes to the control thread dropped."),
             accept_errors: r.counter("accept_errors_total", "Errors of accept, such as no descriptor left."),

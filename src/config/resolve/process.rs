@@ -26,6 +26,13 @@ pub(super) fn server(root: &Table<'_>) -> Server {
             plain.upgrade_drain_timeout,
             &OR_ZERO,
         ),
+        probation: table.duration("probation", plain.probation, &OR_ZERO),
+        probation_requests: table.number(
+            "probation_requests",
+            plain.probation_requests,
+            1..=1_000_000,
+        ),
+        auto_rollback: table.flag("auto_rollback", plain.auto_rollback),
     }
 }
 

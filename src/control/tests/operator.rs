@@ -292,3 +292,101 @@ async fn a_state_file_that_cannot_be_written_is_told_and_the_node_is_drained_all
     let told = || async { rig.warnings(Kind::Degraded).await.pop() };
     assert!(until("a warning", told).await.contains("cannot be written"));
 }
+
+/// An origin whose answers wait for the test, and the number of the connection on which each was asked.
+async fn by_hand() -> (SocketAddr, mpsc::UnboundedReceiver<(usize, oneshot::Sender<()>)>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, (tell, asked)) = (listener.local_addr().unwrap(), mpsc::unbounded_channel());
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                while support::read_head(&mut stream).await.is_some() {
+                    let (answer, may) = oneshot::channel();
+                    let _ = tell.send((number, answer));
+                    if may.await.is_err() || !support::answer(&mut stream, Behaviour::Ok).await {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_answers_does_not_make_a_node_ready() {
+    let (address, mut asked) = by_hand().await;
+    let name = text(address);
+    let mut config = config(&[&name]);
+    let check = config.upstreams[0].health_check.as_mut().unwrap();
+    (check.rise, check.interval) = (1, Duration::from_secs(3600));
+    check.timeout = Duration::from_secs(20);
+    let rig = Rig::flags(config);
+    let (first, answer) = asked.recv().await.unwrap();
+    answer.send(()).unwrap();
+    rig.until_state(&name, "up").await;
+    rig.order(Order { force: true, ..to(Verb::Drain, &name) }).await.unwrap();
+    rig.signal(Signal::ProbeNow(rig.live(&name))).await;
+    let (second, old) = asked.recv().await.unwrap();
+    assert_eq!(first, second, "a good connection is kept");
+    let handle = rig.handle.clone();
+    let (order, ready) = (to(Verb::Ready, &name), rig.live(&name));
+    tokio::spawn(async move { handle.order(order).await });
+    let is_ready = || async { (ready.operator() == OperatorState::Ready).then_some(()) };
+    until("it is ready", is_ready).await;
+    old.send(()).unwrap();
+    let (third, new) = asked.recv().await.unwrap();
+    assert_eq!(rig.node(&name).await.state, "unchecked", "that was the process before");
+    assert_ne!(second, third, "whose connection is used no more");
+    new.send(()).unwrap();
+    rig.until_state(&name, "up").await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_drained_before_the_start_starts_slowly_when_it_is_ready() {
+    let (warm, cold) = (Origin::start(Behaviour::Ok).await, Origin::start(Behaviour::Ok).await);
+    let (warm, cold) = (text(warm.address()), text(cold.address()));
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&[&warm, &cold]);
+    config.server.state_file = Some(dir.path().join("state.json"));
+    let rig = Rig::flags(config.clone());
+    rig.drain(&cold).await.unwrap();
+    drop(rig);
+    let rig = Rig::flags(config);
+    rig.until_state(&warm, "up").await;
+    assert_eq!(rig.node(&cold).await.state, "draining");
+    rig.order(to(Verb::Ready, &cold)).await.unwrap();
+    rig.until_state(&cold, "up").await;
+    let weights = (rig.node(&warm).await.effective_weight, rig.node(&cold).await.effective_weight);
+    assert!(weights.0 == 1.0 && weights.1 < 1.0, "{weights:?}");
+}
+
+#[tokio::test]
+async fn one_address_of_a_name_that_is_gone_can_be_made_ready() {
+    let name = "app.invalid:13000";
+    let rig = Rig::flags(unchecked(&[name]));
+    let resolved = |last: &[u8]| {
+        let found = last.iter().map(|n| SocketAddr::from(([127, 0, 0, *n], 9))).collect();
+        let answers = vec![(name.to_owned(), Ok(found))];
+        assert!(rig.handle.inner.events.send(Event::Resolved(answers)).is_ok());
+    };
+    resolved(&[1, 2]);
+    let gone = "app.invalid:13000#127.0.0.2";
+    rig.drain(gone).await.unwrap();
+    // An address goes when two answers lack it.
+    resolved(&[1, 3]);
+    resolved(&[1, 3]);
+    let absent = || async {
+        let status = rig.handle.status().await.unwrap();
+        status.upstreams[0].drained_absent.first().map(|one| one.name.clone())
+    };
+    assert_eq!(rig.states().await, ["up", "up"]);
+    assert_eq!(absent().await.as_deref(), Some(gone));
+    let ordered = rig.order(to(Verb::Ready, gone)).await.unwrap();
+    assert_eq!((ordered.nodes.len(), ordered.forgotten), (0, vec![gone.to_owned()]));
+    assert_eq!(absent().await, None);
+    let again = rig.order(to(Verb::Ready, gone)).await;
+    assert!(matches!(again, Err(OrderError::Unknown(_))), "{again:?}");
+}

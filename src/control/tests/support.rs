@@ -175,7 +175,7 @@ async fn converse(mut stream: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn read_head(stream: &mut TcpStream) -> Option<String> {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -184,7 +184,7 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
 }
 
 /// False when the connection is to be closed.
-async fn answer(stream: &mut TcpStream, behaviour: Behaviour) -> bool {
+pub(crate) async fn answer(stream: &mut TcpStream, behaviour: Behaviour) -> bool {
     let (status, kind, body) = match behaviour {
         Behaviour::Ok => (200, "text/plain", "ok"),
         Behaviour::Answer(status, kind, body) => (status, kind, body),

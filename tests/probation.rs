@@ -1,0 +1,366 @@
+//! Reloads on probation, and going back.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+#[path = "probation/command.rs"]
+mod command;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use cobalance::control::rollback::{RollbackError, RolledBack};
+use cobalance::control::status::{ConfigStatus, ReloadResult, Status};
+use cobalance::control::warnings::Kind;
+use cobalance::control::{ConfigSource, Handle};
+use cobalance::server::{self, Running};
+use support::origin::Origin;
+use support::{Answer, PATIENCE, parse, until};
+
+/// With `probation_requests = 40`.
+const ENOUGH: usize = 40;
+/// Longer than any test.
+const LONG: &str = "probation = \"60s\"";
+
+struct Rig {
+    dir: tempfile::TempDir,
+    running: Running,
+}
+
+impl Rig {
+    fn start(text: &str) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        std::fs::write(&path, text).unwrap();
+        let running = server::start(parse(text), ConfigSource::File(path)).unwrap();
+        Rig { dir, running }
+    }
+
+    fn handle(&self) -> &Handle {
+        self.running.handle()
+    }
+
+    fn write(&self, text: &str) {
+        let new = self.dir.path().join("new.toml");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.dir.path().join("c.toml")).unwrap();
+    }
+
+    fn reload(&self, text: &str) {
+        self.write(text);
+        let outcome = wait(self.handle().reload()).unwrap();
+        assert_eq!(outcome.result, ReloadResult::Ok, "{outcome:?}");
+    }
+
+    fn roll_back(&self) -> Result<RolledBack, RollbackError> {
+        wait(self.handle().roll_back([127, 0, 0, 1].into())).unwrap()
+    }
+
+    fn status(&self) -> Status {
+        wait(self.handle().status()).unwrap()
+    }
+
+    fn config(&self) -> ConfigStatus {
+        self.status().config
+    }
+
+    fn state(&self) -> String {
+        self.config().probation.map_or_else(String::new, |probation| probation.state)
+    }
+
+    fn warning(&self, kind: Kind) -> Option<String> {
+        let warnings = self.status().warnings;
+        warnings.into_iter().find(|one| one.kind == kind).map(|one| one.message)
+    }
+
+    /// So many requests, one after the other; their statuses.
+    fn ask(&self, count: usize) -> Vec<u16> {
+        let address = self.running.address("public").unwrap();
+        let mut stream = None;
+        let mut statuses = Vec::new();
+        while statuses.len() < count {
+            let mut open = stream.take().unwrap_or_else(|| {
+                let stream = TcpStream::connect(address).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream
+            });
+            // A listener that a reload has touched may close it between two answers.
+            let sent = open.write_all(b"GET /x HTTP/1.1\r\nHost: t\r\n\r\n");
+            let Some(answer) = sent.ok().and_then(|()| Answer::read(&mut open)) else { continue };
+            statuses.push(answer.status);
+            stream = Some(open).filter(|_| answer.field("connection") != Some("close"));
+        }
+        statuses
+    }
+
+    /// Asks until the probation has come to this.
+    fn until_state(&self, state: &str) {
+        until(state, || {
+            self.ask(10);
+            self.state() == state
+        });
+    }
+
+    fn counted(&self, result: &str) -> u64 {
+        let metrics = self.handle().metrics();
+        metrics.config_probations.with_label_values(&[result]).get()
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// `server` are lines of `[server]`; `more` comes at the end, in the upstream's table.
+fn text(server: &str, nodes: &[SocketAddr], more: &str) -> String {
+    let nodes: Vec<String> = nodes.iter().map(|node| format!("\"{node}\"")).collect();
+    format!(
+        "[server]\nthreads = 1\nprobation_requests = {ENOUGH}\n{server}\n[access_log]\n\
+         enabled = false\n[admin]\nbind = \"127.0.0.1:0\"\n[[listener]]\nname = \"public\"\n\
+         bind = \"127.0.0.1:0\"\n[upstream.u]\npreset = \"none\"\npark = \"0s\"\nnodes = [{}]\n{more}\n",
+        nodes.join(", ")
+    )
+}
+
+const SHORT: &str = "probation = \"300ms\"";
+const SHORT_AND_AUTO: &str = "probation = \"300ms\"\nauto_rollback = true";
+const CHECKED: &str =
+    "[upstream.u.health_check]\nenabled = true\ninterval = \"20ms\"\nfall = 1\nrise = 1";
+
+/// An address where nobody listens, kept from others for as long as the socket lives.
+fn closed() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+fn all(status: u16) -> Vec<u16> {
+    vec![status; ENOUGH]
+}
+
+#[test]
+fn a_reload_that_is_no_worse_passes_and_can_be_gone_back_from() {
+    let origin = Origin::ok("a");
+    let rig = Rig::start(&text(SHORT, &[origin.address], ""));
+    assert_eq!(rig.config().probation, None, "the first has nothing to be compared with");
+    assert_eq!(rig.config().rollback_to, None);
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    rig.reload(&text(SHORT, &[origin.address], "retries = 1"));
+    assert_eq!((rig.state().as_str(), rig.config().rollback_to), ("watched", Some(1)));
+    assert_eq!(rig.handle().metrics().config_probation.get(), 1);
+    rig.until_state("passed");
+    let probation = rig.config().probation.unwrap();
+    assert!(probation.generation == 2 && probation.requests >= 40, "{probation:?}");
+    assert_eq!(rig.handle().metrics().config_probation.get(), 0);
+    assert_eq!((rig.counted("passed"), rig.warning(Kind::WorseReload)), (1, None));
+    let done = rig.roll_back().unwrap();
+    assert_eq!((done.from, done.to, done.generation), (2, 1, 3));
+    assert_eq!(rig.handle().snapshot().config.upstreams[0].retries, 2);
+    assert_eq!(rig.ask(ENOUGH), all(200));
+}
+
+#[test]
+fn a_reload_that_does_worse_is_told_and_gone_back_from() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let good = text(SHORT, &[origin.address], "");
+    let rig = Rig::start(&good);
+    assert_eq!(rig.roll_back(), Err(RollbackError::Nothing));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    rig.reload(&text(SHORT, &[nobody], ""));
+    rig.until_state("worse");
+    let found = rig.config().probation.unwrap().found;
+    assert!(found[0].starts_with("no connection to a node: "), "{found:?}");
+    let told = rig.warning(Kind::WorseReload).unwrap();
+    assert!(told.contains("configuration 2 does worse") && told.contains("before 0 of "), "{told}");
+    assert!(told.contains("`cobalance rollback` goes back to configuration 1"), "{told}");
+    assert_eq!((rig.counted("worse"), rig.handle().metrics().config_probation.get()), (1, 2));
+    assert_eq!(rig.ask(1), [502], "it is not rolled back without being asked");
+    let done = rig.roll_back().unwrap();
+    assert_eq!((done.from, done.to, done.generation), (2, 1, 3));
+    assert_eq!(done.found, found);
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    assert_eq!(rig.roll_back(), Err(RollbackError::Already { from: 2, to: 1 }));
+    // It is said wherever somebody looks.
+    assert_eq!(rig.config().rolled_back, Some(done));
+    assert!(
+        rig.warning(Kind::RolledBack).unwrap().starts_with("the file on disk is not what runs")
+    );
+    let metrics = rig.handle().metrics().clone();
+    assert_eq!(metrics.config_rolled_back.get(), 1);
+    assert_eq!(metrics.config_rollbacks.with_label_values(&["operator"]).get(), 1);
+    assert_eq!((rig.warning(Kind::WorseReload), metrics.config_probation.get()), (None, 0));
+    // The file changes, and is in use as ever, without being asked for: it is what runs again.
+    rig.write(&good.replace("retries", "").replace("park = \"0s\"", "park = \"0s\"\nretries = 1"));
+    until("the file is in use", || rig.config().generation == 4);
+    assert_eq!((rig.config().rolled_back, metrics.config_rolled_back.get()), (None, 0));
+    assert_eq!((rig.warning(Kind::RolledBack), rig.state().as_str()), (None, "watched"));
+}
+
+#[test]
+fn a_file_that_becomes_what_runs_is_no_other_any_more() {
+    let origin = Origin::ok("a");
+    let good = text(LONG, &[origin.address], "");
+    let rig = Rig::start(&good);
+    rig.reload(&text(LONG, &[origin.address], "retries = 1"));
+    rig.roll_back().unwrap();
+    rig.write(&good);
+    until("they agree", || rig.config().rolled_back.is_none());
+    assert_eq!(rig.config().generation, 3);
+}
+
+#[test]
+fn with_auto_rollback_it_goes_back_by_itself() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], ""));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    rig.reload(&text(SHORT_AND_AUTO, &[nobody], ""));
+    until("it goes back", || {
+        rig.ask(10);
+        rig.config().rolled_back.is_some()
+    });
+    let config = rig.config();
+    let done = config.rolled_back.unwrap();
+    assert_eq!((done.from, done.to, done.by.as_str()), (2, 1, "its probation"));
+    assert_eq!(config.probation.unwrap().state, "worse");
+    let by = &rig.handle().metrics().config_rollbacks;
+    assert_eq!(by.with_label_values(&["probation"]).get(), 1);
+    assert_eq!(rig.ask(ENOUGH), all(200));
+}
+
+#[test]
+fn it_does_not_go_back_by_itself_when_a_node_changed_its_state() {
+    let (a, b) = (Origin::ok("a"), TcpListener::bind("127.0.0.1:0").unwrap());
+    let server = "probation = \"6s\"\nauto_rollback = true";
+    let nodes = [a.address, b.local_addr().unwrap()];
+    let serving = std::thread::spawn(move || {
+        // Good for its first probes; then nobody listens.
+        let (mut stream, _) = b.accept().unwrap();
+        while support::origin::read_head(&mut stream).is_some_and(|head| !head.contains("/end")) {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    let rig = Rig::start(&text(server, &nodes, CHECKED));
+    let states = || -> Vec<String> {
+        let upstreams = rig.status().upstreams;
+        upstreams.iter().flat_map(|one| &one.nodes).map(|node| node.state.clone()).collect()
+    };
+    until("both are up", || states() == ["up", "up"]);
+    let route = "[[route]]\nhost = \"t\"\nupstream = \"u\"\n";
+    let with = |host: &str| text(server, &nodes, CHECKED) + &route.replace("\"t\"", host);
+    rig.reload(&with("\"t\""));
+    assert_eq!(rig.ask(ENOUGH).len(), ENOUGH);
+    serving_ends(&rig, serving);
+    until("one is down", || states() == ["up", "down"]);
+    rig.reload(&with("\"nobody\""));
+    rig.until_state("worse");
+    let probation = rig.config().probation.unwrap();
+    assert!(probation.found[0].starts_with("no route: "), "{probation:?}");
+    let why = probation.kept.unwrap();
+    assert!(why.contains("changed its state by itself"), "{why}");
+    assert_eq!((rig.config().rolled_back, rig.ask(1)), (None, vec![404]));
+}
+
+/// Asks the second node to end, by a request that it takes for that.
+fn serving_ends(rig: &Rig, serving: std::thread::JoinHandle<()>) {
+    until("it has ended", || {
+        let address = rig.running.address("public").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /end HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+        let _ = Answer::read(&mut stream);
+        serving.is_finished()
+    });
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_node_that_it_added_and_that_does_not_come_up_counts() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], CHECKED));
+    rig.reload(&text(SHORT_AND_AUTO, &[origin.address, nobody], CHECKED));
+    // Without a single request: nodes are enough to tell.
+    until("it goes back", || rig.config().rolled_back.is_some());
+    let found = rig.config().rolled_back.unwrap().found;
+    let expected = format!("node `{nobody}` of upstream `u`, which it added, is down (");
+    assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
+    assert_eq!(rig.handle().snapshot().upstreams[0].nodes.len(), 1);
+}
+
+#[test]
+fn a_health_check_that_takes_nodes_out_counts() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], CHECKED));
+    until("it is up", || rig.status().upstreams[0].eligible == 1);
+    let other = format!("{CHECKED}\nexpect_status = 204");
+    rig.reload(&text(SHORT_AND_AUTO, &[origin.address], &other));
+    until("it goes back", || rig.config().rolled_back.is_some());
+    let found = rig.config().rolled_back.unwrap().found;
+    assert!(found[0].contains("whose health check it changed, is down"), "{found:?}");
+    until("it is up again", || rig.status().upstreams[0].eligible == 1);
+}
+
+#[test]
+fn without_traffic_it_passes_and_says_why() {
+    let origin = Origin::ok("a");
+    let server = "probation = \"50ms\"";
+    let rig = Rig::start(&text(server, &[origin.address], ""));
+    rig.reload(&text(server, &[origin.address], "retries = 1"));
+    until("a verdict", || rig.state() == "too_little_traffic");
+    assert_eq!((rig.counted("too_little_traffic"), rig.config().rollback_to), (1, Some(1)));
+}
+
+#[test]
+fn another_reload_meanwhile_is_compared_with_the_same() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let rig = Rig::start(&text(SHORT, &[origin.address], ""));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    rig.reload(&text(LONG, &[nobody], ""));
+    assert_eq!(rig.ask(5 * ENOUGH), vec![502; 5 * ENOUGH]);
+    // No better than the one before, and worse than what passed.
+    rig.reload(&text(SHORT, &[nobody], "retries = 1"));
+    assert_eq!((rig.counted("replaced"), rig.config().rollback_to), (1, Some(1)));
+    rig.until_state("worse");
+    let found = rig.config().probation.unwrap().found;
+    assert!(found[0].ends_with("before 0 of 40 requests (0.0 %)"), "{found:?}");
+    let done = rig.roll_back().unwrap();
+    assert_eq!((done.from, done.to), (3, 1));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    // What the bad ones did is not what is usual now.
+    rig.reload(&text(SHORT, &[nobody], ""));
+    rig.until_state("worse");
+}
+
+#[test]
+fn the_file_that_passed_is_good_at_once_and_so_is_any_without_probation() {
+    let origin = Origin::ok("a");
+    let good = text(LONG, &[origin.address], "");
+    let rig = Rig::start(&good);
+    rig.reload(&text(LONG, &[origin.address], "retries = 1"));
+    rig.reload(&good);
+    assert_eq!((rig.state().as_str(), rig.config().rollback_to), ("replaced", None));
+    rig.reload(&text("probation = \"0s\"", &[origin.address], ""));
+    assert_eq!(rig.config().rollback_to, Some(3));
+    assert_eq!(rig.handle().metrics().config_probation.get(), 0);
+}
+
+#[test]
+fn what_cannot_be_put_in_use_any_more_changes_nothing() {
+    let origin = Origin::ok("a");
+    let free = closed().1;
+    let with = |more: &str| text(LONG, &[origin.address], more);
+    let listener = format!("[[listener]]\nname = \"other\"\nbind = \"{free}\"");
+    let rig = Rig::start(&with(&listener));
+    rig.reload(&with(""));
+    let mut taken = None;
+    until("its port is free", || {
+        taken = TcpListener::bind(free).ok();
+        taken.is_some()
+    });
+    let refused = rig.roll_back().unwrap_err();
+    assert!(matches!(refused, RollbackError::Failed(1, _)), "{refused}");
+    assert!(refused.to_string().contains("listener `other` cannot bind"), "{refused}");
+    assert_eq!((rig.config().generation, rig.state().as_str()), (2, "watched"));
+    drop(taken);
+    assert_eq!(rig.roll_back().unwrap().generation, 3);
+    assert!(rig.running.address("other").is_some());
+}
