@@ -43,6 +43,11 @@ impl Admitted {
         listener.metrics.connections.inc();
         Some(admitted)
     }
+
+    /// The listener's name.
+    pub fn listener(&self) -> &str {
+        &self.0.settings.name
+    }
 }
 
 impl Drop for Admitted {

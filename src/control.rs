@@ -176,6 +176,8 @@ struct Inner {
     /// Nodes that are in no snapshot any more and may still hold work.
     leaving: parking_lot::RwLock<Vec<Arc<Node>>>,
     draining: AtomicBool,
+    /// To the process that has taken over.
+    line: parking_lot::Mutex<Option<upgrade::Line>>,
     reign: tokio::sync::watch::Sender<Reign>,
     /// Sockets of servers that were handed over, by name and address as configured.
     inherited: parking_lot::Mutex<Vec<(String, SocketAddr, std::net::TcpListener)>>,

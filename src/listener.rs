@@ -19,6 +19,10 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Node, Signals};
 
+mod passing;
+
+pub use passing::{About, Passed};
+
 /// After accept failed for want of descriptors: trying at once would spin, giving up would be worse.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -58,14 +62,18 @@ pub enum Command {
         done: oneshot::Sender<()>,
     },
     /// Another process accepts from now on: close the listeners, finish exchanges with `Connection: close`
-    /// without cutting a wait short, move tunnels there with Close 1012 spread over `tunnels_within`, and
-    /// answer `done` when no connection is left.
+    /// without cutting a wait short, pass tunnels on, or move those that cannot be with Close 1012 spread
+    /// over `tunnels_within`, and answer `done` when no connection is left.
     HandOver {
+        /// Takes tunnels there; dropped when none is left.
+        tunnels: std::sync::mpsc::Sender<Passed>,
         /// Over how long tunnels are closed, if the pace of moves allows.
         tunnels_within: Duration,
         /// Told when the last connection has ended.
         done: oneshot::Sender<()>,
     },
+    /// Go on with a tunnel of another process.
+    Adopt(Box<Passed>),
     /// End now, whatever is open.
     Stop,
 }
@@ -127,9 +135,10 @@ async fn run(parts: ThreadParts) {
             Command::Drain { tunnels_within, done } => {
                 spawn_local(listening.drain(tunnels_within, done));
             }
-            Command::HandOver { tunnels_within, done } => {
-                spawn_local(listening.hand_over(tunnels_within, done));
+            Command::HandOver { tunnels, tunnels_within, done } => {
+                spawn_local(listening.hand_over(tunnels, tunnels_within, done));
             }
+            Command::Adopt(passed) => passed.adopt(&listening.thread),
             Command::Stop => break,
         }
     }
@@ -242,13 +251,14 @@ impl Listening {
     /// left. A client that has just sent its next request on a kept connection must not find it closed.
     fn hand_over(
         &mut self,
+        tunnels: std::sync::mpsc::Sender<Passed>,
         tunnels_within: Duration,
         done: oneshot::Sender<()>,
     ) -> impl Future<Output = ()> + 'static {
         self.accept_no_more();
         let thread = &self.thread;
         thread.handed_over.set(true);
-        thread.tunnels.leave(tunnels_within, &mut thread.rng.borrow_mut());
+        thread.tunnels.leave(tunnels_within, passing::taker(tunnels), &mut thread.rng.borrow_mut());
         thread.maintenance.leave(&mut thread.rng.borrow_mut());
         self.emptied(done)
     }
@@ -269,6 +279,7 @@ impl Listening {
             while open(&thread) > 0 {
                 tokio::time::sleep(TICK).await;
             }
+            thread.tunnels.all_left();
             thread.log.borrow_mut().flush();
             let _ = done.send(());
         }

@@ -102,13 +102,14 @@ fn serve(config: Config, source: ConfigSource, heir: &mut Option<Heir>) -> Resul
     let estate = heir.as_mut().map(Heir::receive).transpose().map_err(StartError::Estate)?;
     let mut running = start_with(config, source, estate, listener::spawn)?;
     // From here on there is nothing more to be said about a failure.
-    let code = match heir.take().is_none_or(Heir::take_over) {
-        true => {
-            running.handle.take_over();
+    let told = heir.take().map(Heir::take_over);
+    let code = match told {
+        None | Some(Some(_)) => {
+            running.handle.take_over(told.flatten());
             notify::ready();
             runtime.block_on(attend(&running.handle, &mut signals))
         }
-        false => {
+        Some(None) => {
             tracing::error!("the process that hands over has ended before it did: ending");
             runtime.block_on(end(&running.handle));
             EXIT_FAILURE

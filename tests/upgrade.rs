@@ -20,6 +20,8 @@ const HANDSHAKE: &[u8] =
     b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 /// A Close frame of a server, with code 1012, "service restart".
 const SERVICE_RESTART: [u8; 4] = [0x88, 2, 3, 0xf4];
+/// The same with code 1001, "going away".
+const GOING_AWAY: [u8; 4] = [0x88, 2, 3, 0xe9];
 /// Its tunnels move within half of that.
 const SOON: &str = "[server]\nthreads = 2\nupgrade_drain_timeout = \"8s\"\n";
 
@@ -208,16 +210,60 @@ fn five_upgrades_under_load_lose_nothing_whatever_the_number_of_threads() {
     println!("{} requests answered over 5 upgrades", load.answered.load(SeqCst));
 }
 
+/// A text frame of a client, with a mask of zeros, and as the origin sends it back.
+const FRAME: &[u8; 10] = b"\x81\x84\0\0\0\0abcd";
+
 #[test]
-fn tunnels_go_on_and_move_in_slices_with_close_1012() {
+fn tunnels_are_passed_on_in_the_middle_of_their_frames() {
     let node = node("answer");
     let mut line = Line::start(node.address, SOON);
+    let mut tunnels: Vec<TcpStream> = (0..200).map(|_| tunnel(line.address)).collect();
+    // Each is at another place of a frame when the process changes, also inside a header.
+    let place = |n: usize| n % FRAME.len();
+    for (n, stream) in tunnels.iter_mut().enumerate() {
+        stream.write_all(&FRAME[..place(n)]).unwrap();
+    }
+    let text = line.read();
+    for threads in [3, 1] {
+        line.write(&text.replace("threads = 2", &format!("threads = {threads}")));
+        line.upgrade();
+    }
+    assert_eq!(line.first.exit_code(), Some(0), "nothing is left to the old one");
+    let open = |line: &Line| {
+        let status: serde_json::Value =
+            serde_json::from_str(&admin(line, "/api/v1/status")).unwrap();
+        status["upstreams"][0]["nodes"][0]["tunnels"].as_u64().unwrap()
+    };
+    until("the new one has all", || open(&line) == 200);
+    for (n, stream) in tunnels.iter_mut().enumerate() {
+        stream.write_all(&FRAME[place(n)..]).unwrap();
+        let mut back = [0; FRAME.len()];
+        stream.read_exact(&mut back).unwrap_or_else(|error| panic!("tunnel {n}: {error}"));
+        assert_eq!(&back, FRAME, "tunnel {n}");
+    }
+    // One frame is still open at the end; the others know theirs, and get a Close frame between two.
+    let open = tunnels.swap_remove(0);
+    (&open).write_all(&FRAME[..5]).unwrap();
+    line.signal(*line.later.last().unwrap(), Signal::TERM);
+    for stream in &mut tunnels {
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, GOING_AWAY);
+    }
+}
+
+#[test]
+fn tunnels_that_cannot_be_passed_on_are_moved_in_slices_with_close_1012() {
+    let node = node("answer");
+    let mut line = Line::start(node.address, SOON);
+    // What maintenance had decided of a client holds for the process that did.
+    assert!(line.say(&["maintenance", "on", "--allow", "127.0.0.1"]).status.success());
     let mut tunnels: Vec<TcpStream> = (0..20).map(|_| tunnel(line.address)).collect();
     line.upgrade();
     // The upgrade itself has closed none: the last of them lives for a while.
     let mut echoed = 0;
     for stream in &mut tunnels {
-        stream.write_all(b"\x81\x80abcd").unwrap();
+        stream.write_all(FRAME).unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).unwrap();
         let echo = all.strip_suffix(&SERVICE_RESTART).unwrap_or_else(|| panic!("{all:?}"));
@@ -228,8 +274,8 @@ fn tunnels_go_on_and_move_in_slices_with_close_1012() {
     assert_eq!(line.first.exit_code(), Some(0));
     line.first.until_said("all work is done");
     let mut again = tunnel(line.address);
-    again.write_all(b"\x81\x80abcd").unwrap();
-    again.read_exact(&mut [0; 6]).unwrap();
+    again.write_all(FRAME).unwrap();
+    again.read_exact(&mut [0; 10]).unwrap();
 }
 
 #[test]
@@ -246,7 +292,7 @@ fn what_runs_is_finished_by_the_old_process() {
     };
     assert_eq!(ask(&mut idle).field("connection"), None);
     line.upgrade();
-    line.first.until_said("has taken over; this one finishes 1 requests and moves 0 tunnels");
+    line.first.until_said("has taken over; this one finishes 1 requests and passes 0 tunnels on");
     // A kept connection is closed by the answer to its next request, not before.
     let answer = ask(&mut idle);
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));

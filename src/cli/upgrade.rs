@@ -15,7 +15,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3600);
 ///
 /// The running process starts the program that is on disk now, with its own arguments, and hands its
 /// listeners and all that is known of nodes over to it. When that serves, the old process accepts no more,
-/// finishes its requests, moves its tunnels with Close 1012, and ends. If the new one cannot serve, the old
+/// finishes its requests, passes its tunnels on, and ends. If the new one cannot serve, the old
 /// one goes on, and this ends with exit code 1.
 #[derive(clap::Args, Debug)]
 pub(super) struct Upgrade {
@@ -33,8 +33,8 @@ pub(super) fn upgrade(asked: &Upgrade) -> Result<(), Failure> {
         .map_err(|error| Failure { code: EXIT_FAILURE, message: error.to_string() })?;
     let Old { pid: old, requests, tunnels } = old;
     print(&format!(
-        "process {pid} has taken over; process {old} finishes {requests} requests, moves {tunnels} tunnels, \
-         and ends"
+        "process {pid} has taken over; process {old} finishes {requests} requests, passes {tunnels} \
+         tunnels on, and ends"
     ));
     Ok(())
 }

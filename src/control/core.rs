@@ -139,6 +139,7 @@ impl Core {
             reign: watch::Sender::new(estate.as_ref().map_or(Reign::Here, |_| Reign::Coming)),
             inherited: Mutex::new(estate.as_mut().map(Estate::take_servers).unwrap_or_default()),
             servers: Mutex::default(),
+            line: Mutex::default(),
             failed: Notify::new(),
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),

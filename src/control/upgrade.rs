@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::core::{Core, Event};
 use super::{Handle, Inner};
 use crate::exchange::tunnel::DRAIN_WINDOW;
-use crate::listener::Command;
+use crate::listener::{Command, Passed};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
 
@@ -25,8 +25,10 @@ mod heir;
 mod message;
 mod nodes;
 mod successor;
+mod tunnels;
 
 pub use heir::{Estate, Heir};
+pub use tunnels::Line;
 
 use message::{KeptSocket, Of, Offer};
 
@@ -53,7 +55,7 @@ pub struct Upgraded {
     pub pid: u32,
     /// Requests that this one finishes.
     pub requests: u32,
-    /// Tunnels that it moves there.
+    /// Tunnels that it passes on, or moves there.
     pub tunnels: u32,
 }
 
@@ -84,6 +86,8 @@ pub(super) enum Told {
     /// This process is the one that serves.
     Here,
     Leave(Duration, oneshot::Sender<()>),
+    /// A tunnel of the old process.
+    Adopt(Box<Passed>),
 }
 
 /// All that goes to the new process.
@@ -101,6 +105,8 @@ pub(super) struct Upgrading {
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
+    /// Tunnels adopted so far: the data threads get them in turn.
+    adopted: usize,
 }
 
 impl Handle {
@@ -128,6 +134,10 @@ impl Handle {
             Err(error) => Err(error.to_string()),
             Ok(_) => told.await.unwrap_or_else(|_| Err("it panicked; see stderr".into())),
         };
+        let outcome = outcome.map(|(pid, line)| {
+            *self.inner.line.lock() = Some(line);
+            pid
+        });
         self.ask(|done| Event::Upgrade(Told::Ended(outcome.is_ok(), done))).await;
         match outcome {
             Ok(pid) => Ok(self.upgraded(pid)),
@@ -139,7 +149,7 @@ impl Handle {
     }
 
     /// From the start of the new process to the word that it is the one. Blocks.
-    fn hand_over(&self, package: &Package) -> Result<u32, String> {
+    fn hand_over(&self, package: &Package) -> Result<(u32, Line), String> {
         let program = successor::program().map_err(|error| error.to_string())?;
         let successor =
             successor::start(&program, &package.offer, &package.sockets, package.within)?;
@@ -151,15 +161,15 @@ impl Handle {
         // Before its own word, which the service manager takes from the main process alone unless it is
         // told otherwise.
         notify::main_pid(pid);
-        successor.go().inspect_err(|_| notify::main_pid(std::process::id()))?;
-        Ok(pid)
+        let line = successor.go().inspect_err(|_| notify::main_pid(std::process::id()))?;
+        Ok((pid, line))
     }
 
     fn upgraded(&self, pid: u32) -> Upgraded {
         let (requests, tunnels) = self.snapshot().open_work();
         tracing::info!(
-            "process {pid} has taken over; this one finishes {requests} requests and moves \
-             {tunnels} tunnels"
+            "process {pid} has taken over; this one finishes {requests} requests and passes \
+             {tunnels} tunnels on"
         );
         Upgraded { pid, requests, tunnels }
     }
@@ -169,10 +179,20 @@ impl Handle {
         self.inner.reign.subscribe()
     }
 
-    /// This process is the one that serves: it opens its admin listener, and the state file is its own.
-    pub fn take_over(&self) {
+    /// This process is the one that serves: it opens its admin listener, the state file is its own, and the
+    /// tunnels that come over the `line` from the old process are.
+    pub fn take_over(&self, line: Option<Line>) {
         let _ = self.inner.events.send(Event::Upgrade(Told::Here));
         self.inner.reign.send_replace(Reign::Here);
+        let Some(line) = line else { return };
+        let handle = self.clone();
+        let receive = move || {
+            let adopt = |passed| handle.inner.events.send(Event::Upgrade(Told::Adopt(passed)));
+            line.receive(|passed| adopt(Box::new(passed)).is_ok());
+        };
+        if let Err(error) = std::thread::Builder::new().name("tunnels".into()).spawn(receive) {
+            tracing::error!(%error, "no tunnel of the old process can be taken");
+        }
     }
 
     /// Returns when another process has taken over.
@@ -257,10 +277,35 @@ impl Core {
                     drop(self.save());
                 }
             }
-            Told::Leave(tunnels_within, done) => {
-                self.drain_threads(done, |done| Command::HandOver { tunnels_within, done });
+            Told::Leave(tunnels_within, done) => self.leave_to_other(tunnels_within, done),
+            Told::Adopt(passed) => {
+                let turn = self.upgrade.adopted % self.commands.len();
+                self.upgrade.adopted += 1;
+                // A thread that has died is noticed by `tick`.
+                let _ = self.commands[turn].send(Command::Adopt(passed));
             }
         }
+    }
+
+    /// `done` is told when all threads are empty and every tunnel is where it belongs.
+    fn leave_to_other(&mut self, tunnels_within: Duration, done: oneshot::Sender<()>) {
+        let (tunnels, passed) = std::sync::mpsc::channel();
+        let line = self.inner.line.lock().take();
+        let pass = move || {
+            match line {
+                Some(line) => line.pass(passed),
+                None => passed.into_iter().for_each(Passed::part),
+            }
+            let _ = done.send(());
+        };
+        if let Err(error) = std::thread::Builder::new().name("tunnels".into()).spawn(pass) {
+            tracing::error!(%error, "tunnels cannot be passed on");
+        }
+        let (emptied, _) = oneshot::channel();
+        self.drain_threads(emptied, |done| {
+            let tunnels = tunnels.clone();
+            Command::HandOver { tunnels, tunnels_within, done }
+        });
     }
 
     fn begin_upgrade(&mut self) -> Result<Package, UpgradeError> {

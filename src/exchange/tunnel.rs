@@ -4,6 +4,7 @@
 //! buffer. Only the headers of WebSocket frames are followed, so that a Close frame of ours can be put
 //! between two frames and never into one (RFC 6455, 5.5.1), in each direction at its own moment.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -25,9 +26,11 @@ use crate::upstream::node::Cell as Counters;
 use crate::upstream::{LocalNode, Node};
 
 pub mod frames;
+pub mod leaving;
 mod moves;
 
 use frames::FrameTracker;
+use leaving::{Give, Leaving};
 use moves::Moves;
 
 /// How long a frame that has begun may take to end before a Close frame, and then how long the peers have
@@ -44,8 +47,7 @@ const TURN: u32 = 16;
 pub struct Tunnels {
     all: RefCell<Vec<Weak<Handle>>>,
     moves: RefCell<Moves<Handle>>,
-    /// On their way to the process that has taken over.
-    leaving: RefCell<Slices<Handle>>,
+    leaving: Leaving,
 }
 
 /// What a tunnel can be told from outside of its task.
@@ -59,6 +61,7 @@ pub(super) struct Handle {
     close_code: Cell<u16>,
     /// When it is to be closed, if it is.
     close_at_ns: Cell<u64>,
+    give: Give,
     deadline: Deadline,
 }
 
@@ -93,21 +96,11 @@ impl Tunnels {
     /// Closes all tunnels, each at a moment of its own within `window`: the process ends.
     pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
         self.moves.borrow_mut().clear();
-        *self.leaving.borrow_mut() = Slices::default();
+        *self.leaving.due.borrow_mut() = Slices::default();
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
             handle.close(frames::GOING_AWAY, clock::now_ns() + rng.u64(0..window));
         }
-    }
-
-    /// Moves all tunnels to the process that has taken over: each is closed at a moment of its own within
-    /// `window`, or later if the pace of moves asks for it, so that its client comes back to that one.
-    pub fn leave(&self, window: Duration, rng: &mut fastrand::Rng) {
-        self.leave_with(self.live(), window, rng);
-    }
-
-    fn leave_with(&self, tunnels: Vec<Rc<Handle>>, window: Duration, rng: &mut fastrand::Rng) {
-        self.leaving.borrow_mut().add(tunnels, (clock::now_ns(), clock::nanos(window)), rng);
     }
 
     /// Moves the tunnels of a node to others: each is closed at a moment of its own within `window`, so
@@ -123,7 +116,7 @@ impl Tunnels {
     pub fn tick(&self, now_ns: u64, pace: &Pace) {
         let close = |handle: &Handle| handle.close(frames::SERVICE_RESTART, now_ns);
         self.moves.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
-        self.leaving.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
+        self.leaving.due.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
     }
 
     /// What was decided of its node during its handshake holds for a new tunnel as well.
@@ -187,7 +180,7 @@ pub struct Tunnel {
     /// The node.
     pub counted: Counted,
     /// Its place among the listener's connections.
-    pub admitted: Box<dyn std::any::Any>,
+    pub admitted: Box<dyn Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
     /// The state of maintenance that its client was let through; 0 for none.
@@ -233,15 +226,6 @@ struct Running {
 
 /// Starts the tunnel's own small task.
 pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
-    let handle = Rc::new(Handle {
-        counted: tunnel.counted,
-        let_through: tunnel.let_through,
-        last_words: RefCell::default(),
-        close_code: Cell::new(0),
-        close_at_ns: Cell::new(u64::MAX),
-        deadline: thread.wheel.deadline(),
-    });
-    thread.tunnels.add(&handle);
     let running = Running {
         client: tunnel.client,
         node: tunnel.node,
@@ -250,27 +234,48 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
         idle: tunnel.idle,
         closing: None,
     };
+    start(thread, running, tunnel.counted, tunnel.let_through, tunnel.admitted);
+}
+
+fn start(
+    thread: Rc<Thread>,
+    running: Running,
+    counted: Counted,
+    let_through: u64,
+    admitted: Box<dyn Any>,
+) {
+    let handle = Rc::new(Handle {
+        counted,
+        let_through,
+        last_words: RefCell::default(),
+        close_code: Cell::new(0),
+        close_at_ns: Cell::new(u64::MAX),
+        give: Give::default(),
+        deadline: thread.wheel.deadline(),
+    });
+    thread.tunnels.add(&handle);
     handle.deadline.set(running.idle);
     if thread.is_ending() {
         handle.close(frames::GOING_AWAY, clock::now_ns());
     } else if thread.handed_over.get() {
-        let mut rng = thread.rng.borrow_mut();
-        thread.tunnels.leave_with(vec![handle.clone()], DRAIN_WINDOW, &mut rng);
+        thread.tunnels.follow_others(&handle, &mut thread.rng.borrow_mut());
     } else {
         thread.tunnels.follow(&handle, &mut thread.rng.borrow_mut());
         thread.maintenance.joined(&thread, &handle);
     }
-    tokio::task::spawn_local(async move {
-        let _admitted = tunnel.admitted;
-        run(thread, handle, running).await;
-    });
+    tokio::task::spawn_local(run(thread, handle, running, admitted));
 }
 
-async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running) {
+async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running, admitted: Box<dyn Any>) {
     let begun = clock::now_ns();
     let metrics = &handle.node().metrics;
     metrics.ws_opened.inc();
-    let by = poll_fn(|cx| running.poll(&thread, &handle, cx)).await;
+    let by =
+        poll_fn(|cx| match thread.tunnels.may_give(&handle) && running.can_be_given(&handle) {
+            true => Poll::Ready(None),
+            false => running.poll(&thread, &handle, cx).map(Some),
+        });
+    let Some(by) = by.await else { return thread.tunnels.give(&handle, running, admitted) };
     if running.closing.is_some() {
         running.part(&thread, &handle).await;
     }

@@ -261,6 +261,7 @@ impl Obeyed {
                         told.drained.fetch_add(1, SeqCst);
                         let _ = done.send(());
                     }
+                    Command::Adopt(_) => {}
                     Command::Stop => break,
                 }
             }

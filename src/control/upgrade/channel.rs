@@ -48,6 +48,11 @@ impl Channel {
         self.deadline = Instant::now().checked_add(time);
     }
 
+    /// From now on nothing fails for want of time.
+    pub(super) fn for_ever(&mut self) {
+        self.deadline = None;
+    }
+
     /// Sends a message.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::VARIABLE;
 use super::channel::Channel;
 use super::message::{KeptNode, KeptSocket, Of, Offer, Word};
+use super::tunnels::Line;
 
 /// The old process sends all at once; only one that has died says nothing for so long.
 const OFFER_WITHIN: Duration = Duration::from_secs(30);
@@ -79,15 +80,16 @@ impl Heir {
         let _ = self.channel.send(&Word::Failed(error.to_owned()));
     }
 
-    /// Says that it serves, and waits to be told that it is the one who does. False: the old process has
+    /// Says that it serves, and waits to be told that it is the one who does. None: the old process has
     /// ended without a word.
-    pub fn take_over(mut self) -> bool {
-        let go = || -> io::Result<Word> {
+    pub fn take_over(mut self) -> Option<Line> {
+        let mut go = || -> io::Result<Word> {
             self.channel.within(OFFER_WITHIN);
             self.channel.send(&Word::Ready)?;
             Ok(serde_json::from_slice(&self.channel.receive()?)?)
         };
-        matches!({ go }(), Ok(Word::Go))
+        let word = go();
+        matches!(word, Ok(Word::Go)).then(|| Line::new(self.channel))
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::VARIABLE;
 use super::channel::Channel;
 use super::message::{Offer, Word};
+use super::tunnels::Line;
 
 /// Between the end of its line and the end of the process lie microseconds.
 const END_WITHIN: Duration = Duration::from_secs(2);
@@ -120,23 +121,14 @@ impl Successor {
     ///
     /// # Errors
     /// It has ended.
-    pub(super) fn go(mut self) -> Result<(), String> {
+    pub(super) fn go(mut self) -> Result<Line, String> {
         match self.channel.send(&Word::Go) {
-            Ok(()) => self.watch(),
-            Err(error) => return Err(self.give_up(Early::Broken(error), Duration::ZERO)),
-        }
-        Ok(())
-    }
-
-    /// It has this process as its parent, which must take note of its end.
-    fn watch(mut self) {
-        let wait = move || {
-            if let Ok(status) = self.child.wait() {
-                tracing::error!("the process that took over has ended ({status})");
+            Err(error) => Err(self.give_up(Early::Broken(error), Duration::ZERO)),
+            Ok(()) => {
+                watch(self.child);
+                Ok(Line::new(self.channel))
             }
-        };
-        // Without a thread it is only not told.
-        let _ = std::thread::Builder::new().name("successor".into()).spawn(wait);
+        }
     }
 
     /// Ends it at once.
@@ -144,6 +136,17 @@ impl Successor {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// It has this process as its parent, which must take note of its end.
+fn watch(mut child: Child) {
+    let wait = move || {
+        if let Ok(status) = child.wait() {
+            tracing::error!("the process that took over has ended ({status})");
+        }
+    };
+    // Without a thread it is only not told.
+    let _ = std::thread::Builder::new().name("successor".into()).spawn(wait);
 }
 
 /// The program as it is on disk now: under the name by which this process was started, which a package or a

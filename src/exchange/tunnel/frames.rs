@@ -1,5 +1,7 @@
 //! Where WebSocket frames begin and end (RFC 6455, 5.2): headers are read, payloads only counted.
 
+use serde::{Deserialize, Serialize};
+
 /// The endpoint goes away (RFC 6455, 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
 /// The service restarts; clients may come back (IANA's registry of close codes).
@@ -9,7 +11,7 @@ pub const SERVICE_RESTART: u16 = 1012;
 pub const MAX_HEADER: usize = 14;
 
 /// Follows one direction of a tunnel.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FrameTracker {
     header: [u8; MAX_HEADER],
     have: u8,
