@@ -14,6 +14,7 @@ use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
 
+pub mod affinity;
 pub mod answer;
 pub mod at_node;
 pub mod attempt;
@@ -165,6 +166,7 @@ impl<'a> Exchange<'a> {
             }
             let served = self.attempts(&mut plan, upload, unread).await;
             self.note_upload(upload);
+            self.count_affinity(&plan);
             self.client.thread.buffers.give_back(plan.node_head);
             match served? {
                 Served::Done(next) => return Ok(next),
@@ -225,8 +227,8 @@ impl<'a> Exchange<'a> {
             if self.client.thread.now_ns() >= plan.until_ns {
                 return Err(last.map_or(Cause::Deadline, |(cause, _)| cause));
             }
-            let node = match self.pick_or_park(plan, upload, unread).await {
-                Ok(Picked::Node(node)) => node,
+            let pick = match self.pick_or_park(plan, upload, unread).await {
+                Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
                 Err(cause @ (Cause::ClientLeft | Cause::ParkFull | Cause::ParkTimeout)) => {
                     return Err(cause);
@@ -240,7 +242,12 @@ impl<'a> Exchange<'a> {
                     return Err(cause);
                 }
             }
-            match self.attempt_at(node, plan, upload, unread).await {
+            let node = pick.node;
+            self.record.affinity = match &plan.wish.follow {
+                Some(follow) => Some(follow.outcome(&plan.upstream.nodes[node].local.node)),
+                None => None,
+            };
+            match self.attempt_at(pick, plan, upload, unread).await {
                 Ok(Attempted::Done(next)) => return Ok(Served::Done(next)),
                 Ok(Attempted::Again) => {}
                 Err(failure) => match self.may_repeat(&failure, plan, upload) {

@@ -12,11 +12,14 @@ use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
+pub mod affinity;
+pub mod claim;
 pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
 
+pub use affinity::Affinity;
 pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
@@ -58,6 +61,8 @@ pub struct Shared {
     pub slow_starts: AtomicBool,
     /// What is parked.
     pub parking: Arc<Parking>,
+    /// Which node took what must be followed there.
+    pub affinity: Arc<Affinity>,
     /// Kept even if the budget is configured anew.
     pub maintenance: Arc<Maintenance>,
 }
@@ -110,6 +115,7 @@ impl Registry {
                 slow_starts: AtomicBool::new(false),
                 // What is parked stays so, whatever the budget.
                 parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
+                affinity: known.map(|known| known.affinity.clone()).unwrap_or_default(),
                 maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
             })
         });

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
 use super::client::Unread;
-use super::pick::InFlight;
+use super::pick::{InFlight, Pick};
 use super::record::Attempt;
 use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, respond};
@@ -66,14 +66,14 @@ impl Exchange<'_> {
     /// One try at one node, with everything that follows from how it ends.
     pub(super) async fn attempt_at(
         &mut self,
-        node: usize,
+        pick: Pick,
         plan: &mut Plan<'_>,
         upload: &mut Upload,
         unread: &mut Unread,
     ) -> Result<Attempted, Failure> {
         let upstream = plan.upstream;
+        let node = pick.node;
         let member = &upstream.nodes[node];
-        let probation = member.local.node.take_probation();
         let mut in_flight = InFlight::begin(upstream, node);
         let begun = self.client.thread.now_ns();
         let seen = Seen::default();
@@ -101,8 +101,8 @@ impl Exchange<'_> {
             ns: took_ns,
         });
         self.judge(member, upstream, verdict, tried.as_ref().err(), took_ns);
-        if probation {
-            self.end_probation(member, verdict);
+        if let (Some(probation), Some(good)) = (pick.probation, verdict) {
+            self.end_probation(member, probation, good);
         }
         match tried {
             Ok(Tried::Answered { next, .. }) => Ok(Attempted::Done(next)),
@@ -232,8 +232,13 @@ impl Exchange<'_> {
                 return Ok(Reply::Refused);
             }
         }
+        if head.status < 400 {
+            self.remember(plan, &member.local.node);
+        }
         let healthy = match refused {
-            Refused::No => Some(!matches!(head.status, 502..=504)),
+            // What stands between this node and a sub-app's process says nothing of the node.
+            Refused::No if plan.wish.names_sub_app && is_gateway_error(head.status) => None,
+            Refused::No => Some(!is_gateway_error(head.status)),
             Refused::Unproven | Refused::Proven(_) => None,
         };
         seen.healthy.set(healthy);
@@ -335,7 +340,9 @@ impl Exchange<'_> {
         let (sticky, signer) =
             (upstream.upstream.settings.sticky.as_ref()?, upstream.signer.as_ref()?);
         let key = upstream.nodes[node].sticky_key;
-        if wish.sticky == Some(key) {
+        // What a flow or an export asked for moves no client away from its node.
+        let strays = wish.sticky.is_some() && (wish.is_bulk || wish.follow.is_some());
+        if wish.sticky == Some(key) || strays {
             return None;
         }
         let value = signer.sign(key, unix_s());
@@ -386,4 +393,8 @@ impl Exchange<'_> {
             from_node,
         })))
     }
+}
+
+fn is_gateway_error(status: u16) -> bool {
+    matches!(status, 502..=504)
 }

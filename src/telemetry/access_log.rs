@@ -84,6 +84,8 @@ pub struct Line<'a> {
     pub app: &'a [u8],
     /// NocoBase's action, such as `posts:list`.
     pub action: &'a [u8],
+    /// Whether a flow came to its node, a label of `metrics::AffinityOutcome`.
+    pub affinity: &'a str,
     /// The client's `User-Agent`.
     pub user_agent: &'a [u8],
     /// The client's `Referer`; its secrets are hidden like those of the path.
@@ -139,6 +141,7 @@ impl Default for Line<'_> {
             node: "",
             app: b"",
             action: b"",
+            affinity: "",
             user_agent: b"",
             referer: b"",
             reason: "",

@@ -98,6 +98,7 @@ fn names(line: &Line<'_>, out: &mut Vec<u8>) {
     text("node", line.node.as_bytes(), out);
     text("app", line.app, out);
     text("action", line.action, out);
+    text("affinity", line.affinity.as_bytes(), out);
     text("user_agent", line.user_agent, out);
     url("referer", line.referer, out);
     text("reason", line.reason.as_bytes(), out);

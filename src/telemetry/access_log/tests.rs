@@ -40,6 +40,7 @@ fn full() -> Line<'static> {
         node: "node2",
         app: b"main",
         action: b"posts:create",
+        affinity: "kept",
         user_agent: b"curl/8",
         referer: b"http://crm.example.com/x?token=secret",
         reason: "connection_terminated",
@@ -61,7 +62,7 @@ fn a_full_line_tells_everything() {
         "protocol": "HTTP/1.1", "status": 200, "bytes_in": 12, "bytes_out": u64::MAX,
         "duration_ms": 1234.567, "queue_ms": 0.008, "parked_ms": 7.0, "connect_ms": 0.09, "header_ms": 123.456,
         "listener": "public", "route": "all", "upstream": "nocobase", "node": "node2",
-        "app": "main", "action": "posts:create", "user_agent": "curl/8",
+        "app": "main", "action": "posts:create", "affinity": "kept", "user_agent": "curl/8",
         "referer": "http://crm.example.com/x?token=***",
         "reason": "connection_terminated", "detail": "reset",
         "attempts": [
