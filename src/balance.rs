@@ -9,6 +9,7 @@ use crate::config::Balance;
 
 mod credit;
 pub mod ewma;
+pub mod percentile;
 pub mod silence;
 pub mod slow_start;
 pub mod sticky;

@@ -203,6 +203,8 @@ pub struct Upstream {
     pub retry_budget: f64,
     /// Over all attempts up to the head; zero is none.
     pub deadline: Duration,
+    /// Asking a second node when the first is late; `None` is off.
+    pub hedge: Option<Hedge>,
     /// Idle connections kept per node and data thread.
     pub max_idle: usize,
     /// Requests on one connection to a node.
@@ -231,6 +233,15 @@ pub struct Upstream {
     pub outlier_detection: OutlierDetection,
     /// Stickiness; `None` is off.
     pub sticky: Option<Sticky>,
+}
+
+/// `[upstream.NAME.hedge]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// Share of the heads that came sooner (0.95).
+    pub after: f64,
+    /// Never sooner than this.
+    pub at_least: Duration,
 }
 
 /// What a node is for.

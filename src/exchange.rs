@@ -20,7 +20,9 @@ pub mod at_node;
 pub mod attempt;
 pub mod client;
 mod fail;
+mod hedge;
 mod judge;
+mod leg;
 pub mod maintenance;
 pub mod park;
 pub mod pick;
@@ -216,12 +218,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// One attempt after the other, until one is answered or there is nobody left to ask.
-    async fn attempts(
+    async fn attempts<'p>(
         &mut self,
-        plan: &mut Plan<'_>,
+        plan: &mut Plan<'p>,
         upload: &mut Upload,
         unread: &mut Unread,
-    ) -> Result<Served, Cause> {
+    ) -> Result<Served, Cause>
+    where
+        'a: 'p,
+    {
         let mut last: Option<(Cause, RetryReason)> = None;
         loop {
             if self.client.thread.now_ns() >= plan.until_ns {
@@ -253,7 +258,7 @@ impl<'a> Exchange<'a> {
                 Err(failure) => match self.may_repeat(&failure, plan, upload) {
                     Some(reason) => {
                         if reason != RetryReason::StaleRace {
-                            plan.wish.tried.push(node);
+                            plan.wish.tried.push(failure.node);
                         }
                         last = Some((failure.cause, reason));
                     }
@@ -303,6 +308,8 @@ impl<'a> Exchange<'a> {
 /// A failed attempt.
 struct Failure {
     cause: Cause,
+    /// Where: another one than the one that was picked, if that was late.
+    node: usize,
     /// Bytes of the request that a node may have seen.
     sent: u64,
     reused: bool,

@@ -50,6 +50,10 @@ pub const RETRIES: u32 = 2;
 pub const RETRY_BUDGET: f64 = 0.2;
 /// None: `response_timeout` bounds each attempt.
 pub const DEADLINE: Duration = Duration::ZERO;
+/// One request in twenty may be asked twice: what Dean and Barroso, "The tail at scale", found cheap.
+pub const HEDGE_AFTER: f64 = 0.95;
+/// Less than a tick of our own deadlines would be noise, and a node that answers in less is not late.
+pub const HEDGE_AT_LEAST: Duration = Duration::from_millis(50);
 /// More idle connections than that help no node, each holds a socket on both sides.
 pub const MAX_IDLE: usize = 128;
 /// Nginx's `keepalive_requests` of an upstream.

@@ -69,6 +69,7 @@ impl Upstream {
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
             deadline: defaults::DEADLINE,
+            hedge: None,
             max_idle: defaults::MAX_IDLE,
             max_requests_per_connection: defaults::MAX_REQUESTS_PER_CONNECTION,
             max_connection_age: defaults::MAX_CONNECTION_AGE,

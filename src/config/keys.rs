@@ -56,6 +56,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "retries",
         "retry_budget",
         "deadline",
+        "hedge",
         "max_idle",
         "max_requests_per_connection",
         "max_connection_age",
@@ -100,6 +101,9 @@ pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
     keys: &["enabled", "consecutive_failures", "error_ratio", "ejection_time", "max_ejected"],
 };
 
+pub(super) static HEDGE: TableKeys =
+    TableKeys { title: "[upstream.NAME.hedge]", keys: &["after", "at_least"] };
+
 pub(super) static STICKY: TableKeys =
     TableKeys { title: "[upstream.NAME.sticky]", keys: &["cookie", "secret", "max_life"] };
 
@@ -113,7 +117,7 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 12] {
+pub fn tables() -> [&'static TableKeys; 13] {
     [
         &ROOT,
         &SERVER,
@@ -123,6 +127,7 @@ pub fn tables() -> [&'static TableKeys; 12] {
         &NODE,
         &HEALTH_CHECK,
         &OUTLIER_DETECTION,
+        &HEDGE,
         &STICKY,
         &ADMIN,
         &PROBES,

@@ -158,6 +158,10 @@ impl Roster {
             self.pass_time(upstream);
             merge_latencies(upstream);
             slow_start::end_those_over(upstream, clock::now_ns());
+            if let Some(hedge) = &upstream.settings.hedge {
+                let floor = clock::nanos(hedge.at_least);
+                upstream.shared.heads.renew(hedge.after, floor, clock::now_ns());
+            }
         }
         self.compare(snapshot);
         // Also by time: an unchecked node may be asked after its first seconds.

@@ -98,6 +98,10 @@ impl Exchange<'_> {
         took_ns: u64,
     ) {
         if plan.feeds_latency && !head.event_stream {
+            let upstream = &plan.upstream.upstream;
+            if upstream.settings.hedge.is_some() && plan.wish.safe_to_repeat {
+                upstream.shared.heads.observe(took_ns);
+            }
             let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
             let (thread, now) = (self.client.thread.index, self.client.thread.now_ns());
             member.local.node.observe_latency(thread, took_ns, median, now);

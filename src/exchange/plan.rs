@@ -29,6 +29,8 @@ pub(super) struct Plan<'a> {
     pub(super) race_lost: bool,
     /// It was moved away from a node that fell silent.
     pub(super) rescued: bool,
+    /// A second node was asked because the first was late.
+    pub(super) hedged: bool,
 }
 
 impl Exchange<'_> {
@@ -87,6 +89,7 @@ impl Exchange<'_> {
             repeats: 0,
             race_lost: false,
             rescued: false,
+            hedged: false,
         }
     }
 

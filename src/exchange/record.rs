@@ -66,6 +66,8 @@ pub struct Attempt {
     pub sent: u64,
     /// On a kept connection.
     pub reused: bool,
+    /// Made beside another one that was late.
+    pub hedge: bool,
     /// Its length.
     pub ns: u64,
 }
@@ -204,6 +206,7 @@ impl Attempt {
             result: self.result.as_str(),
             sent: self.sent,
             reused: self.reused,
+            hedge: self.hedge,
             us: self.ns / 1000,
         }
     }

@@ -111,6 +111,8 @@ pub struct Attempt<'a> {
     pub sent: u64,
     /// On a kept connection.
     pub reused: bool,
+    /// Made beside another one that was late.
+    pub hedge: bool,
     /// From the pick to its end, in microseconds.
     pub us: u64,
 }

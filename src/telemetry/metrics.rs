@@ -328,7 +328,7 @@ impl RouteMetrics {
 /// Handles of an upstream.
 pub struct UpstreamMetrics {
     /// By [`RetryReason`].
-    pub retries: [IntCounter; 5],
+    pub retries: [IntCounter; 6],
     /// Requests of flows, by [`FLOWS`] and [`AffinityOutcome`].
     pub affinity: [[IntCounter; 3]; 4],
     /// Exchanges in the queue.

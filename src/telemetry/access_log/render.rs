@@ -116,6 +116,9 @@ fn attempts(attempts: &[Attempt<'_>], out: &mut Vec<u8>) {
         number(attempt.sent, out);
         key("reused", out);
         boolean(attempt.reused, out);
+        if attempt.hedge {
+            out.extend_from_slice(b",\"hedge\":true");
+        }
         key("ms", out);
         milliseconds(attempt.us, out);
         out.push(b'}');

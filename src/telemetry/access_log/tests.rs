@@ -46,8 +46,22 @@ fn full() -> Line<'static> {
         reason: "connection_terminated",
         detail: "reset",
         attempts: &[
-            Attempt { node: "node1", result: "connect", sent: 0, reused: false, us: 1 },
-            Attempt { node: "node2", result: "ok", sent: 345, reused: true, us: 1_000 },
+            Attempt {
+                node: "node1",
+                result: "connect",
+                sent: 0,
+                reused: false,
+                hedge: false,
+                us: 1,
+            },
+            Attempt {
+                node: "node2",
+                result: "ok",
+                sent: 345,
+                reused: true,
+                hedge: true,
+                us: 1_000,
+            },
         ],
         retried: true,
     }
@@ -67,7 +81,7 @@ fn a_full_line_tells_everything() {
         "reason": "connection_terminated", "detail": "reset",
         "attempts": [
             {"node": "node1", "result": "connect", "sent": 0, "reused": false, "ms": 0.001},
-            {"node": "node2", "result": "ok", "sent": 345, "reused": true, "ms": 1.0},
+            {"node": "node2", "result": "ok", "sent": 345, "reused": true, "hedge": true, "ms": 1.0},
         ],
         "retried": true,
     });

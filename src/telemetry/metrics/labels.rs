@@ -117,10 +117,13 @@ pub enum RetryReason {
     StaleRace,
     /// Sent, safe to repeat, and its node fell silent.
     Rescue,
+    /// Sent, safe to repeat, and its node was late: another one was asked as well.
+    Hedged,
 }
 
 /// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 5] = ["unsent", "refused", "reset", "stale_race", "rescue"];
+pub const RETRY_REASONS: [&str; 6] =
+    ["unsent", "refused", "reset", "stale_race", "rescue", "hedged"];
 
 /// Flows that live in one node's memory, in the order of `nocobase::Flow`.
 pub const FLOWS: [&str; 4] = ["backup", "logs", "conversation", "admin"];
