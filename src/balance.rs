@@ -9,6 +9,7 @@ use crate::config::Balance;
 
 mod credit;
 pub mod ewma;
+pub mod percentile;
 pub mod silence;
 pub mod slow_start;
 pub mod sticky;
@@ -202,6 +203,16 @@ impl Balancer {
         self.tunnels.pick(eligible, |i| load(i).thousandths(), |i| tunnels(i) <= fewest)
     }
 
+    /// Picks the node that a key always has while it is there, whatever the algorithm for requests.
+    pub fn pick_steady(
+        &self,
+        eligible: &[usize],
+        load: impl Fn(usize) -> Load,
+        key: u64,
+    ) -> Option<usize> {
+        self.hash(eligible, load, key)
+    }
+
     fn least_load(
         &mut self,
         eligible: &[usize],
@@ -315,7 +326,8 @@ fn per_weight(count: u32, weight: f64) -> f64 {
 }
 
 /// The latency below which candidates are equal: see the constants it is made of. A node whose latency
-/// is unknown counts as this, neither feared nor rushed.
+/// is unknown counts as this, neither feared nor rushed; but not as [`SUSPECT_NS`], or one that nobody has
+/// asked for a while would be no better than one that hangs.
 fn latency_floor(candidates: &[(usize, Load)]) -> u64 {
     let mut known = [u64::MAX; CANDIDATES];
     let mut count = 0;
@@ -330,7 +342,8 @@ fn latency_floor(candidates: &[(usize, Load)]) -> u64 {
     known.sort_unstable();
     let median = known[(count - 1) / 2].saturating_mul(MEDIANS_THAT_ARE_NOISE);
     let best = known[0].saturating_mul(BESTS_THAT_ARE_NOISE);
-    LATENCY_FLOOR_NS.max(median.min(best))
+    let most = if count < candidates.len() { SUSPECT_NS } else { u64::MAX };
+    LATENCY_FLOOR_NS.max(median.min(best).min(most))
 }
 
 /// A number in (0, 1) that is the same for the same key and node, everywhere.

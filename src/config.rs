@@ -217,6 +217,8 @@ pub struct Upstream {
     pub deadline: Duration,
     /// A larger body that is not there within so long, at the client's rate, is spooled first; zero: none is.
     pub stream_within: Duration,
+    /// Asking a second node when the first is late; `None` is off.
+    pub hedge: Option<Hedge>,
     /// Idle connections kept per node and data thread.
     pub max_idle: usize,
     /// Requests on one connection to a node.
@@ -247,6 +249,15 @@ pub struct Upstream {
     pub guard_changes: bool,
     /// Stickiness; `None` is off.
     pub sticky: Option<Sticky>,
+}
+
+/// `[upstream.NAME.hedge]`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hedge {
+    /// Share of the heads that came sooner (0.95).
+    pub after: f64,
+    /// Never sooner than this.
+    pub at_least: Duration,
 }
 
 /// What a node is for.

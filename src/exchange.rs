@@ -14,13 +14,16 @@ use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
 
+pub mod affinity;
 pub mod answer;
 pub mod at_node;
 pub mod attempt;
 pub mod client;
 mod fail;
 mod guard;
+mod hedge;
 mod judge;
+mod leg;
 pub mod lot;
 pub mod maintenance;
 pub mod park;
@@ -177,6 +180,7 @@ impl<'a> Exchange<'a> {
             }
             let served = self.attempts(&mut plan, upload, unread).await;
             self.note_upload(upload);
+            self.count_affinity(&plan);
             self.client.thread.buffers.give_back(plan.node_head);
             match served? {
                 Served::Done(next) => return Ok(next),
@@ -230,12 +234,15 @@ impl<'a> Exchange<'a> {
     }
 
     /// One attempt after the other, until one is answered or there is nobody left to ask.
-    async fn attempts(
+    async fn attempts<'p>(
         &mut self,
-        plan: &mut Plan<'_>,
+        plan: &mut Plan<'p>,
         upload: &mut Upload,
         unread: &mut Unread,
-    ) -> Result<Served, Cause> {
+    ) -> Result<Served, Cause>
+    where
+        'a: 'p,
+    {
         let mut last: Option<(Cause, RetryReason)> = None;
         loop {
             if self.client.thread.now_ns() >= plan.until_ns {
@@ -246,8 +253,8 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
-            let node = match self.pick_or_park(plan, upload, unread).await {
-                Ok(Picked::Node(node)) => node,
+            let pick = match self.pick_or_park(plan, upload, unread).await {
+                Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
                 Err(cause @ (Cause::ClientLeft | Cause::ParkFull | Cause::ParkTimeout)) => {
                     return Err(cause);
@@ -265,13 +272,18 @@ impl<'a> Exchange<'a> {
                     return Err(cause);
                 }
             }
-            match self.attempt_at(node, plan, upload, unread).await {
+            let node = pick.node;
+            self.record.affinity = match &plan.wish.follow {
+                Some(follow) => Some(follow.outcome(&plan.upstream.nodes[node].local.node)),
+                None => None,
+            };
+            match self.attempt_at(pick, plan, upload, unread).await {
                 Ok(Attempted::Done(next)) => return Ok(Served::Done(next)),
                 Ok(Attempted::Again) => {}
                 Err(failure) => match self.may_repeat(&failure, plan, upload) {
                     Some(reason) => {
                         if reason != RetryReason::StaleRace {
-                            plan.wish.tried.push(node);
+                            plan.wish.tried.push(failure.node);
                         }
                         last = Some((failure.cause, reason));
                     }
@@ -321,6 +333,8 @@ impl<'a> Exchange<'a> {
 /// A failed attempt.
 struct Failure {
     cause: Cause,
+    /// Where: another one than the one that was picked, if that was late.
+    node: usize,
     /// Bytes of the request that a node may have seen.
     sent: u64,
     reused: bool,

@@ -185,6 +185,27 @@ impl Socket {
         }
     }
 
+    /// Ready when there is something to read or the stream has ended; takes nothing from it.
+    pub fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<Idle> {
+        // The runtime forgets that it was readable only if the look itself finds nothing.
+        let look = || match self.peek_idle() {
+            Idle::Clean => Err(io::ErrorKind::WouldBlock.into()),
+            found => Ok(found),
+        };
+        loop {
+            if ready!(self.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(Idle::Closed);
+            }
+            let looked = match self {
+                Socket::Tcp(stream) => stream.try_io(Interest::READABLE, look),
+                Socket::Unix(stream) => stream.try_io(Interest::READABLE, look),
+            };
+            if let Ok(found) = looked {
+                return Poll::Ready(found);
+            }
+        }
+    }
+
     /// Looks at an idle connection without waiting and without taking anything from it.
     pub fn peek_idle(&self) -> Idle {
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -9,13 +9,15 @@ use crate::config::defaults::HEALTH_ENDPOINT;
 
 mod action;
 mod app;
+mod flow;
 mod frame;
 mod guard;
 mod maintenance;
 mod refusal;
 
-pub use action::{Action, action, feeds_latency, safe_to_repeat};
+pub use action::{Action, Traits, action, traits};
 pub use app::{MAIN, app_name};
+pub use flow::{Flow, bearer, token_cookie};
 pub use frame::{Frame, MAX_FRAME, parse_frame};
 pub use guard::changes_one_node;
 pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};

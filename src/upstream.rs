@@ -12,11 +12,16 @@ use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
 use crate::telemetry::metrics::Metrics;
 
+pub mod affinity;
+pub mod claim;
+pub mod heads;
 pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
 
+pub use affinity::Affinity;
+pub use heads::HeadTimes;
 pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
@@ -58,6 +63,10 @@ pub struct Shared {
     pub slow_starts: AtomicBool,
     /// What is parked.
     pub parking: Arc<Parking>,
+    /// How long heads take, for hedging.
+    pub heads: Arc<HeadTimes>,
+    /// Which node took what must be followed there.
+    pub affinity: Arc<Affinity>,
     /// Kept even if the budget is configured anew.
     pub maintenance: Arc<Maintenance>,
     /// On while a node is pinned that has not served for longer than exchanges are parked.
@@ -119,6 +128,8 @@ impl Registry {
                 slow_starts: AtomicBool::new(false),
                 // What is parked stays so, whatever the budget.
                 parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
+                heads: known.map(|known| known.heads.clone()).unwrap_or_default(),
+                affinity: known.map(|known| known.affinity.clone()).unwrap_or_default(),
                 maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
                 outage: known.map(|known| known.outage.clone()).unwrap_or_default(),
             })

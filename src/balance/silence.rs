@@ -3,7 +3,7 @@
 //! Silence, not the age of one request, tells a node that hangs from a request that is slow: as long
 //! as the node answers others it is alive, and one URL that never answers must not move its share.
 
-/// Nanoseconds of silence at `now_ns`.
+/// Nanoseconds of silence until `now_ns`, or until the last of those who waited gave up.
 ///
 /// `first_sent_ns` is when the oldest request was sent that is still unanswered and was sent after the
 /// node's last head, which came at `last_head_ns`; 0 is none, for each. A request sent before that head
@@ -18,6 +18,24 @@ pub fn silence(last_head_ns: u64, first_sent_ns: u64, now_ns: u64) -> u64 {
         return 0;
     }
     now_ns.saturating_sub(first_sent_ns)
+}
+
+/// Since when a node counts as silent, for a request that is sent to it at `now_ns`.
+///
+/// It was silent since `since_ns` (0: not at all), and `given_up_ns` is when the last of those who waited
+/// gave up (0: somebody still waits). A head has ended a silence that began before it. One that nobody
+/// waited through to its end goes on, without the time in between when nobody asked for anything: clients
+/// that are impatient would otherwise make a node that hangs look well each time one of them leaves.
+#[must_use]
+pub fn began(last_head_ns: u64, since_ns: u64, given_up_ns: u64, now_ns: u64) -> u64 {
+    if since_ns == 0 || since_ns <= last_head_ns {
+        return now_ns;
+    }
+    match given_up_ns {
+        0 => since_ns,
+        // At least just after the head, for which it would be over otherwise.
+        _ => now_ns.saturating_sub(given_up_ns.saturating_sub(since_ns)).max(last_head_ns + 1),
+    }
 }
 
 /// No exchange lingers before it has waited for this long. Until then it counts in full, so this is
@@ -36,7 +54,7 @@ pub fn lingers(sent_ns: u64, last_head_ns: u64, average_ns: u64, now_ns: u64) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{lingers, silence};
+    use super::{began, lingers, silence};
 
     #[test]
     fn lingering_takes_long_and_a_node_that_answers() {
@@ -57,6 +75,24 @@ mod tests {
                 expected,
                 "{sent} {head} {average} {now}"
             );
+        }
+    }
+
+    #[test]
+    fn a_silence_goes_on_where_the_last_who_waited_left_it() {
+        let cases = [
+            // (last head, silent since, given up, now, counts from, why)
+            (0, 0, 0, 100, 100, "the first request ever"),
+            (50, 40, 0, 100, 100, "it answered since"),
+            (0, 40, 0, 100, 40, "another still waits"),
+            (50, 40, 45, 100, 100, "it answered after that was given up"),
+            (0, 40, 70, 100, 70, "silent for 30 so far"),
+            (10, 40, 40, 100, 100, "given up at once"),
+            (39, 40, 99, 100, 41, "nobody waited for a moment"),
+            (60, 61, 200, 100, 61, "clocks read in another order never end it"),
+        ];
+        for (head, since, given_up, now, expected, why) in cases {
+            assert_eq!(began(head, since, given_up, now), expected, "{why}");
         }
     }
 

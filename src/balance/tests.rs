@@ -89,6 +89,14 @@ fn least_load_compares_latency_and_work() {
 }
 
 #[test]
+fn a_node_that_nobody_has_asked_for_a_while_is_better_than_one_that_hangs() {
+    let mut loads = idle(&[1, 1, 1]);
+    loads[0].latency_ns = 20 * SUSPECT_NS;
+    let got = picks(&mut balancer(Balance::LeastLoad, 3), &[0, 1, 2], &loads, 60);
+    assert_eq!(tally(&got, 3), [0, 30, 30]);
+}
+
+#[test]
 fn two_hundred_tunnels_weigh_as_one_request() {
     let mut loads = idle(&[1, 1]);
     loads[0].tunnels = 200;

@@ -78,6 +78,7 @@ impl Upstream {
                 Preset::NocoBase => defaults::STREAM_WITHIN,
                 Preset::None => Duration::ZERO,
             },
+            hedge: None,
             max_idle: defaults::MAX_IDLE,
             max_requests_per_connection: defaults::MAX_REQUESTS_PER_CONNECTION,
             max_connection_age: defaults::MAX_CONNECTION_AGE,

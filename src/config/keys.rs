@@ -67,6 +67,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "retry_budget",
         "deadline",
         "stream_within",
+        "hedge",
         "max_idle",
         "max_requests_per_connection",
         "max_connection_age",
@@ -112,6 +113,9 @@ pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
     keys: &["enabled", "consecutive_failures", "error_ratio", "ejection_time", "max_ejected"],
 };
 
+pub(super) static HEDGE: TableKeys =
+    TableKeys { title: "[upstream.NAME.hedge]", keys: &["after", "at_least"] };
+
 pub(super) static STICKY: TableKeys =
     TableKeys { title: "[upstream.NAME.sticky]", keys: &["cookie", "secret", "max_life"] };
 
@@ -130,7 +134,7 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 13] {
+pub fn tables() -> [&'static TableKeys; 14] {
     [
         &ROOT,
         &SERVER,
@@ -140,6 +144,7 @@ pub fn tables() -> [&'static TableKeys; 13] {
         &NODE,
         &HEALTH_CHECK,
         &OUTLIER_DETECTION,
+        &HEDGE,
         &STICKY,
         &SPOOL,
         &ADMIN,

@@ -57,6 +57,22 @@ impl Roster {
         }
     }
 
+    /// Whether the others of its tier fail as large a share of their requests. Where one of several apps is
+    /// broken, by its process or its database, every node says so, now and then five times in a row.
+    pub(super) fn is_like_the_others(&mut self, key: &NodeKey) -> bool {
+        let now = now();
+        let Some(backup) = self.nodes.get(key).map(|watched| watched.backup) else { return false };
+        let of_tier = |other: &&mut Watched| other.is_of_tier(&key.upstream, backup);
+        self.nodes.values_mut().filter(of_tier).for_each(|watched| watched.look_at_conduct(now));
+        let share = |watched: &Watched| {
+            let counts = watched.conduct.counts();
+            (counts.requests > 0).then(|| f64::from(counts.failures) / f64::from(counts.requests))
+        };
+        let others = self.tier(&key.upstream, backup).filter(|other| other.node.key != *key);
+        let others: Vec<f64> = others.filter_map(share).collect();
+        self.nodes.get(key).and_then(share).is_some_and(|own| ratio::is_like(own, &others))
+    }
+
     /// Who can be compared, the worst first: not everybody may be ejected.
     fn compared(&self, upstream: &Upstream, backup: bool) -> Vec<Compared> {
         let compared = |watched: &Watched| {
@@ -73,7 +89,7 @@ impl Roster {
 
 impl Watched {
     /// Only what it does while it is in counts: what got it ejected must not do so again.
-    fn look_at_conduct(&mut self, now: Duration) {
+    pub(super) fn look_at_conduct(&mut self, now: Duration) {
         match self.shown.is_eligible() {
             true => self.conduct.look(self.node.conduct(), now),
             false => self.conduct.forget(),

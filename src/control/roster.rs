@@ -253,6 +253,8 @@ impl Roster {
         }
         watched.shown = to;
         watched.follow_slow_start(from, to);
+        // Where counting begins, so that its first failures can be compared.
+        watched.look_at_conduct(now());
         watched.since = SystemTime::now();
         // That something was found out for the first time is no change.
         if from != Shown::Unchecked && !matches!(label, "config" | "unresolved" | "operator") {
@@ -378,6 +380,11 @@ impl Watched {
     /// Whether this is one of the nodes that ejection and fail open are about.
     pub(super) fn serves(&self, backup: bool) -> bool {
         self.role == Role::Serve && self.backup == backup
+    }
+
+    /// Whether it is one of those of this tier.
+    pub(super) fn is_of_tier(&self, upstream: &str, backup: bool) -> bool {
+        self.node.key.upstream == upstream && self.serves(backup)
     }
 
     pub(super) fn publish(&self, metrics: &Metrics) {

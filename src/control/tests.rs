@@ -11,6 +11,7 @@ use super::*;
 use crate::health::OperatorState;
 use crate::health::outlier::FailureKind;
 use crate::upstream::Signal;
+use crate::upstream::claim::Probation;
 use support::{Behaviour, Obeyed, Origin, config, unchecked, until};
 
 mod operator;
@@ -149,8 +150,9 @@ async fn an_ejection_becomes_probation_and_ends_by_a_real_request() {
     let rig = Rig::flags(config);
     let node = rig.live(names[0]);
     rig.signal(Signal::Failing(node.clone(), FailureKind::Reset)).await;
-    let taken = || async { node.take_probation().then_some(()) };
-    until("probation", taken).await;
+    let awaits = || async { node.awaits_probation().then_some(()) };
+    until("probation", awaits).await;
+    let _claim = Probation::claim(&node).unwrap();
     assert!(!node.eligible(true), "only one request may try");
     rig.signal(Signal::Probation(node.clone(), true)).await;
     rig.until_state(names[0], "up").await;

@@ -99,6 +99,12 @@ impl Roster {
 
     /// A node has failed too often in a row.
     pub(super) fn failing(&mut self, node: &Node, kind: FailureKind) {
+        if kind == FailureKind::GatewayError && self.is_like_the_others(&node.key) {
+            let (upstream, node) = (&node.key.upstream, &node.label);
+            tracing::debug!(target: "cobalance::health", upstream, node,
+                "a node with failures in a row is like the others");
+            return;
+        }
         let what = format!("failures in a row ({})", kind.as_str());
         self.eject_if_allowed(&node.key, kind, &what);
     }
@@ -152,6 +158,10 @@ impl Roster {
             self.pass_time(upstream);
             merge_latencies(upstream);
             slow_start::end_those_over(upstream, clock::now_ns());
+            if let Some(hedge) = &upstream.settings.hedge {
+                let floor = clock::nanos(hedge.at_least);
+                upstream.shared.heads.renew(hedge.after, floor, clock::now_ns());
+            }
         }
         self.compare(snapshot);
         // Also by time: an unchecked node may be asked after its first seconds.
@@ -170,9 +180,7 @@ impl Roster {
     }
 
     pub(super) fn tier(&self, upstream: &str, backup: bool) -> impl Iterator<Item = &Watched> {
-        self.nodes
-            .values()
-            .filter(move |other| other.node.key.upstream == upstream && other.serves(backup))
+        self.nodes.values().filter(move |other| other.is_of_tier(upstream, backup))
     }
 
     fn tier_counts(&self, upstream: &str, backup: bool) -> Tier {

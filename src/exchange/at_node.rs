@@ -1,14 +1,13 @@
 //! One attempt: connect, send, await the head, pass the answer on; and what a node's conduct means for it.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use super::attempt::{self, Awaiting, Refused, Sending, Waiting, await_head, send};
+use super::attempt::{self, Awaiting, Refused, Sending, await_head, send};
 use super::client::Unread;
-use super::pick::InFlight;
-use super::record::Attempt;
+use super::leg::Leg;
+use super::pick::Pick;
 use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
@@ -48,37 +47,24 @@ enum Reply {
     },
 }
 
-/// What is learnt while an attempt runs, whether its future ends or is dropped.
-#[derive(Default)]
-struct Seen {
-    /// Bytes of the request that the kernel took.
-    sent: Cell<u64>,
-    reused: Cell<bool>,
-    /// When the attempt began to send.
-    sent_ns: Cell<u64>,
-    /// The head came and looked healthy.
-    healthy: Cell<Option<bool>>,
-    /// It was given up so that another node is asked.
-    rescue: Cell<bool>,
-}
-
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// One try at one node, with everything that follows from how it ends.
-    pub(super) async fn attempt_at(
+    pub(super) async fn attempt_at<'p>(
         &mut self,
-        node: usize,
-        plan: &mut Plan<'_>,
+        pick: Pick,
+        plan: &mut Plan<'p>,
         upload: &mut Upload,
         unread: &mut Unread,
-    ) -> Result<Attempted, Failure> {
+    ) -> Result<Attempted, Failure>
+    where
+        'a: 'p,
+    {
         let upstream = plan.upstream;
-        let member = &upstream.nodes[node];
-        let probation = member.local.node.take_probation();
-        let mut in_flight = InFlight::begin(upstream, node);
-        let begun = self.client.thread.now_ns();
-        let seen = Seen::default();
-        let tried = self.try_node(node, plan, (upload, unread), &mut in_flight, &seen).await;
-        let took_ns = self.client.thread.look_at_clock() - begun;
+        let mut leg = Leg::begin(pick, upstream, self.client.thread);
+        let tried = self.try_node(&mut leg, plan, (upload, unread)).await;
+        let now = self.client.thread.look_at_clock();
+        // Another one than the one that was picked, if that was late.
+        let (node, member, seen) = (leg.pick.node, leg.member, &leg.seen);
         let race = is_race(tried.as_ref().err(), seen.reused.get());
         let (result, verdict) = match &tried {
             Ok(Tried::Refused) => (AttemptResult::Maintaining, None),
@@ -92,17 +78,11 @@ impl Exchange<'_> {
                 (attempt_result(cause), verdict.or(seen.healthy.get()))
             }
         };
-        member.local.node.metrics.attempt(result);
-        self.record.attempts.push(Attempt {
-            node: member.local.clone(),
-            result,
-            sent: seen.sent.get(),
-            reused: seen.reused.get(),
-            ns: took_ns,
-        });
-        self.judge(member, upstream, verdict, tried.as_ref().err(), took_ns);
-        if probation {
-            self.end_probation(member, verdict);
+        let told = leg.told(result, now);
+        self.judge(member, upstream, verdict, tried.as_ref().err(), told.ns);
+        self.record.attempts.push(told);
+        if let (Some(probation), Some(good)) = (leg.pick.probation.take(), verdict) {
+            self.end_probation(member, probation, good);
         }
         match tried {
             Ok(Tried::Answered { next, .. }) => Ok(Attempted::Done(next)),
@@ -118,6 +98,7 @@ impl Exchange<'_> {
                 }
                 Err(Failure {
                     cause,
+                    node,
                     sent: seen.sent.get(),
                     reused: seen.reused.get(),
                     rescue: seen.rescue.get(),
@@ -127,26 +108,27 @@ impl Exchange<'_> {
     }
 
     /// Connects, sends, awaits the head, and passes the answer on unless it proves a refusal.
-    async fn try_node(
+    async fn try_node<'p>(
         &mut self,
-        node: usize,
-        plan: &Plan<'_>,
+        leg: &mut Leg<'p>,
+        plan: &mut Plan<'p>,
         (upload, unread): (&mut Upload, &mut Unread),
-        in_flight: &mut InFlight<'_>,
-        seen: &Seen,
-    ) -> Result<Tried, Cause> {
-        let member = &plan.upstream.nodes[node];
-        let connection = self.connection(member, plan).await?;
-        seen.reused.set(connection.reused);
-        let stall = plan.upstream.upstream.settings.body_idle_timeout;
-        let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
-        let sent_ns = self.client.thread.now_ns();
-        seen.sent_ns.set(sent_ns);
-        let whole = send(connection.socket(), &sending, &self.deadlines.down, stall).await?;
+    ) -> Result<Tried, Cause>
+    where
+        'a: 'p,
+    {
+        let (mut connection, whole) = self.open(leg, plan, upload).await?;
         let flags = Flags::of(upload, whole);
-        let reply = self
-            .reply((node, plan), connection.socket(), (upload, unread), in_flight, (seen, &flags))
-            .await?;
+        // Sent whole, or as far as the node took it: from now on it owes an answer.
+        if !flags.streams() {
+            leg.waiting.begin();
+        }
+        if let Some(after_ns) = self.hedge_after(plan, upload, &flags) {
+            let race = self.race(leg, connection, plan, (upload, unread), after_ns);
+            connection = Box::pin(race).await?;
+        }
+        let (member, sent_ns) = (leg.member, leg.seen.sent_ns.get());
+        let reply = self.reply((leg, plan), connection.socket(), (upload, unread), &flags).await?;
         let (next, healthy) = match reply {
             Reply::Refused => return Ok(Tried::Refused),
             Reply::Upgraded(head) => {
@@ -168,23 +150,34 @@ impl Exchange<'_> {
         Ok(Tried::Answered { next, healthy })
     }
 
+    /// Connects, and sends the head and what is there of the body. Also says whether the node took it all.
+    pub(super) async fn open(
+        &mut self,
+        leg: &Leg<'_>,
+        plan: &Plan<'_>,
+        upload: &Upload,
+    ) -> Result<(Connection, bool), Cause> {
+        let (seen, stall) = (&leg.seen, plan.upstream.upstream.settings.body_idle_timeout);
+        let connection = self.connection(leg.member, plan).await?;
+        seen.reused.set(connection.reused);
+        let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
+        seen.sent_ns.set(self.client.thread.now_ns());
+        let whole = send(connection.socket(), &sending, &self.deadlines.down, stall).await?;
+        Ok((connection, whole))
+    }
+
     /// Awaits the head and passes the answer on, while the rest of the body goes up or the client is
     /// watched.
     async fn reply(
         &mut self,
-        (node, plan): (usize, &Plan<'_>),
+        (leg, plan): (&mut Leg<'_>, &Plan<'_>),
         socket: &Socket,
         (upload, unread): (&mut Upload, &mut Unread),
-        in_flight: &mut InFlight<'_>,
-        (seen, flags): (&Seen, &Flags),
+        flags: &Flags,
     ) -> Result<Reply, Cause> {
-        let member = &plan.upstream.nodes[node];
+        let Leg { member, in_flight, waiting, seen, .. } = leg;
+        let (node, waiting) = (leg.pick.node, &*waiting);
         let (client, settings) = (self.client, &plan.upstream.upstream.settings);
-        let waiting = Waiting::new(&member.local, client.thread);
-        // Sent whole, or as far as the node took it: from now on it owes an answer.
-        if !flags.streams() {
-            waiting.begin();
-        }
         let towards = Towards {
             socket,
             stall: settings.body_idle_timeout,
@@ -209,7 +202,7 @@ impl Exchange<'_> {
         let awaiting = Awaiting {
             client,
             node: &member.local.node,
-            waiting: &waiting,
+            waiting,
             socket,
             settings,
             to_head: self.head.method() == b"HEAD",
@@ -221,7 +214,7 @@ impl Exchange<'_> {
         let head = await_head(&awaiting, in_flight, &self.deadlines.down, beside.as_mut()).await;
         in_flight.set_lingering(false);
         let mut head = head?;
-        let took_ns = self.head_received(member, &head, &waiting);
+        let took_ns = self.head_received(member, &head, waiting);
         let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
@@ -230,10 +223,10 @@ impl Exchange<'_> {
             }
         }
         flags.settle();
-        let healthy = match refused {
-            Refused::No => Some(!matches!(head.status, 502..=504)),
-            Refused::Unproven | Refused::Proven(_) => None,
-        };
+        if head.status < 400 {
+            self.remember(plan, &member.local.node);
+        }
+        let healthy = looks_healthy(&refused, head.status, plan.wish.names_sub_app);
         seen.healthy.set(healthy);
         if let (Some(true), Some(took_ns)) = (healthy, took_ns) {
             self.feed_latency(member, plan, &head, took_ns);
@@ -333,7 +326,9 @@ impl Exchange<'_> {
         let (sticky, signer) =
             (upstream.upstream.settings.sticky.as_ref()?, upstream.signer.as_ref()?);
         let key = upstream.nodes[node].sticky_key;
-        if wish.sticky == Some(key) {
+        // What a flow or an export asked for moves no client away from its node.
+        let strays = wish.sticky.is_some() && (wish.is_bulk || wish.follow.is_some());
+        if wish.sticky == Some(key) || strays {
             return None;
         }
         let value = signer.sign(key, unix_s());
@@ -383,5 +378,16 @@ impl Exchange<'_> {
             from_client,
             from_node,
         })))
+    }
+}
+
+/// What a head says of its node; none if it says nothing.
+fn looks_healthy(refused: &Refused, status: u16, of_sub_app: bool) -> Option<bool> {
+    let gateway_error = matches!(status, 502..=504);
+    match refused {
+        // What stands between this node and a sub-app's process says nothing of the node.
+        Refused::No if of_sub_app && gateway_error => None,
+        Refused::No => Some(!gateway_error),
+        Refused::Unproven | Refused::Proven(_) => None,
     }
 }

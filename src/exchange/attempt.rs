@@ -98,13 +98,17 @@ impl<'a> Waiting<'a> {
     /// The head came, or nobody waits for it any more.
     pub fn end(&self) {
         if !self.over.replace(true) && self.since_ns().is_some() {
-            self.node.node.answered(self.node.thread());
+            self.node.node.answered(self.node.thread(), self.thread.now_ns());
         }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        if !self.over.get() && self.since_ns().is_some() {
+            // How long it was waited in vain is remembered.
+            self.thread.look_at_clock();
+        }
         self.end();
     }
 }

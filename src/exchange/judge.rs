@@ -12,6 +12,7 @@ use crate::health::outlier::FailureKind;
 use crate::http1::field::Known;
 use crate::http1::response::ResponseHead;
 use crate::telemetry::metrics::PoolEvent;
+use crate::upstream::claim::Probation;
 use crate::upstream::{Note, Signal};
 
 /// For this long after a request was lost on a kept connection, what is unsafe to repeat uses new ones.
@@ -61,12 +62,10 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn end_probation(&self, member: &LocalMember, verdict: Option<bool>) {
-        let node = &member.local.node;
-        match verdict {
-            Some(ok) => self.client.thread.signal(Signal::Probation(node.clone(), ok)),
-            None => node.return_probation(),
-        }
+    /// The one request of a node on probation has told.
+    pub(super) fn end_probation(&self, member: &LocalMember, probation: Probation, good: bool) {
+        probation.decide();
+        self.client.thread.signal(Signal::Probation(member.local.node.clone(), good));
     }
 
     /// Notes a head. Returns how long the node took for it, if it had the whole request.
@@ -99,6 +98,10 @@ impl Exchange<'_> {
         took_ns: u64,
     ) {
         if plan.feeds_latency && !head.event_stream {
+            let upstream = &plan.upstream.upstream;
+            if upstream.settings.hedge.is_some() && plan.wish.safe_to_repeat {
+                upstream.shared.heads.observe(took_ns);
+            }
             let median = plan.upstream.upstream.shared.median_latency_ns.load(Relaxed);
             let (thread, now) = (self.client.thread.index, self.client.thread.now_ns());
             member.local.node.observe_latency(thread, took_ns, median, now);

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use super::client::Unread;
-use super::pick::{Nothing, Unpicked, pick, pick_now};
+use super::pick::{Nothing, Pick, Unpicked, pick, pick_now};
 use super::thread::Thread;
 use super::turns::Place;
 use super::upload::Upload;
@@ -34,8 +34,8 @@ const NOTICEABLE_NS: u64 = 100_000_000;
 
 /// What a pick came to.
 pub(super) enum Picked {
-    /// A node, by index.
-    Node(usize),
+    /// A node.
+    Node(Pick),
     /// Nodes may have come and gone by a reload: look again with the newest view.
     Renewed,
 }
@@ -63,7 +63,7 @@ impl Exchange<'_> {
                 return Ok(Picked::Renewed);
             }
             match picked {
-                Ok(node) => return Ok(Picked::Node(node)),
+                Ok(pick) => return Ok(Picked::Node(pick)),
                 Err(Unpicked::Failed(cause)) => return Err(cause),
                 // Under maintenance nobody waits, and the nodes that are closed stay so.
                 Err(Unpicked::Nobody(_)) if self.record.let_through != 0 => {
@@ -168,7 +168,7 @@ impl Exchange<'_> {
             let probed_ns = |node: usize| upstream.nodes[node].local.node.last_good_probe_ns();
             plan.wish.tried.retain(|node| probed_ns(*node) <= begun_ns);
             match pick_now(thread, upstream, &plan.wish) {
-                Ok(node) => return Poll::Ready(Some(Picked::Node(node))),
+                Ok(pick) => return Poll::Ready(Some(Picked::Node(pick))),
                 Err(Nothing::AllFull) => return Poll::Ready(None),
                 // What is nobody for this one may be somebody for others: a node on probation takes only
                 // what is safe to repeat.

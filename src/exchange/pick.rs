@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 
+use super::affinity::Follow;
 use super::thread::Thread;
 use super::view::{LocalMember, LocalUpstream};
 use crate::balance::{Load, slow_start};
@@ -11,8 +12,10 @@ use crate::clock;
 use crate::config::{Balance, HashKey};
 use crate::error::Cause;
 use crate::headers;
+use crate::health::OutlierState;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
+use crate::upstream::claim::{Bulk, Probation};
 use crate::upstream::node::Cell;
 use crate::upstream::{Note, Signal};
 
@@ -30,12 +33,27 @@ pub struct Wish {
     pub tunnel: bool,
     /// Hash of the app that the request names.
     pub app: u64,
+    /// It names an app other than the main one, and not by its host alone.
+    pub names_sub_app: bool,
+    /// An export or an import: a node does one at a time.
+    pub is_bulk: bool,
+    /// What it has to follow.
+    pub follow: Option<Box<Follow>>,
     /// What `balance = "hash"` hashes.
     pub hash: Option<u64>,
     /// The node that the sticky cookie names, by its key.
     pub sticky: Option<u64>,
     /// Nodes that this exchange has tried, by index.
     pub tried: Vec<usize>,
+}
+
+/// A node that was picked, with what the exchange has of it alone until this is dropped.
+pub struct Pick {
+    /// Its index.
+    pub node: usize,
+    /// The one request of its probation.
+    pub probation: Option<Probation>,
+    _bulk: Option<Bulk>,
 }
 
 /// Why nothing was picked.
@@ -88,7 +106,7 @@ pub async fn pick(
     wish: &Wish,
     deadline: &Deadline,
     until_ns: u64,
-) -> Result<usize, Unpicked> {
+) -> Result<Pick, Unpicked> {
     if upstream.queue.is_empty() {
         match pick_now(thread, upstream, wish) {
             Err(Nothing::AllFull) => {}
@@ -125,8 +143,12 @@ pub async fn pick(
 ///
 /// # Errors
 /// There is none, now.
-pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<usize, Nothing> {
+pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Result<Pick, Nothing> {
     let now = thread.now_ns();
+    let followed = wish.follow.as_ref().and_then(|follow| follow.node(upstream, wish, now));
+    if let Some(Ok(pick)) = followed.map(|node| claim(upstream, node, None, true)) {
+        return Ok(pick);
+    }
     let mut eligible = upstream.eligible.borrow_mut();
     // Each tier is asked only when the one before has nobody left.
     let tiers: [&dyn Fn(&LocalMember) -> bool; 3] = [
@@ -155,8 +177,8 @@ pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Resul
                 false => eligible.push(index),
             }
         }
-        match choose(thread, upstream, wish, &eligible, now) {
-            Some(node) => return Ok(node),
+        match choose((thread, now), upstream, wish, &mut eligible, tier < 2) {
+            Some(pick) => return Ok(pick),
             // A backup is for primaries that are gone, not for those that are busy.
             None if full => return Err(Nothing::AllFull),
             None => {}
@@ -170,7 +192,75 @@ pub fn is_full(member: &LocalMember) -> bool {
     member.max_requests != 0 && member.local.node.in_flight() >= member.max_requests
 }
 
+/// Chooses one, and claims of it what only one exchange may have; another one if somebody was faster.
 fn choose(
+    (thread, now): (&Thread, u64),
+    upstream: &LocalUpstream,
+    wish: &Wish,
+    eligible: &mut Vec<usize>,
+    for_probation: bool,
+) -> Option<Pick> {
+    loop {
+        let fewest = wish.is_bulk.then(|| fewest_bulk(upstream, eligible));
+        let node = match fewest {
+            None => prefer(thread, upstream, wish, eligible, now)?,
+            Some(fewest) => {
+                let has_fewest = |index: &usize| bulk(upstream, *index) <= fewest;
+                let idlest: Vec<usize> = eligible.iter().copied().filter(has_fewest).collect();
+                match prefer(thread, upstream, wish, &idlest, now) {
+                    Some(node) => node,
+                    None if eligible.is_empty() => return None,
+                    // All have got more since they were counted.
+                    None => continue,
+                }
+            }
+        };
+        match claim(upstream, node, fewest, for_probation) {
+            Ok(pick) => return Some(pick),
+            Err(Missed::Bulk) => {}
+            Err(Missed::Probation) => eligible.retain(|other| *other != node),
+        }
+    }
+}
+
+/// What another exchange was faster to claim.
+enum Missed {
+    Probation,
+    Bulk,
+}
+
+/// Claims a node: on probation its one request, where that is needed, and a place among its exports, if it
+/// still has as many as were seen.
+fn claim(
+    upstream: &LocalUpstream,
+    index: usize,
+    bulk: Option<u32>,
+    for_probation: bool,
+) -> Result<Pick, Missed> {
+    let node = &upstream.nodes[index].local.node;
+    let probation = match node.outlier() {
+        OutlierState::Probation => match Probation::claim(node) {
+            None if for_probation => return Err(Missed::Probation),
+            claimed => claimed,
+        },
+        _ => None,
+    };
+    let bulk = match bulk {
+        Some(seen) => Some(Bulk::claim(node, seen).ok_or(Missed::Bulk)?),
+        None => None,
+    };
+    Ok(Pick { node: index, probation, _bulk: bulk })
+}
+
+fn bulk(upstream: &LocalUpstream, index: usize) -> u32 {
+    upstream.nodes[index].local.node.bulk()
+}
+
+fn fewest_bulk(upstream: &LocalUpstream, eligible: &[usize]) -> u32 {
+    eligible.iter().map(|index| bulk(upstream, *index)).min().unwrap_or(0)
+}
+
+fn prefer(
     thread: &Thread,
     upstream: &LocalUpstream,
     wish: &Wish,
@@ -184,7 +274,9 @@ fn choose(
     }
     // By its load it would not be picked for a minute: what got it ejected counts as slow.
     let undecided = |i: &&usize| upstream.nodes[**i].local.node.awaits_probation();
-    let may_try = wish.safe_to_repeat && !wish.tunnel && wish.hash.is_none();
+    let steady = wish.follow.as_ref().and_then(|follow| follow.steady_key());
+    let bound = wish.hash.is_some() || steady.is_some();
+    let may_try = wish.safe_to_repeat && !wish.tunnel && !bound;
     if may_try && let Some(index) = eligible.iter().find(undecided) {
         return Some(*index);
     }
@@ -194,7 +286,8 @@ fn choose(
         for index in eligible {
             let node = &upstream.nodes[*index].local.node;
             loads[*index] = node.load(thread.index, weight(*index), now);
-            let suspect = loads[*index].in_flight > 0 && is_suspect(thread, upstream, *index, now);
+            let may_be = loads[*index].in_flight > 0 || loads[*index].latency_ns > SUSPECT_NS;
+            let suspect = may_be && is_suspect(thread, upstream, *index, now);
             if suspect && may_try && upstream.nodes[*index].local.is_due(Note::Explore, now) {
                 return Some(*index);
             }
@@ -210,9 +303,10 @@ fn choose(
         Load { weight: weight(index), held_back, ..loads[index] }
     };
     let mut balancer = upstream.balancer.borrow_mut();
-    match wish.tunnel {
-        true => balancer.pick_tunnel(eligible, load),
-        false => balancer.pick(eligible, load, wish.hash, &mut thread.rng.borrow_mut()),
+    match (wish.tunnel, steady) {
+        (true, _) => balancer.pick_tunnel(eligible, load),
+        (false, Some(key)) => balancer.pick_steady(eligible, load, key),
+        (false, None) => balancer.pick(eligible, load, wish.hash, &mut thread.rng.borrow_mut()),
     }
 }
 

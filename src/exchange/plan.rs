@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::affinity::app_key;
 use super::client::Client;
 use super::pick::Wish;
 use super::upload::Upload;
@@ -35,6 +36,8 @@ pub(super) struct Plan<'a> {
     pub(super) race_lost: bool,
     /// It was moved away from a node that fell silent.
     pub(super) rescued: bool,
+    /// A second node was asked because the first was late.
+    pub(super) hedged: bool,
 }
 
 impl Plan<'_> {
@@ -85,18 +88,19 @@ impl Exchange<'_> {
         };
         headers::write_request(&mut node_head, head, &parts);
         let now = self.client.thread.now_ns();
+        let mut traits = nocobase::traits(method, target, settings.preset, &settings.api_path);
+        traits.safe_to_repeat &= is_text;
+        let app_name = self.app_name(&settings.api_path);
+        let app = app_key(app_name, head.host());
         Plan {
             upstream,
             wish: Wish {
-                safe_to_repeat: is_text
-                    && nocobase::safe_to_repeat(
-                        method,
-                        target,
-                        settings.preset,
-                        &settings.api_path,
-                    ),
+                safe_to_repeat: traits.safe_to_repeat,
                 tunnel: head.websocket,
-                app: self.app(&settings.api_path),
+                app,
+                names_sub_app: settings.preset == Preset::NocoBase && app_name.is_some(),
+                is_bulk: traits.is_bulk,
+                follow: self.follow(upstream, &traits, (app, app_name)),
                 hash: Wish::hash_key(upstream, head, forwarding.client),
                 sticky: self.sticky(upstream),
                 tried: Vec::new(),
@@ -107,11 +111,11 @@ impl Exchange<'_> {
                 true => u64::MAX,
                 false => now.saturating_add(clock::nanos(settings.deadline)),
             },
-            feeds_latency: settings.preset == Preset::None
-                || nocobase::feeds_latency(method, target, &settings.api_path),
+            feeds_latency: traits.feeds_latency,
             repeats: 0,
             race_lost: false,
             rescued: false,
+            hedged: false,
         }
     }
 
@@ -139,17 +143,13 @@ impl Exchange<'_> {
         });
     }
 
-    /// Hash of the app that the request names. The host is part of it: plugins map hosts to apps.
-    fn app(&self, api_path: &str) -> u64 {
+    /// The sub-app that the request names; a host may stand for one as well.
+    fn app_name(&self, api_path: &str) -> Option<&str> {
         let text = |bytes| str::from_utf8(bytes).ok();
         let x_app = self.head.value(Known::XApp).and_then(text);
         let target = text(self.head.target()).unwrap_or_default();
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let name = nocobase::app_name(x_app, path, query, api_path).unwrap_or_default();
-        xxhash_rust::xxh3::xxh3_64_with_seed(
-            name.as_bytes(),
-            xxhash_rust::xxh3::xxh3_64(self.head.host()),
-        )
+        nocobase::app_name(x_app, path, query, api_path)
     }
 
     /// The node that a valid sticky cookie names.

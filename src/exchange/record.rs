@@ -9,10 +9,10 @@ use super::view::View;
 use crate::error::Cause;
 use crate::http1::field::Known;
 use crate::http1::request::RequestHead;
-use crate::nocobase;
+use crate::nocobase::{self, Flow};
 use crate::snapshot::Listener;
 use crate::telemetry::access_log::{Attempt as LoggedAttempt, Line};
-use crate::telemetry::metrics::{AttemptResult, Source, method_index};
+use crate::telemetry::metrics::{AffinityOutcome, AttemptResult, Source, method_index};
 use crate::upstream::LocalNode;
 
 /// One exchange, for metrics and the access log.
@@ -46,6 +46,8 @@ pub struct Record {
     pub let_through: u64,
     /// Time to connect, of the last attempt that did.
     pub connect_ns: Option<u64>,
+    /// The flow that it belongs to, and whether it came to that flow's node.
+    pub affinity: Option<(Flow, AffinityOutcome)>,
     /// From the last attempt's send to its head.
     pub header_ns: Option<u64>,
     /// The node's own ID.
@@ -67,6 +69,8 @@ pub struct Attempt {
     pub sent: u64,
     /// On a kept connection.
     pub reused: bool,
+    /// Made beside another one that was late.
+    pub hedge: bool,
     /// Its length.
     pub ns: u64,
 }
@@ -91,6 +95,7 @@ impl Record {
             let_through: 0,
             connect_ns: None,
             header_ns: None,
+            affinity: None,
             upstream_request_id: Vec::new(),
             attempts: Vec::new(),
             begun_ns,
@@ -172,6 +177,7 @@ impl Record {
             node: self.attempts.last().map_or("", |attempt| &attempt.node.node.label),
             app: value(Known::XApp),
             action: action.as_deref().unwrap_or_default().as_bytes(),
+            affinity: self.affinity.map_or("", |(_, outcome)| outcome.as_str()),
             user_agent: value(Known::UserAgent),
             referer: value(Known::Referer),
             reason: self.cause.as_ref().map_or("", Cause::reason),
@@ -210,6 +216,7 @@ impl Attempt {
             result: self.result.as_str(),
             sent: self.sent,
             reused: self.reused,
+            hedge: self.hedge,
             us: self.ns / 1000,
         }
     }

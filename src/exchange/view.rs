@@ -225,6 +225,7 @@ mod tests {
     use crate::snapshot::{self, Parts};
     use crate::telemetry::metrics::Metrics;
     use crate::upstream::Registry;
+    use crate::upstream::claim::Probation;
 
     fn view(nodes: usize) -> View {
         let nodes: Vec<String> = (1..=nodes).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
@@ -260,7 +261,7 @@ mod tests {
         // What may be tried for want of anything better.
         node(2).set_fail_open(true);
         assert_eq!(upstream.takers(), takers(1, 1));
-        assert!(node(0).take_probation());
+        let _claimed = Probation::claim(&node(0)).unwrap();
         assert_eq!(upstream.takers(), takers(1, 0));
         let _request = upstream.lot(Kind::Request).line.enter(true).unwrap();
         let page = upstream.lot(Kind::Upgrade).line.enter(true).unwrap();

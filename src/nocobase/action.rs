@@ -4,6 +4,7 @@
 //! packages/core/resourcer/src/utils.ts reads it. Any method may call any action that is named, so
 //! the action, not the method, says what may be repeated.
 
+use super::Flow;
 use super::app::{decode, split_app};
 use crate::config::Preset;
 
@@ -52,7 +53,13 @@ const READING: [&str; 30] = [
 ];
 
 /// Actions that read, though their names alone would not tell.
-const READING_OF: [(&str, &str); 2] = [("charts", "queryData"), ("charts", "query")];
+const READING_OF: [(&str, &str); 5] = [
+    ("backup", "status"),
+    ("backups", "restoreStatus"),
+    ("backups", "taskStatus"),
+    ("charts", "query"),
+    ("charts", "queryData"),
+];
 
 /// Paths below the API path that are handled before resources, where a GET may change something
 /// (`idpOAuth/authorize`), or that the resourcer treats in its own way.
@@ -91,30 +98,46 @@ pub fn action<'a>(method: &str, target: &'a str, api_path: &str) -> Option<Actio
         .then_some(Action { resource, action })
 }
 
-/// Whether a request may be sent again although a node may have begun with it: OPTIONS; GET and HEAD
-/// outside of the API path; inside of it only actions that read, whatever the method. With
-/// `preset = "none"`: GET, HEAD and OPTIONS.
-#[must_use]
-pub fn safe_to_repeat(method: &str, target: &str, preset: Preset, api_path: &str) -> bool {
-    let reads = matches!(method, "GET" | "HEAD");
-    if method == "OPTIONS" || preset == Preset::None {
-        return method == "OPTIONS" || reads;
-    }
-    match action(method, target, api_path) {
-        Some(action) => action.reads(),
-        None => reads && !may_be_api(path_of(target), api_path),
-    }
+/// What follows from what a request calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traits {
+    /// It may be sent again although a node may have begun with it: OPTIONS; GET and HEAD outside of the API
+    /// path; inside of it only actions that read, whatever the method. With `preset = "none"`: GET, HEAD
+    /// and OPTIONS.
+    pub safe_to_repeat: bool,
+    /// The time to the head of its answer says something about its node: not for exports, imports and
+    /// backups, which take minutes, nor for AI conversations.
+    pub feeds_latency: bool,
+    /// An export or an import.
+    pub is_bulk: bool,
+    /// The flow that it belongs to, and whether what follows must come to its node.
+    pub flow: Option<(Flow, bool)>,
 }
 
-/// Whether the time to the head of this request's answer says something about its node: not for
-/// exports, imports and backups, which take minutes, nor for AI conversations.
+/// What follows from what a request calls. `target` is its path with or without a query.
 #[must_use]
-pub fn feeds_latency(method: &str, target: &str, api_path: &str) -> bool {
-    let Some(action) = action(method, target, api_path) else { return true };
-    match action.resource {
-        "backups" | "backup" => false,
-        "aiConversations" => !STREAMING.contains(&action.action),
-        _ => !action.action.starts_with("export") && !action.action.starts_with("import"),
+pub fn traits(method: &str, target: &str, preset: Preset, api_path: &str) -> Traits {
+    let reads = matches!(method, "GET" | "HEAD");
+    let none = Traits {
+        safe_to_repeat: method == "OPTIONS" || reads,
+        feeds_latency: true,
+        is_bulk: false,
+        flow: None,
+    };
+    if preset == Preset::None || method == "OPTIONS" {
+        return none;
+    }
+    match action(method, target, api_path) {
+        Some(action) => Traits {
+            safe_to_repeat: action.reads(),
+            feeds_latency: action.feeds_latency(),
+            is_bulk: action.is_bulk(),
+            flow: action.flow(),
+        },
+        None => {
+            let safe = reads && !may_be_api(path_of(target), api_path);
+            Traits { safe_to_repeat: safe, ..none }
+        }
     }
 }
 
@@ -124,6 +147,14 @@ impl Action<'_> {
     pub fn reads(&self) -> bool {
         READING.binary_search(&self.action).is_ok()
             || READING_OF.contains(&(self.resource, self.action))
+    }
+
+    fn feeds_latency(&self) -> bool {
+        match self.resource {
+            "backups" | "backup" => false,
+            "aiConversations" => !STREAMING.contains(&self.action),
+            _ => !self.is_bulk(),
+        }
     }
 }
 
@@ -177,6 +208,14 @@ mod tests {
     fn read(method: &str, target: &str) -> Option<(String, String)> {
         let action = action(method, target, "/api/")?;
         Some((action.resource.to_owned(), action.action.to_owned()))
+    }
+
+    fn safe_to_repeat(method: &str, target: &str, preset: Preset, api_path: &str) -> bool {
+        traits(method, target, preset, api_path).safe_to_repeat
+    }
+
+    fn feeds_latency(method: &str, target: &str, api_path: &str) -> bool {
+        traits(method, target, Preset::NocoBase, api_path).feeds_latency
     }
 
     #[test]
@@ -255,6 +294,8 @@ mod tests {
             ("DELETE", "/api/users:list", true, false),
             ("POST", "/api/charts:queryData", true, false),
             ("POST", "/api/other:queryData", false, false),
+            ("POST", "/api/backups:taskStatus", true, false),
+            ("POST", "/api/backups:create", false, false),
             ("GET", "/api/app:getInfo", true, true),
             ("GET", "/api/users:destroy", false, true),
             ("GET", "/api/users:listen", false, true),

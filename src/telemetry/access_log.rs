@@ -87,6 +87,8 @@ pub struct Line<'a> {
     pub app: &'a [u8],
     /// NocoBase's action, such as `posts:list`.
     pub action: &'a [u8],
+    /// Whether a flow came to its node, a label of `metrics::AffinityOutcome`.
+    pub affinity: &'a str,
     /// The client's `User-Agent`.
     pub user_agent: &'a [u8],
     /// The client's `Referer`; its secrets are hidden like those of the path.
@@ -112,6 +114,8 @@ pub struct Attempt<'a> {
     pub sent: u64,
     /// On a kept connection.
     pub reused: bool,
+    /// Made beside another one that was late.
+    pub hedge: bool,
     /// From the pick to its end, in microseconds.
     pub us: u64,
 }
@@ -143,6 +147,7 @@ impl Default for Line<'_> {
             node: "",
             app: b"",
             action: b"",
+            affinity: "",
             user_agent: b"",
             referer: b"",
             reason: "",

@@ -192,6 +192,11 @@ impl Metrics {
         let f = &self.upstream_families;
         UpstreamMetrics {
             retries: RETRY_REASONS.map(|reason| f.retries.with_label_values(&[upstream, reason])),
+            affinity: FLOWS.map(|flow| {
+                AffinityOutcome::ALL.map(|outcome| {
+                    f.affinity.with_label_values(&[upstream, flow, outcome.as_str()])
+                })
+            }),
             queue: self.queue.with_label_values(&[upstream]),
             parked: ["http", "ws"].map(|kind| ParkMetrics {
                 now: self.parked.with_label_values(&[upstream, kind]),
@@ -346,7 +351,9 @@ impl RouteMetrics {
 /// Handles of an upstream.
 pub struct UpstreamMetrics {
     /// By [`RetryReason`].
-    pub retries: [IntCounter; 5],
+    pub retries: [IntCounter; 6],
+    /// Requests of flows, by [`FLOWS`] and [`AffinityOutcome`].
+    pub affinity: [[IntCounter; 3]; 4],
     /// Exchanges in the queue.
     pub queue: IntGauge,
     /// What is parked: requests, and WebSocket upgrades.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use crossbeam_utils::CachePadded;
 
 use super::NodeKey;
+use super::claim::Turn;
 use crate::balance::{Load, ewma, silence};
 use crate::clock;
 use crate::health::outlier::ratio::Counts;
@@ -31,7 +32,9 @@ pub struct Node {
     outlier: AtomicU8,
     /// Set while the node may be used although it is not up, because nothing else is left.
     fail_open: AtomicBool,
-    probation_taken: AtomicBool,
+    probation: Turn,
+    /// Exports and imports in flight, over all threads.
+    bulk: AtomicU32,
     merged_latency_ns: AtomicU64,
     /// What was learnt of its latency before is of a time that is over.
     forget_before_ns: AtomicU64,
@@ -73,10 +76,12 @@ pub struct Cell {
     latency_at_ns: AtomicU64,
     /// When a head last came.
     last_head_ns: AtomicU64,
-    /// When the first request was sent that has no head yet and is younger than the last head; 0 is none.
+    /// When the first request was sent that has had no head and is younger than the last head; 0 is none.
     first_sent_ns: AtomicU64,
     /// The same for heads to real traffic alone: a good probe does not clear it.
     unanswered_ns: AtomicU64,
+    /// When the last of those that waited gave up, since when nobody waits; 0 while somebody does.
+    given_up_ns: AtomicU64,
     /// Requests that ended with a verdict on the node, and those that speak against it; both wrap.
     judged: AtomicU32,
     failed: AtomicU32,
@@ -102,7 +107,8 @@ impl Node {
             health: AtomicU8::new(HealthState::Unchecked as u8),
             outlier: AtomicU8::new(OutlierState::In as u8),
             fail_open: AtomicBool::new(false),
-            probation_taken: AtomicBool::new(false),
+            probation: Turn::default(),
+            bulk: AtomicU32::new(0),
             merged_latency_ns: AtomicU64::new(0),
             forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
@@ -165,7 +171,7 @@ impl Node {
 
     /// Control's: the axis of outlier detection. Probation begins with its one request untaken.
     pub fn set_outlier(&self, state: OutlierState) {
-        self.probation_taken.store(false, Relaxed);
+        self.probation.renew();
         self.failures.store(0, Relaxed);
         if state == OutlierState::In && self.outlier() != OutlierState::In {
             self.forget_latency();
@@ -213,19 +219,22 @@ impl Node {
             && self.address().is_some()
     }
 
-    /// Whether the node is on probation and nobody has taken its one request.
+    /// Whether the node is on probation and nobody has claimed its one request.
     pub fn awaits_probation(&self) -> bool {
-        self.outlier() == OutlierState::Probation && !self.probation_taken.load(Relaxed)
+        self.outlier() == OutlierState::Probation && self.probation.is_free()
     }
 
-    /// Takes the one request of a node on probation; true for whoever was first.
-    pub fn take_probation(&self) -> bool {
-        self.outlier() == OutlierState::Probation && !self.probation_taken.swap(true, Relaxed)
+    pub(super) fn probation(&self) -> &Turn {
+        &self.probation
     }
 
-    /// Gives the one request back because it ended without a verdict.
-    pub fn return_probation(&self) {
-        self.probation_taken.store(false, Relaxed);
+    /// Exports and imports in flight on all threads.
+    pub fn bulk(&self) -> u32 {
+        self.bulk.load(Relaxed)
+    }
+
+    pub(super) fn bulk_count(&self) -> &AtomicU32 {
+        &self.bulk
     }
 
     /// A failure of live traffic; true when `limit` came in a row within ten seconds.
@@ -263,15 +272,15 @@ impl Node {
     pub fn sent(&self, thread: usize, now_ns: u64) {
         let cell = self.cell(thread);
         Cell::add(&cell.waiting, 1);
-        let first = cell.first_sent_ns.load(Relaxed);
-        // One that is older than the last head, on whatever thread that came, says nothing any more.
-        if first == 0 || first <= self.last_head_ns() {
-            cell.first_sent_ns.store(now_ns, Relaxed);
-        }
-        let unanswered = cell.unanswered_ns.load(Relaxed);
-        if unanswered == 0 || unanswered <= self.last_traffic_head_ns() {
-            cell.unanswered_ns.store(now_ns, Relaxed);
-        }
+        let given_up = cell.given_up_ns.load(Relaxed);
+        cell.given_up_ns.store(0, Relaxed);
+        let begin = |since: &AtomicU64, last_head_ns: u64| {
+            let began = silence::began(last_head_ns, since.load(Relaxed), given_up, now_ns);
+            since.store(began, Relaxed);
+        };
+        // What is older than the last head, on whatever thread that came, says nothing any more.
+        begin(&cell.first_sent_ns, self.last_head_ns());
+        begin(&cell.unanswered_ns, self.last_traffic_head_ns());
     }
 
     /// A head came.
@@ -282,14 +291,13 @@ impl Node {
         cell.unanswered_ns.store(0, Relaxed);
     }
 
-    /// A request that was sent has its head, or nobody waits for that any more. With the last one gone there
-    /// is no silence either.
-    pub fn answered(&self, thread: usize) {
+    /// A request that was sent has its head, or nobody waits for that any more. That the last one gave up is
+    /// no sign of life: the silence so far stays, until a head or a good probe.
+    pub fn answered(&self, thread: usize, now_ns: u64) {
         let cell = self.cell(thread);
         Cell::add(&cell.waiting, -1);
         if cell.waiting.load(Relaxed) == 0 {
-            cell.first_sent_ns.store(0, Relaxed);
-            cell.unanswered_ns.store(0, Relaxed);
+            cell.given_up_ns.store(now_ns, Relaxed);
         }
     }
 
@@ -389,8 +397,12 @@ impl Node {
             load.in_flight += cell.in_flight.load(Relaxed);
             load.lingering += cell.lingering.load(Relaxed);
             load.tunnels += cell.tunnels.load(Relaxed);
-            silent =
-                silent.max(silence::silence(last_head, cell.first_sent_ns.load(Relaxed), now_ns));
+            let until = match cell.given_up_ns.load(Relaxed) {
+                0 => now_ns,
+                given_up => given_up,
+            };
+            let first_sent = cell.first_sent_ns.load(Relaxed);
+            silent = silent.max(silence::silence(last_head, first_sent, until));
         }
         let own = self.latency_of(&self.cells[thread], now_ns);
         load.in_flight = load.in_flight.saturating_sub(load.lingering);
@@ -420,8 +432,8 @@ impl Node {
         self.slow_since_ns.load(Relaxed)
     }
 
-    /// Since when requests wait while none of the real traffic was answered; none while that is answered
-    /// or nothing waits.
+    /// Since when requests wait, or waited in vain, while none of the real traffic was answered; none while
+    /// that is answered.
     pub fn unanswered_since_ns(&self) -> Option<u64> {
         let last_head = self.last_traffic_head_ns();
         let sent = self.cells.iter().map(|cell| cell.unanswered_ns.load(Relaxed));

@@ -6,8 +6,8 @@ use super::{Placed, good_name, no_effect, node};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{OR_ZERO, POSITIVE, Span, Table, Text, Value};
 use crate::config::{
-    Balance, HashKey, HealthCheck, OutlierDetection, Preset, Sticky, Upstream, address, defaults,
-    implied, keys, suggest,
+    Balance, HashKey, HealthCheck, Hedge, OutlierDetection, Preset, Sticky, Upstream, address,
+    defaults, implied, keys, suggest,
 };
 use crate::units;
 
@@ -115,6 +115,7 @@ fn one(table: &Table<'_>, name: &str) -> Upstream {
         health_check: health_check(table, name, preset, &api_path),
         outlier_detection: outlier_detection(table, name),
         guard_changes: guard_changes(table, &plain),
+        hedge: hedge(table, name),
         sticky: sticky(table, name),
         api_path,
         ..with_times(table, plain)
@@ -327,6 +328,28 @@ fn outlier_detection(upstream: &Table<'_>, name: &str) -> OutlierDetection {
         ejection_time: table.duration("ejection_time", plain.ejection_time, &POSITIVE),
         max_ejected: table.share("max_ejected", plain.max_ejected),
     }
+}
+
+fn hedge(upstream: &Table<'_>, name: &str) -> Option<Hedge> {
+    let title = format!("`[upstream.{name}.hedge]`");
+    let table = upstream.get("hedge")?.table(&keys::HEDGE, &title)?;
+    let after = table.text("after").and_then(|text| percentile(&text));
+    Some(Hedge {
+        after: after.unwrap_or(defaults::HEDGE_AFTER),
+        at_least: table.duration("at_least", defaults::HEDGE_AT_LEAST, &POSITIVE),
+    })
+}
+
+/// `p95` as a share.
+fn percentile(text: &Text<'_>) -> Option<f64> {
+    let number = text.value.strip_prefix('p').and_then(|number| number.parse::<f64>().ok());
+    if let Some(number) = number.filter(|number| (50.0..=99.9).contains(number)) {
+        return Some(number / 100.0);
+    }
+    let message = format!("`after` cannot be {}", text.shown());
+    let label = "not a percentile from p50 to p99.9";
+    text.error("unknown-value", message, label, "write \"p95\"");
+    None
 }
 
 fn sticky(upstream: &Table<'_>, name: &str) -> Option<Sticky> {

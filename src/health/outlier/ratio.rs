@@ -80,6 +80,13 @@ pub fn is_unlike(ratio: f64, others: &[f64], limit: f64) -> bool {
     median(others).is_some_and(|median| ratio >= limit && ratio >= TIMES_MEDIAN * median)
 }
 
+/// Whether the others fail as well: less than [`TIMES_MEDIAN`] times the median of their shares is no
+/// difference. Without any other to compare with, they do not.
+#[must_use]
+pub fn is_like(ratio: f64, others: &[f64]) -> bool {
+    median(others).is_some_and(|median| ratio < TIMES_MEDIAN * median)
+}
+
 /// The middle one, or the mean of the two in the middle.
 #[must_use]
 pub fn median(ratios: &[f64]) -> Option<f64> {
@@ -144,6 +151,21 @@ mod tests {
         ];
         for (own, others, unlike, why) in cases {
             assert_eq!(is_unlike(own, others, 0.5), unlike, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_others_fail_as_well_is_no_difference() {
+        let cases = [
+            // (own, others, like, why)
+            (0.05, &[0.0][..], false, "nothing fails elsewhere"),
+            (1.0, &[], false, "nobody to compare with"),
+            (0.3, &[0.2, 0.25], true, "an app that fails at all of them"),
+            (1.0, &[0.2], false, "it fails far more often"),
+            (1.0, &[0.0, 0.9, 0.0], false, "most others do not fail"),
+        ];
+        for (own, others, like, why) in cases {
+            assert_eq!(is_like(own, others), like, "{why}");
         }
     }
 

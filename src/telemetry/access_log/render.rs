@@ -104,6 +104,7 @@ fn names(line: &Line<'_>, out: &mut Vec<u8>) {
     text("node", line.node.as_bytes(), out);
     text("app", line.app, out);
     text("action", line.action, out);
+    text("affinity", line.affinity.as_bytes(), out);
     text("user_agent", line.user_agent, out);
     url("referer", line.referer, out);
     text("reason", line.reason.as_bytes(), out);
@@ -121,6 +122,9 @@ fn attempts(attempts: &[Attempt<'_>], out: &mut Vec<u8>) {
         number(attempt.sent, out);
         key("reused", out);
         boolean(attempt.reused, out);
+        if attempt.hedge {
+            out.extend_from_slice(b",\"hedge\":true");
+        }
         key("ms", out);
         milliseconds(attempt.us, out);
         out.push(b'}');

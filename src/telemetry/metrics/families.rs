@@ -99,6 +99,7 @@ impl ClientFamilies {
 /// What is counted of upstreams as a whole.
 pub(super) struct UpstreamFamilies {
     pub(super) retries: IntCounterVec,
+    pub(super) affinity: IntCounterVec,
     pub(super) maintenance: IntGaugeVec,
     pub(super) maintenance_answers: IntCounterVec,
     pub(super) maintenance_ws: IntGaugeVec,
@@ -114,6 +115,11 @@ impl UpstreamFamilies {
                 "upstream_retries_total",
                 "Attempts that were repeated.",
                 &["upstream", "reason"],
+            ),
+            affinity: r.counters(
+                "upstream_affinity_total",
+                "Requests of flows that live in one node's memory.",
+                &["upstream", "flow", "outcome"],
             ),
             maintenance: r.int_gauges(
                 "maintenance",

@@ -117,10 +117,42 @@ pub enum RetryReason {
     StaleRace,
     /// Sent, safe to repeat, and its node fell silent.
     Rescue,
+    /// Sent, safe to repeat, and its node was late: another one was asked as well.
+    Hedged,
 }
 
 /// Labels of [`RetryReason`], in the order of its discriminants.
-pub const RETRY_REASONS: [&str; 5] = ["unsent", "refused", "reset", "stale_race", "rescue"];
+pub const RETRY_REASONS: [&str; 6] =
+    ["unsent", "refused", "reset", "stale_race", "rescue", "hedged"];
+
+/// Flows that live in one node's memory, in the order of `nocobase::Flow`.
+pub const FLOWS: [&str; 4] = ["backup", "logs", "conversation", "admin"];
+
+/// Where a flow's request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AffinityOutcome {
+    /// No node was remembered.
+    New,
+    /// To the node that is remembered.
+    Kept,
+    /// To another one, because that takes nothing now.
+    Lost,
+}
+
+impl AffinityOutcome {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [AffinityOutcome; 3] =
+        [AffinityOutcome::New, AffinityOutcome::Kept, AffinityOutcome::Lost];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AffinityOutcome::New => "new",
+            AffinityOutcome::Kept => "kept",
+            AffinityOutcome::Lost => "lost",
+        }
+    }
+}
 
 /// What became of an exchange while no node was eligible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,10 +20,10 @@ fn a_node_that_probes_wait_for_in_vain_is_silent_when_all_requests_have_left_it(
     assert_eq!(latency(3_000), 1_900);
     // A probe began at 1,200 ms and gave up at 3,200 ms; then the request was moved.
     node.lost_probe(3_200 * MS, Some(1_200 * MS));
-    node.answered(0);
-    assert_eq!(latency(3_200), 2_000, "nobody waits there any more, and it is as silent as before");
+    node.answered(0, 3_200 * MS);
+    assert_eq!(latency(3_200), 2_100, "nobody waits there any more, and it is as silent as before");
     node.lost_probe(7_200 * MS, Some(5_200 * MS));
-    assert_eq!(latency(7_200), 2_000);
+    assert_eq!(latency(7_200), 2_100);
     // It answers something: it was slow.
     node.head_received(1, 7_300 * MS);
     assert_eq!(latency(7_400), 0);
