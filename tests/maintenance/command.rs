@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::support::origin::{Origin, node};
 use crate::support::program::Program;
 use crate::support::until;
-use crate::{OTHER, RESTART, TESTER, frame, get, rest, websocket};
+use crate::{OTHER, RESTART, TESTER, ask, connect, frame, get, rest, websocket};
 
 fn text(dir: &tempfile::TempDir, node: SocketAddr, weight: u32) -> String {
     format!(
@@ -83,6 +83,36 @@ fn it_lasts_over_a_reload_and_a_restart() {
     program.restart();
     program.until_said("to=\"up\"");
     assert_eq!(get(program.address(), "/", OTHER).text(), "n0");
+}
+
+#[test]
+fn a_cookie_lets_through_over_a_reload_and_a_restart() {
+    let (mut program, node) = start();
+    let (code, told) = run(&program, &["maintenance", "on", "--cookie", "--node", "n0"]);
+    assert!(code == 0 && told.contains("let through to n0: browsers with the cookie"), "{told}");
+    let link = told.lines().last().unwrap().to_owned();
+    let opened = get(program.address(), &link, OTHER);
+    assert_eq!((opened.status, opened.field("location")), (303, Some("/")));
+    let cookie = opened.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let asked = |program: &Program| {
+        let field = format!("Cookie: {cookie}\r\n");
+        ask(&mut connect(program.address()), "GET /", &field)
+    };
+    assert_eq!(asked(&program).text(), "n0");
+    until("it is logged", || program.log().contains("cobalance-pass"));
+    assert!(program.log().contains("cobalance-pass=***"), "{}", program.log());
+    fs::write(&program.file, text(&program.dir, node.address, 2)).unwrap();
+    assert_eq!(run(&program, &["reload"]).0, 0);
+    assert_eq!(asked(&program).text(), "n0");
+    program.restart();
+    program.until_said("to=\"up\"");
+    assert_eq!(asked(&program).text(), "n0");
+    assert_eq!(get(program.address(), "/", OTHER).status, 503);
+    let state = program.dir.path().join("state.json");
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(state).unwrap());
+    assert_eq!(mode & 0o777, 0o600, "its key is nobody else's");
+    let (_, status) = run(&program, &["status", "--json"]);
+    assert!(status.contains("\"cookie\":true") && !status.contains("pass"), "{status}");
 }
 
 #[test]
