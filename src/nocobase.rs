@@ -9,15 +9,19 @@ use crate::config::defaults::HEALTH_ENDPOINT;
 
 mod action;
 mod app;
+mod dialog;
 mod frame;
 mod maintenance;
 mod refusal;
+mod session;
 
 pub use action::{Action, action, feeds_latency, safe_to_repeat};
 pub use app::{MAIN, app_name};
+pub use dialog::{Dialog, OPENING, closing_frame, dialog, is_work_on_app};
 pub use frame::{Frame, MAX_FRAME, parse_frame};
 pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};
 pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
+pub use session::{bearer, query_token, session, token_cookie};
 
 /// The path of the health check; a query would break it (`req.url.endsWith('/__health_check')` in
 /// server/gateway/index.ts). `api_path` has slashes at both ends.

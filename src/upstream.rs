@@ -16,11 +16,13 @@ pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
+pub mod quiet;
 
 pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
+pub use quiet::Quiet;
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
 /// because the next failure will say the same.
@@ -60,6 +62,8 @@ pub struct Shared {
     pub parking: Arc<Parking>,
     /// Kept even if the budget is configured anew.
     pub maintenance: Arc<Maintenance>,
+    /// Whose pages saw, or are to see, what becomes of a node.
+    pub quiet: Arc<Quiet>,
 }
 
 /// All nodes and upstreams that live. Owned by control.
@@ -111,6 +115,7 @@ impl Registry {
                 // What is parked stays so, whatever the budget.
                 parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
                 maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
+                quiet: known.map(|known| known.quiet.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

@@ -374,6 +374,7 @@ impl Exchange<'_> {
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
         let let_through = self.record.let_through;
+        let (page, first_words) = self.page(plan, &connection.local().node);
         let node = connection.into_socket();
         Ok(Next::Tunnel(Box::new(move |client, admitted, from_client| Tunnel {
             client,
@@ -382,6 +383,8 @@ impl Exchange<'_> {
             counted,
             idle,
             let_through,
+            page,
+            first_words,
             from_client,
             from_node,
         })))

@@ -50,6 +50,7 @@ impl Exchange<'_> {
         // A target that is no text can be anything: it is not safe to repeat.
         let target = str::from_utf8(head.target()).unwrap_or("\u{fffd}");
         let is_text = str::from_utf8(head.target()).is_ok();
+        self.note_work(upstream, method, target);
         let sticky = settings.sticky.as_ref();
         let mut node_head = self.client.thread.buffers.small();
         let parts = ForNode {
@@ -113,15 +114,19 @@ impl Exchange<'_> {
         });
     }
 
-    /// Hash of the app that the request names. The host is part of it: plugins map hosts to apps.
-    fn app(&self, api_path: &str) -> u64 {
+    /// The app that the request names; none is the main one.
+    pub(super) fn app_name(&self, api_path: &str) -> Option<&str> {
         let text = |bytes| str::from_utf8(bytes).ok();
         let x_app = self.head.value(Known::XApp).and_then(text);
         let target = text(self.head.target()).unwrap_or_default();
         let (path, query) = target.split_once('?').map_or((target, None), |(p, q)| (p, Some(q)));
-        let name = nocobase::app_name(x_app, path, query, api_path).unwrap_or_default();
+        nocobase::app_name(x_app, path, query, api_path)
+    }
+
+    /// Hash of the app that the request names. The host is part of it: plugins map hosts to apps.
+    fn app(&self, api_path: &str) -> u64 {
         xxhash_rust::xxh3::xxh3_64_with_seed(
-            name.as_bytes(),
+            self.app_name(api_path).unwrap_or_default().as_bytes(),
             xxhash_rust::xxh3::xxh3_64(self.head.host()),
         )
     }
