@@ -209,6 +209,8 @@ pub struct Upstream {
     pub body_idle_timeout: Duration,
     /// Silence in both directions of a tunnel.
     pub tunnel_idle_timeout: Duration,
+    /// Whether NocoBase's pages are moved away from a node that ends before they are told of that.
+    pub quiet_restarts: bool,
     /// Attempts after the first.
     pub retries: u32,
     /// Share of requests that may be repeated after they were sent (0.2).

@@ -29,6 +29,7 @@ pub mod maintenance;
 pub mod park;
 pub mod pick;
 mod plan;
+mod quiet;
 pub mod record;
 mod rescue;
 pub mod respond;

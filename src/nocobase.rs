@@ -9,19 +9,23 @@ use crate::config::defaults::HEALTH_ENDPOINT;
 
 mod action;
 mod app;
+mod dialog;
 mod flow;
 mod frame;
 mod guard;
 mod maintenance;
 mod refusal;
+mod session;
 
 pub use action::{Action, Traits, action, traits};
 pub use app::{MAIN, app_name};
-pub use flow::{Flow, bearer, token_cookie};
+pub use dialog::{Dialog, OPENING, closing_frame, dialog, is_work_on_app};
+pub use flow::Flow;
 pub use frame::{Frame, MAX_FRAME, parse_frame};
 pub use guard::changes_one_node;
 pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};
 pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
+pub use session::{bearer, query_token, session, token_cookie};
 
 /// The path of the health check; a query would break it (`req.url.endsWith('/__health_check')` in
 /// server/gateway/index.ts). `api_path` has slashes at both ends.

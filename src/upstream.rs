@@ -19,6 +19,7 @@ pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
+pub mod quiet;
 
 pub use affinity::Affinity;
 pub use heads::HeadTimes;
@@ -26,6 +27,7 @@ pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
+pub use quiet::Quiet;
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
 /// because the next failure will say the same.
@@ -71,6 +73,8 @@ pub struct Shared {
     pub maintenance: Arc<Maintenance>,
     /// On while a node is pinned that has not served for longer than exchanges are parked.
     pub outage: Arc<Maintenance>,
+    /// Whose pages saw, or are to see, what becomes of a node.
+    pub quiet: Arc<Quiet>,
 }
 
 impl Shared {
@@ -132,6 +136,7 @@ impl Registry {
                 affinity: known.map(|known| known.affinity.clone()).unwrap_or_default(),
                 maintenance: known.map(|known| known.maintenance.clone()).unwrap_or_default(),
                 outage: known.map(|known| known.outage.clone()).unwrap_or_default(),
+                quiet: known.map(|known| known.quiet.clone()).unwrap_or_default(),
             })
         });
         self.shared.insert(upstream.to_owned(), shared.clone());

@@ -34,6 +34,7 @@ fn refresh(handle: &Handle) {
         &metrics.inflight,
         &metrics.pool_connections,
         &metrics.ws_open,
+        &metrics.ws_remembered,
         &metrics.connections_open,
     ] {
         gauge.reset();
@@ -65,6 +66,9 @@ fn refresh_upstream(metrics: &Metrics, upstream: &Upstream) {
     }
     let remaining = upstream.shared.budget.remaining(clock::now_ns() / 1_000_000_000);
     metrics.budget.with_label_values(&[name]).set(remaining);
+    let remembered = upstream.shared.quiet.remembered(clock::now_ns());
+    let remembered = i64::try_from(remembered).unwrap_or(i64::MAX);
+    metrics.ws_remembered.with_label_values(&[name]).set(remembered);
     for (member, weight) in upstream.nodes.iter().zip(upstream.weights(clock::now_ns())) {
         refresh_node(metrics, &member.node, weight);
     }

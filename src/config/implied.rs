@@ -71,6 +71,7 @@ impl Upstream {
             response_timeout: defaults::RESPONSE_TIMEOUT,
             body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
             tunnel_idle_timeout: defaults::TUNNEL_IDLE_TIMEOUT,
+            quiet_restarts: preset == Preset::NocoBase,
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
             deadline: defaults::DEADLINE,

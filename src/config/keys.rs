@@ -63,6 +63,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "response_timeout",
         "body_idle_timeout",
         "tunnel_idle_timeout",
+        "quiet_restarts",
         "retries",
         "retry_budget",
         "deadline",

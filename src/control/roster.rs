@@ -372,6 +372,13 @@ impl Watched {
         }
     }
 
+    /// It cannot say any more what becomes of it.
+    pub(super) fn unheard(&mut self) {
+        if let Some(checker) = &mut self.checker {
+            checker.unheard(now());
+        }
+    }
+
     pub(super) fn plan(&mut self) {
         let pause = self.checker.as_ref().map_or(Duration::ZERO, |c| c.next_in(fastrand::f64()));
         self.schedule.end(pause, now());

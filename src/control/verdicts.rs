@@ -58,6 +58,11 @@ impl Roster {
         if let Some(change) = &change {
             watched.node.set_health(change.to);
         }
+        match verdict {
+            Verdict::NotServing(_) => watched.node.set_not_serving(),
+            Verdict::Refused { .. } => watched.node.set_port_closed(),
+            _ => {}
+        }
         if matches!(verdict, Verdict::Timeout | Verdict::Refused { .. }) {
             let now_ns = clock::now_ns();
             let begun_ns = now_ns.saturating_sub(clock::nanos(took));

@@ -215,7 +215,7 @@ impl Roster {
             Heard::Lost => {
                 tracing::debug!(target: "cobalance::health", upstream, node, "watch: connection lost");
                 watched.watching.connected(false);
-                watched.believe_probes();
+                watched.unheard();
                 true
             }
             Heard::TooLarge => {
@@ -253,7 +253,7 @@ impl Roster {
             true => format!("watch: {}", refusal.message),
             false => format!("watch: {}", Verdict::NotServing(refusal.clone())),
         };
-        if refusal.kind == RefusalKind::Down && checker.is_ending(now()) {
+        if refusal.kind == RefusalKind::Down && checker.has_said_ending() {
             // Nothing more will be said, and the process waits for this socket to end.
             watched.watching.want(false);
         }
@@ -263,6 +263,7 @@ impl Roster {
         if let Some(change) = change {
             watched.node.set_health(change.to);
         }
+        watched.node.set_not_serving();
         watched.hasten();
         self.note(key, "watch", &cause);
     }

@@ -73,8 +73,8 @@ impl Exchange<'_> {
         let address = self.record.client.to_string();
         let key = match flow.is_of_a_session() {
             false => key_of(b""),
-            true => match self.token(app_name) {
-                Some(token) => key_of(token),
+            true => match self.session(app_name) {
+                Some(session) => key_of(&session.to_be_bytes()),
                 // An address may be that of many: it stands only for what cannot have a token.
                 None if own || self.head.websocket => key_of(address.as_bytes()),
                 None => return None,
@@ -86,10 +86,11 @@ impl Exchange<'_> {
         (own || node.is_some()).then(|| Box::new(follow))
     }
 
-    /// The token of the session: in a field from scripts, in a cookie from what browsers ask for themselves.
-    fn token(&self, app: Option<&str>) -> Option<&[u8]> {
+    /// The session, by its token: in a field from scripts, in a cookie from what browsers ask for themselves.
+    fn session(&self, app: Option<&str>) -> Option<u64> {
         let field = self.head.value_named(b"authorization").and_then(nocobase::bearer);
-        field.or_else(|| headers::cookie(self.head, &nocobase::token_cookie(app)))
+        let token = field.or_else(|| headers::cookie(self.head, &nocobase::token_cookie(app)));
+        token.and_then(nocobase::session)
     }
 
     /// A node has taken a request: what follows it comes there as well.

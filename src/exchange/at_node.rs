@@ -367,6 +367,7 @@ impl<'a> Exchange<'a> {
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
         let let_through = self.record.let_through;
+        let (page, first_words) = self.page(plan, &connection.local().node);
         let node = connection.into_socket();
         Ok(Next::Tunnel(Box::new(move |client, admitted, from_client| Tunnel {
             client,
@@ -375,6 +376,8 @@ impl<'a> Exchange<'a> {
             counted,
             idle,
             let_through,
+            page,
+            first_words,
             from_client,
             from_node,
         })))

@@ -12,6 +12,9 @@ impl Exchange<'_> {
     pub(super) async fn fail(&mut self, cause: Cause) -> Next {
         self.client.thread.look_at_clock();
         self.record.status = cause.status();
+        if self.head.websocket && cause.status() >= 500 {
+            self.owe_refused_page();
+        }
         let told = !self.begun && !matches!(cause, Cause::ClientLeft | Cause::ClientStalled);
         let next = match told {
             true => self.answer(&cause).await,

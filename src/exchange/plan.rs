@@ -70,6 +70,7 @@ impl Exchange<'_> {
         // A target that is no text can be anything: it is not safe to repeat.
         let target = str::from_utf8(head.target()).unwrap_or("\u{fffd}");
         let is_text = str::from_utf8(head.target()).is_ok();
+        self.note_work(upstream, method, target);
         let sticky = settings.sticky.as_ref();
         let terms = upstream.upstream.shared.maintenance.terms();
         let pass = terms.as_ref().and_then(|terms| terms.pass.as_ref());
@@ -143,8 +144,8 @@ impl Exchange<'_> {
         });
     }
 
-    /// The sub-app that the request names; a host may stand for one as well.
-    fn app_name(&self, api_path: &str) -> Option<&str> {
+    /// The app that the request names; none is the main one.
+    pub(super) fn app_name(&self, api_path: &str) -> Option<&str> {
         let text = |bytes| str::from_utf8(bytes).ok();
         let x_app = self.head.value(Known::XApp).and_then(text);
         let target = text(self.head.target()).unwrap_or_default();

@@ -183,7 +183,7 @@ impl Thread {
         let now = self.look_at_clock();
         self.epoch.set((unix_ms(), now));
         let view = self.view();
-        self.tunnels.tick(now, &view.snapshot.pace);
+        self.tunnels.tick(self, &view, now);
         self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
             upstream.queue.wake_first();

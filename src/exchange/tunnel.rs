@@ -7,19 +7,16 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::mem;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::slices::Slices;
 use super::thread::Thread;
+use super::view::View;
 use crate::clock;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
-use crate::limit::pace::Pace;
 use crate::net::Socket;
 use crate::telemetry::metrics::ClosedBy;
 use crate::upstream::node::Cell as Counters;
@@ -28,10 +25,14 @@ use crate::upstream::{LocalNode, Node};
 pub mod frames;
 pub mod leaving;
 mod moves;
+pub mod quiet;
+mod sift;
+mod way;
 
-use frames::FrameTracker;
-use leaving::{Give, Leaving};
+use leaving::{Departing, Give};
 use moves::Moves;
+use quiet::{Leaving, Page};
+use way::{Judge, Way};
 
 /// How long a frame that has begun may take to end before a Close frame, and then how long the peers have
 /// to answer that, before their connections are cut.
@@ -48,6 +49,7 @@ pub struct Tunnels {
     all: RefCell<Vec<Weak<Handle>>>,
     moves: RefCell<Moves<Handle>>,
     leaving: Leaving,
+    departing: Departing,
 }
 
 /// What a tunnel can be told from outside of its task.
@@ -55,6 +57,8 @@ pub(super) struct Handle {
     counted: Counted,
     /// The state of maintenance that its client was let through; 0 for none.
     pub(super) let_through: u64,
+    /// None unless it is of NocoBase's client, and its restarts are to be quiet.
+    page: Option<Page>,
     /// Frames that go to the client before the Close frame.
     last_words: RefCell<Vec<u8>>,
     /// 0 while it is not to be closed.
@@ -66,6 +70,21 @@ pub(super) struct Handle {
 }
 
 impl Handle {
+    fn new(thread: &Thread, counted: Counted, let_through: u64, page: Option<Page>) -> Rc<Handle> {
+        let handle = Rc::new(Handle {
+            counted,
+            let_through,
+            page,
+            last_words: RefCell::default(),
+            close_code: Cell::new(0),
+            close_at_ns: Cell::new(u64::MAX),
+            give: Give::default(),
+            deadline: thread.wheel.deadline(),
+        });
+        thread.tunnels.add(&handle);
+        handle
+    }
+
     fn node(&self) -> &Arc<Node> {
         &self.counted.0.node
     }
@@ -75,9 +94,13 @@ impl Handle {
         self.node().key.upstream == upstream
     }
 
-    /// To be closed at this moment with these frames before the Close frame, unless it is on its way.
+    /// To be closed at this moment with these frames before the Close frame, unless it is on its way. What
+    /// is to be said already is said if there is nothing else.
     pub(super) fn close_after(&self, frames: Vec<u8>, code: u16, at_ns: u64) {
-        *self.last_words.borrow_mut() = frames;
+        // 0: closing has begun.
+        if self.close_at_ns.get() != 0 && !frames.is_empty() {
+            *self.last_words.borrow_mut() = frames;
+        }
         self.close(code, at_ns);
     }
 
@@ -96,7 +119,8 @@ impl Tunnels {
     /// Closes all tunnels, each at a moment of its own within `window`: the process ends.
     pub fn end(&self, window: Duration, rng: &mut fastrand::Rng) {
         self.moves.borrow_mut().clear();
-        *self.leaving.due.borrow_mut() = Slices::default();
+        self.leaving.clear();
+        self.departing.clear();
         let window = clock::nanos(window).max(1);
         for handle in self.live() {
             handle.close(frames::GOING_AWAY, clock::now_ns() + rng.u64(0..window));
@@ -113,10 +137,13 @@ impl Tunnels {
     }
 
     /// Closes those whose moment has come.
-    pub fn tick(&self, now_ns: u64, pace: &Pace) {
+    pub fn tick(&self, thread: &Thread, view: &View, now_ns: u64) {
+        // Who has less time goes first: nodes that end come before those that are drained.
+        self.leaving.tick(thread, view, now_ns);
         let close = |handle: &Handle| handle.close(frames::SERVICE_RESTART, now_ns);
-        self.moves.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
-        self.leaving.due.borrow_mut().tick(now_ns, || pace.take(now_ns), close);
+        let may = || view.snapshot.pace.take(now_ns);
+        self.moves.borrow_mut().tick(now_ns, may, close);
+        self.departing.tick(now_ns, may, close);
     }
 
     /// What was decided of its node during its handshake holds for a new tunnel as well.
@@ -185,32 +212,14 @@ pub struct Tunnel {
     pub idle: Duration,
     /// The state of maintenance that its client was let through; 0 for none.
     pub let_through: u64,
+    /// What is known of its page, where that matters.
+    pub page: Option<Page>,
+    /// Frames of ours that the client gets first.
+    pub first_words: Vec<u8>,
     /// What the client sent behind its handshake.
     pub from_client: Vec<u8>,
     /// What the node sent behind its answer.
     pub from_node: Vec<u8>,
-}
-
-/// One direction.
-struct Way {
-    /// Read, and not taken by the other side yet; empty and without memory nearly always.
-    rest: Vec<u8>,
-    frames: FrameTracker,
-    farewell: Farewell,
-    bytes: u64,
-    ended: bool,
-    /// Everything was written, the end too.
-    closed: bool,
-}
-
-/// The Close frame of ours that ends a direction.
-enum Farewell {
-    /// Nobody has asked for it.
-    None,
-    /// It goes where the frame at hand ends.
-    Due(Box<[u8]>),
-    /// Nothing follows it.
-    Said,
 }
 
 /// A tunnel in its task.
@@ -222,38 +231,27 @@ struct Running {
     idle: Duration,
     /// Why we are closing it, if we are.
     closing: Option<ClosedBy>,
+    /// Its node is gone, and its client waits for its turn to come back.
+    adrift: bool,
 }
 
 /// Starts the tunnel's own small task.
 pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
-    let running = Running {
+    let handle = Handle::new(&thread, tunnel.counted, tunnel.let_through, tunnel.page);
+    let mut running = Running {
         client: tunnel.client,
         node: tunnel.node,
         up: Way::new(tunnel.from_client),
-        down: Way::new(tunnel.from_node),
+        down: Way::new(tunnel.first_words),
         idle: tunnel.idle,
         closing: None,
+        adrift: false,
     };
-    start(thread, running, tunnel.counted, tunnel.let_through, tunnel.admitted);
+    judged(&thread, &handle, |judge| running.down.add_early(&tunnel.from_node, judge));
+    start(thread, handle, running, tunnel.admitted);
 }
 
-fn start(
-    thread: Rc<Thread>,
-    running: Running,
-    counted: Counted,
-    let_through: u64,
-    admitted: Box<dyn Any>,
-) {
-    let handle = Rc::new(Handle {
-        counted,
-        let_through,
-        last_words: RefCell::default(),
-        close_code: Cell::new(0),
-        close_at_ns: Cell::new(u64::MAX),
-        give: Give::default(),
-        deadline: thread.wheel.deadline(),
-    });
-    thread.tunnels.add(&handle);
+fn start(thread: Rc<Thread>, handle: Rc<Handle>, running: Running, admitted: Box<dyn Any>) {
     handle.deadline.set(running.idle);
     if thread.is_ending() {
         handle.close(frames::GOING_AWAY, clock::now_ns());
@@ -261,6 +259,7 @@ fn start(
         thread.tunnels.follow_others(&handle, &mut thread.rng.borrow_mut());
     } else {
         thread.tunnels.follow(&handle, &mut thread.rng.borrow_mut());
+        thread.tunnels.leaving.follow(&thread, &handle);
         thread.maintenance.joined(&thread, &handle);
     }
     tokio::task::spawn_local(run(thread, handle, running, admitted));
@@ -276,6 +275,9 @@ async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running, admit
             false => running.poll(&thread, &handle, cx).map(Some),
         });
     let Some(by) = by.await else { return thread.tunnels.give(&handle, running, admitted) };
+    if let Some(page) = &handle.page {
+        page.parted(matches!(by, ClosedBy::Node | ClosedBy::Error));
+    }
     if running.closing.is_some() {
         running.part(&thread, &handle).await;
     }
@@ -288,112 +290,16 @@ async fn run(thread: Rc<Thread>, handle: Rc<Handle>, mut running: Running, admit
     metrics.ws_duration.observe((clock::now_ns() - begun) as f64 / 1e9);
 }
 
-impl Way {
-    fn new(early: Vec<u8>) -> Way {
-        let mut frames = FrameTracker::default();
-        frames.pass(&early);
-        Way {
-            bytes: early.len() as u64,
-            rest: early,
-            frames,
-            farewell: Farewell::None,
-            ended: false,
-            closed: false,
-        }
-    }
-
-    /// Moves what can be moved, and says farewell when that is due. Ready when both the end was read and
-    /// everything is written.
-    fn poll_move(
-        &mut self,
-        from: &Socket,
-        to: &Socket,
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-        moved: &mut bool,
-    ) -> Poll<io::Result<()>> {
-        for _ in 0..TURN {
-            if !self.poll_rest(to, cx)? {
-                return Poll::Pending;
-            }
-            if self.ended {
-                if !self.closed {
-                    to.shutdown_write();
-                    self.closed = true;
-                }
-                return Poll::Ready(Ok(()));
-            }
-            match &mut self.farewell {
-                Farewell::None => {}
-                Farewell::Due(_) if !self.frames.at_boundary() => {}
-                Farewell::Due(frame) => {
-                    self.rest = mem::take(frame).into_vec();
-                    self.farewell = Farewell::Said;
-                    continue;
-                }
-                Farewell::Said => return Poll::Pending,
-            }
-            let n = match from.poll_read_slice(cx, scratch) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(read) => read?,
-            };
-            self.ended = n == 0;
-            *moved |= n > 0;
-            let data = self.admit(&scratch[..n]);
-            let taken = match to.try_write(&[IoSlice::new(data)]) {
-                Ok(taken) => taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
-            if taken < data.len() {
-                self.rest = data[taken..].to_vec();
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Writes what was left over; true when nothing is.
-    fn poll_rest(&mut self, to: &Socket, cx: &mut Context<'_>) -> io::Result<bool> {
-        while !self.rest.is_empty() {
-            match to.poll_write(cx, &[IoSlice::new(&self.rest)]) {
-                Poll::Pending => return Ok(false),
-                Poll::Ready(written) => drop(self.rest.drain(..written?)),
-            }
-        }
-        self.rest = Vec::new();
-        Ok(true)
-    }
-
-    /// Counts what was read. Once a farewell is due, only what belongs to the frame at hand passes: what
-    /// follows it would come after the Close frame.
-    fn admit<'a>(&mut self, read: &'a [u8]) -> &'a [u8] {
-        let passes = match self.farewell {
-            Farewell::None => {
-                self.frames.pass(read);
-                read.len()
-            }
-            Farewell::Due(_) | Farewell::Said => self.frames.pass_frame(read),
-        };
-        self.bytes += passes as u64;
-        &read[..passes]
-    }
-
-    /// The Close frame is sent, or has no place.
-    fn is_parted(&self) -> bool {
-        match self.farewell {
-            Farewell::None => false,
-            Farewell::Due(_) => !self.frames.is_websocket(),
-            Farewell::Said => self.rest.is_empty(),
-        }
-    }
-}
-
 impl Running {
-    fn poll(&mut self, thread: &Thread, handle: &Handle, cx: &mut Context<'_>) -> Poll<ClosedBy> {
+    fn poll(
+        &mut self,
+        thread: &Thread,
+        handle: &Rc<Handle>,
+        cx: &mut Context<'_>,
+    ) -> Poll<ClosedBy> {
         loop {
             let mut moved = false;
-            if let Some(by) = self.poll_both(thread, cx, &mut moved) {
+            if let Some(by) = self.poll_both(thread, handle, cx, &mut moved) {
                 return Poll::Ready(self.closing.unwrap_or(by));
             }
             match self.closing {
@@ -425,31 +331,61 @@ impl Running {
         handle.close_at_ns.set(0);
         let mask = thread.rng.borrow_mut().u32(..);
         self.closing = Some(by);
-        let mut farewell = handle.last_words.take();
-        farewell.extend_from_slice(&frames::close(code));
-        self.down.farewell = Farewell::Due(farewell.into());
-        // To the node we are the client that leaves, whatever the reason.
-        let leaving = frames::masked_close(frames::GOING_AWAY, mask);
-        self.up.farewell = Farewell::Due(Box::new(leaving));
+        self.down.say_farewell(handle.last_words.take(), &frames::close(code));
+        match self.adrift {
+            true => self.up.say_nothing(),
+            false => {
+                // To the node we are the client that leaves, whatever the reason.
+                let leaving = frames::masked_close(frames::GOING_AWAY, mask);
+                self.up.say_farewell(Vec::new(), &leaving);
+            }
+        }
         handle.deadline.set(CLOSE_WAIT);
     }
 
     fn poll_both(
         &mut self,
         thread: &Thread,
+        handle: &Rc<Handle>,
         cx: &mut Context<'_>,
         moved: &mut bool,
     ) -> Option<ClosedBy> {
         let mut scratch = thread.scratch.borrow_mut();
-        let up = self.up.poll_move(&self.client, &self.node, &mut scratch, cx, moved);
-        let down = self.down.poll_move(&self.node, &self.client, &mut scratch, cx, moved);
-        match (up, down) {
+        if self.adrift {
+            return self.poll_client(&mut scratch, cx);
+        }
+        let (client, node) = (&self.client, &self.node);
+        let up = self.up.poll_move((client, node), &mut scratch, None, cx, moved);
+        let down = judged(thread, handle, |judge| {
+            self.down.poll_move((node, client), &mut scratch, judge, cx, moved)
+        });
+        let by = match (up, down) {
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Some(ClosedBy::Error),
             // A WebSocket is over when either side has ended: neither can be answered any more.
             (Poll::Ready(Ok(())), _) => Some(ClosedBy::Client),
             (_, Poll::Ready(Ok(()))) => Some(ClosedBy::Node),
             _ => None,
+        };
+        let node_ended = matches!(by, Some(ClosedBy::Node | ClosedBy::Error))
+            && self.closing.is_none()
+            && self.down.may_close();
+        if node_ended && handle.outlives_node(thread, self.down.muted) {
+            (self.adrift, self.down.muted, self.down.ended) = (true, true, false);
+            return self.poll_client(&mut scratch, cx);
         }
+        by
+    }
+
+    /// Without its node: whether the client is there, and what is still to be said to it.
+    fn poll_client(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> Option<ClosedBy> {
+        if self.closing.is_some() {
+            let sockets = (&self.node, &self.client);
+            return match self.down.poll_move(sockets, scratch, None, cx, &mut false) {
+                Poll::Ready(_) => Some(ClosedBy::Error),
+                Poll::Pending => None,
+            };
+        }
+        poll_end(&self.client, scratch, cx).is_ready().then_some(ClosedBy::Client)
     }
 
     /// Lets the peers end the connections themselves. What they still say is read and dropped: bytes that
@@ -469,6 +405,16 @@ impl Running {
     }
 }
 
+/// Lends what judges the messages of a tunnel's node, if they are judged.
+fn judged<T>(
+    thread: &Thread,
+    handle: &Rc<Handle>,
+    then: impl FnOnce(Option<&Judge<'_>>) -> T,
+) -> T {
+    let judge = |text: &[u8]| handle.withholds(thread, text);
+    then(handle.page.is_some().then_some(&judge as &Judge<'_>))
+}
+
 /// Reads and drops up to the end of the stream.
 fn poll_end(socket: &Socket, scratch: &mut [u8], cx: &mut Context<'_>) -> Poll<()> {
     for _ in 0..TURN {
@@ -480,4 +426,15 @@ fn poll_end(socket: &Socket, scratch: &mut [u8], cx: &mut Context<'_>) -> Poll<(
     }
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_tunnel_holds_little() {
+        let sizes = (size_of::<Handle>(), size_of::<Running>());
+        assert!(sizes.0 <= 128 && sizes.1 <= 304, "{sizes:?}");
+    }
 }

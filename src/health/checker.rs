@@ -18,6 +18,9 @@ const JITTER: f64 = 0.1;
 /// A node that said it was ending is believed for so long, whatever its probes say: NocoBase waits for its
 /// running jobs without a bound, and one that failed to end must not be out for ever.
 const ENDING_MOST: Duration = Duration::from_secs(600);
+/// And for so long after it can say no more, because its connection was lost: that may be the end that it
+/// spoke of, with its database closed and its port open, or a process that was started anew since.
+const ENDING_UNHEARD: Duration = Duration::from_secs(12);
 /// For so long an unchecked node never gets traffic, whatever the need.
 const UNCHECKED_GRACE: Duration = Duration::from_secs(5);
 
@@ -66,8 +69,10 @@ pub struct Checker {
     hard: u32,
     last: Option<Verdict>,
     last_bad: Option<Verdict>,
-    /// When the node said that it was about to end, while that is believed.
+    /// Until when it is believed that the node is about to end, if it said so.
     ending: Option<Duration>,
+    /// It said so, and neither took that back nor was up since.
+    said_ending: bool,
 }
 
 impl Checker {
@@ -86,6 +91,7 @@ impl Checker {
             last: None,
             last_bad: None,
             ending: None,
+            said_ending: false,
         }
     }
 
@@ -101,6 +107,10 @@ impl Checker {
         circumstances: &Circumstances,
         now: Duration,
     ) -> Option<Change> {
+        if matches!(verdict, Verdict::NotServing(_) | Verdict::Refused { .. }) {
+            // It has come to its end: what answers well after this is another run of it.
+            self.ending = None;
+        }
         // A NocoBase that is about to close its database answers `ok` until it has.
         let disbelieved = verdict == Verdict::Good && self.is_ending(now);
         self.count(&verdict, disbelieved);
@@ -115,33 +125,47 @@ impl Checker {
         }
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
+        self.said_ending &= to != HealthState::Up;
         Some(Change { from, to, cause })
     }
 
     /// Takes what the node says of itself without being asked: a statement, as in a probe's answer. From
     /// one that it is `ending` on, good probes are not believed, for 10 minutes at most.
     pub fn told(&mut self, refusal: Refusal, ending: bool, now: Duration) -> Option<Change> {
-        if ending {
-            self.ending = Some(now);
-        }
         // A statement is judged by nothing but itself.
         let circumstances = Circumstances {
             answered_traffic_recently: false,
             last_eligible: false,
             may_take_out: true,
         };
-        self.record(Verdict::NotServing(refusal), &circumstances, now)
+        let before = self.ending;
+        let change = self.record(Verdict::NotServing(refusal), &circumstances, now);
+        // What it says on its way to the end is not yet the end: its port may be open.
+        self.ending = if ending { Some(now + ENDING_MOST) } else { before };
+        self.said_ending |= ending;
+        change
     }
 
-    /// Whether it said that it was ending, and that is believed.
+    /// Whether it said that it was ending, and good probes do not count because of that.
     #[must_use]
     pub fn is_ending(&self, now: Duration) -> bool {
-        self.ending.is_some_and(|since| now.saturating_sub(since) < ENDING_MOST)
+        self.ending.is_some_and(|until| now < until)
     }
 
-    /// Probes are believed again: the node says that it runs, or cannot say any more that it does not.
+    /// Whether it said that it was ending, and was not up since, whatever probes have found.
+    #[must_use]
+    pub fn has_said_ending(&self) -> bool {
+        self.said_ending
+    }
+
+    /// Probes are believed again: the node says that it runs, or nobody listens to it any more.
     pub fn believe_probes(&mut self) {
-        self.ending = None;
+        (self.ending, self.said_ending) = (None, false);
+    }
+
+    /// It can say no more: what it said of its end is believed for a few seconds.
+    pub fn unheard(&mut self, now: Duration) {
+        self.ending = self.ending.map(|until| until.min(now + ENDING_UNHEARD));
     }
 
     /// Until the next probe should begin; `jitter` is 0 to 1 at random.

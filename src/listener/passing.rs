@@ -91,6 +91,11 @@ impl Passed {
                     client,
                     node,
                     counted: Counted::new(member.local.clone()),
+                    quiet: upstream
+                        .upstream
+                        .settings
+                        .quiet_restarts
+                        .then(|| upstream.upstream.shared.quiet.clone()),
                     admitted: Box::new(admitted),
                     idle: upstream.upstream.settings.tunnel_idle_timeout,
                     place: self.about.place,

@@ -71,20 +71,6 @@ impl Action<'_> {
     }
 }
 
-/// The cookie that holds the token of a session (plugin-auth, `nb_auth_token_<app>`).
-#[must_use]
-pub fn token_cookie(app: Option<&str>) -> String {
-    format!("nb_auth_token_{}", app.unwrap_or(super::MAIN))
-}
-
-/// The token in an `Authorization` field.
-#[must_use]
-pub fn bearer(authorization: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = authorization.split_at_checked(7)?;
-    let token = token.trim_ascii();
-    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,22 +124,5 @@ mod tests {
         for (target, bulk) in cases {
             assert_eq!(action("POST", target, "/api/").unwrap().is_bulk(), bulk, "{target}");
         }
-    }
-
-    #[test]
-    fn tokens_are_found() {
-        let cases: [(&[u8], Option<&[u8]>); 6] = [
-            (b"Bearer abc", Some(b"abc")),
-            (b"bearer  abc ", Some(b"abc")),
-            (b"Bearer ", None),
-            (b"Bearer", None),
-            (b"Basic abcdef", None),
-            (b"", None),
-        ];
-        for (field, token) in cases {
-            assert_eq!(bearer(field), token);
-        }
-        assert_eq!(token_cookie(None), "nb_auth_token_main");
-        assert_eq!(token_cookie(Some("hr")), "nb_auth_token_hr");
     }
 }

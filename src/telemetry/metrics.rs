@@ -82,6 +82,8 @@ pub struct Metrics {
     pub pool_connections: IntGaugeVec,
     /// `cobalance_ws_open{upstream,node}`
     pub ws_open: IntGaugeVec,
+    /// `cobalance_ws_clients_remembered{upstream}`
+    pub ws_remembered: IntGaugeVec,
     /// `cobalance_queue{upstream}`
     pub queue: IntGaugeVec,
     /// `cobalance_parked{upstream,kind}`
@@ -149,6 +151,7 @@ impl Metrics {
             keepalive_hint: r.gauges("upstream_keepalive_hint_seconds", "The node's last Keep-Alive hint.", &NODE),
             pool_connections: r.int_gauges("upstream_pool_connections", "Connections to nodes.", &["upstream", "node", "state"]),
             ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),
+            ws_remembered: r.int_gauges("ws_clients_remembered", "Clients whose pages may be under NocoBase's dialog when they come back.", &["upstream"]),
             queue: r.int_gauges("queue", "Exchanges that wait for a node below its limit.", &["upstream"]),
             parked: r.int_gauges("parked", "Exchanges held while no node is eligible.", &["upstream", "kind"]),
             budget: r.gauges("upstream_retry_budget_remaining", "Repeats the budget allows now.", &["upstream"]),
@@ -209,6 +212,7 @@ impl Metrics {
                 .map(|kind| f.maintenance_answers.with_label_values(&[upstream, kind])),
             maintenance_ws: f.maintenance_ws.with_label_values(&[upstream]),
             pinned: f.pinned.with_label_values(&[upstream]),
+            dialogs_closed: f.dialogs_closed.with_label_values(&[upstream]),
         }
     }
 
@@ -229,6 +233,8 @@ impl Metrics {
             ws_opened: f.ws_opened.with_label_values(&l),
             ws_closed: CLOSED_BY.map(|by| f.ws_closed.with_label_values(&[upstream, node, by])),
             ws_moved: f.ws_moved.with_label_values(&l),
+            ws_dialogs: DIALOG_OUTCOMES
+                .map(|outcome| f.ws_dialogs.with_label_values(&[upstream, node, outcome])),
             ws_bytes: ["up", "down"]
                 .map(|way| f.ws_bytes.with_label_values(&[upstream, node, way])),
             ws_duration: f.ws_duration.with_label_values(&l),
@@ -250,6 +256,9 @@ impl Metrics {
         }
         for by in CLOSED_BY {
             let _ = f.ws_closed.remove_label_values(&[upstream, node, by]);
+        }
+        for outcome in DIALOG_OUTCOMES {
+            let _ = f.ws_dialogs.remove_label_values(&[upstream, node, outcome]);
         }
         for way in ["up", "down"] {
             let _ = f.ws_bytes.remove_label_values(&[upstream, node, way]);
@@ -365,6 +374,8 @@ pub struct UpstreamMetrics {
     maintenance_ws: IntGauge,
     /// 1 while a node of it is pinned.
     pub pinned: IntGauge,
+    /// Pages that were sent what takes NocoBase's dialog away.
+    pub dialogs_closed: IntCounter,
 }
 
 /// Handles of what is parked at an upstream.
@@ -450,6 +461,8 @@ pub struct NodeMetrics {
     pub ws_closed: [IntCounter; 5],
     /// Tunnels moved to other nodes.
     pub ws_moved: IntCounter,
+    /// Frames that open NocoBase's dialog, by [`DialogOutcome`].
+    pub ws_dialogs: [IntCounter; 5],
     /// Bytes towards the node, and back.
     pub ws_bytes: [IntCounter; 2],
     /// Life of tunnels, in seconds.

@@ -35,6 +35,9 @@ pub struct Node {
     probation: Turn,
     /// Exports and imports in flight, over all threads.
     bulk: AtomicU32,
+    /// It says of itself that it does not serve, or soon will not, and then whether its port is closed.
+    not_serving: AtomicBool,
+    port_closed: AtomicBool,
     merged_latency_ns: AtomicU64,
     /// What was learnt of its latency before is of a time that is over.
     forget_before_ns: AtomicU64,
@@ -109,6 +112,8 @@ impl Node {
             fail_open: AtomicBool::new(false),
             probation: Turn::default(),
             bulk: AtomicU32::new(0),
+            not_serving: AtomicBool::new(false),
+            port_closed: AtomicBool::new(false),
             merged_latency_ns: AtomicU64::new(0),
             forget_before_ns: AtomicU64::new(0),
             last_good_probe_ns: AtomicU64::new(0),
@@ -166,7 +171,33 @@ impl Node {
         if state == HealthState::Up && self.health() != HealthState::Up {
             self.forget_latency();
         }
+        if matches!(state, HealthState::Up | HealthState::Unchecked) {
+            self.not_serving.store(false, Relaxed);
+            self.port_closed.store(false, Relaxed);
+        }
         self.health.store(state as u8, Relaxed);
+    }
+
+    /// Control's: the node says that it does not serve, or soon will not; until it is up.
+    pub fn set_not_serving(&self) {
+        self.port_closed.store(false, Relaxed);
+        self.not_serving.store(true, Relaxed);
+    }
+
+    /// Control's: nobody listens at its port any more.
+    pub fn set_port_closed(&self) {
+        self.port_closed.store(true, Relaxed);
+    }
+
+    /// Whether it said that it would end, and has closed its port since: a process that waits for its last
+    /// sockets to end.
+    pub fn has_closed_port(&self) -> bool {
+        self.is_not_serving() && self.port_closed.load(Relaxed)
+    }
+
+    /// Whether it has said so: its tunnels are better off elsewhere. A node that is merely silent has not.
+    pub fn is_not_serving(&self) -> bool {
+        self.not_serving.load(Relaxed)
     }
 
     /// Control's: the axis of outlier detection. Probation begins with its one request untaken.

@@ -117,6 +117,7 @@ fn one(table: &Table<'_>, name: &str) -> Upstream {
         guard_changes: guard_changes(table, &plain),
         hedge: hedge(table, name),
         sticky: sticky(table, name),
+        quiet_restarts: nocobase_flag(table, "quiet_restarts", preset, plain.quiet_restarts),
         api_path,
         ..with_times(table, plain)
     };
@@ -265,17 +266,17 @@ fn health_check(
         timeout: time("timeout", plain.timeout),
         rise: table.number("rise", plain.rise, 1..=100),
         fall: table.number("fall", plain.fall, 1..=100),
-        watch: watch(&table, preset, plain.watch),
+        watch: nocobase_flag(&table, "watch", preset, plain.watch),
     };
     table.flag("enabled", true).then_some(check)
 }
 
 /// Only NocoBase tells of itself.
-fn watch(table: &Table<'_>, preset: Preset, default: bool) -> bool {
+fn nocobase_flag(table: &Table<'_>, key: &'static str, preset: Preset, default: bool) -> bool {
     if preset == Preset::None {
-        no_effect(table.get("watch"), "with `preset = \"none\"`", "remove it");
+        no_effect(table.get(key), "with `preset = \"none\"`", "remove it");
     }
-    table.flag("watch", default) && preset == Preset::NocoBase
+    table.flag(key, default) && preset == Preset::NocoBase
 }
 
 fn health_path(table: &Table<'_>, text: &Text<'_>, preset: Preset) -> Option<String> {

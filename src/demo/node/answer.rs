@@ -171,7 +171,8 @@ pub(super) fn maintaining(phase: &Phase) -> Option<String> {
             payload
         }
     };
-    Some(json!({"type": "maintaining", "payload": payload}).to_string())
+    // The type comes first, as NocoBase's server writes it.
+    Some(format!(r#"{{"type":"maintaining","payload":{payload}}}"#))
 }
 
 fn upgrade(site: &Site, headers: &HeaderMap) -> io::Result<Response<Full<Bytes>>> {

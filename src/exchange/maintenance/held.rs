@@ -46,20 +46,22 @@ pub(super) struct Handle {
     pub(super) known: Cell<u64>,
     /// What is to be said to the client, and whether that is the last word.
     pub(super) errand: RefCell<Option<(Vec<u8>, bool)>>,
+    /// The last word has been said, by whoever: only the end is awaited.
+    closing: Cell<bool>,
     deadline: Deadline,
 }
 
 impl Handle {
     /// Of a WebSocket whose client was told of this state of the switch.
     pub(super) fn new(switch: Arc<Maintenance>, state: u64, deadline: Deadline) -> Rc<Handle> {
-        let (known, errand) = (Cell::new(state), RefCell::default());
-        Rc::new(Handle { switch, known, errand, deadline })
+        let (known, errand, closing) = (Cell::new(state), RefCell::default(), Cell::new(false));
+        Rc::new(Handle { switch, known, errand, closing, deadline })
     }
 
     /// Says these frames at `at_ns`; the `last` ones end with a Close frame. Nothing takes the place of a
     /// last word that is due.
     pub(super) fn say(&self, frames: Vec<u8>, last: bool, at_ns: u64) {
-        if matches!(*self.errand.borrow(), Some((_, true))) {
+        if self.closing.get() || matches!(*self.errand.borrow(), Some((_, true))) {
             return;
         }
         *self.errand.borrow_mut() = Some((frames, last));
@@ -78,13 +80,8 @@ pub fn spawn(
     let handle = Handle::new(hold.switch, hold.state, thread.wheel.deadline());
     handle.deadline.set(hold.idle);
     thread.maintenance.hold(&thread, &handle);
-    let mut running = Running {
-        socket,
-        reader: Reader::default(),
-        out: Vec::new(),
-        closing: false,
-        idle: hold.idle,
-    };
+    let mut running =
+        Running { socket, reader: Reader::default(), out: Vec::new(), idle: hold.idle };
     running.heard(early, &handle);
     tokio::task::spawn_local(async move {
         let _places = (admitted, hold.counted);
@@ -97,19 +94,17 @@ struct Running {
     reader: Reader,
     /// Not taken by the kernel yet; without memory nearly always.
     out: Vec<u8>,
-    /// Nothing is said after `out`.
-    closing: bool,
     idle: Duration,
 }
 
 impl Running {
     fn poll(&mut self, thread: &Thread, handle: &Handle, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..TURN {
-            if self.poll_write(cx).is_err() {
+            if self.poll_write(handle, cx).is_err() {
                 return Poll::Ready(());
             }
             if handle.deadline.poll(cx).is_ready() {
-                if self.closing {
+                if handle.closing.get() {
                     return Poll::Ready(());
                 }
                 self.run_errand(handle);
@@ -129,7 +124,7 @@ impl Running {
         Poll::Pending
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+    fn poll_write(&mut self, handle: &Handle, cx: &mut Context<'_>) -> std::io::Result<()> {
         let had = !self.out.is_empty();
         while !self.out.is_empty() {
             match self.socket.poll_write(cx, &[IoSlice::new(&self.out)]) {
@@ -138,7 +133,7 @@ impl Running {
             }
         }
         self.out = Vec::new();
-        if had && self.closing {
+        if had && handle.closing.get() {
             self.socket.shutdown_write();
         }
         Ok(())
@@ -146,11 +141,11 @@ impl Running {
 
     fn heard(&mut self, bytes: &[u8], handle: &Handle) {
         // After our last word only the end is awaited.
-        if self.closing {
+        if handle.closing.get() {
             return;
         }
-        self.closing = !self.reader.take(bytes, &mut self.out);
-        if self.closing {
+        handle.closing.set(!self.reader.take(bytes, &mut self.out));
+        if handle.closing.get() {
             handle.deadline.set(CLOSE_WAIT);
         } else if handle.errand.borrow().is_none() {
             handle.deadline.set(self.idle);
@@ -162,7 +157,7 @@ impl Running {
         // Nothing was asked for: it was silent for too long.
         let (frames, last) =
             errand.unwrap_or_else(|| (frames::close(frames::GOING_AWAY).to_vec(), true));
-        self.closing = last;
+        handle.closing.set(last);
         match self.out.is_empty() {
             true => self.out = frames,
             false => self.out.extend_from_slice(&frames),

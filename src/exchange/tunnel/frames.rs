@@ -7,6 +7,11 @@ pub const GOING_AWAY: u16 = 1001;
 /// The service restarts; clients may come back (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
 
+/// The first bit: the last frame of a message.
+pub const FIN: u8 = 0x80;
+/// Opcodes from here on are of control frames, which may stand between the frames of a message.
+pub const CONTROL: u8 = 8;
+
 /// Bytes of the longest header: two, eight of length, four of mask.
 pub const MAX_HEADER: usize = 14;
 
@@ -16,7 +21,19 @@ pub struct FrameTracker {
     header: [u8; MAX_HEADER],
     have: u8,
     payload: u64,
-    broken: bool,
+    stream: Stream,
+}
+
+/// What passes, one byte of it in every tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+enum Stream {
+    /// Messages of one frame.
+    #[default]
+    Whole,
+    /// A message in parts, of which the last has not come.
+    InParts,
+    /// No frames.
+    Broken,
 }
 
 impl FrameTracker {
@@ -32,7 +49,7 @@ impl FrameTracker {
     pub fn pass_frame(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
-            if self.broken {
+            if !self.is_websocket() {
                 return bytes.len();
             }
             if self.payload > 0 {
@@ -47,6 +64,7 @@ impl FrameTracker {
                 let Some(payload) = self.complete() else { continue };
                 self.have = 0;
                 self.payload = payload;
+                self.note_fragment();
             }
             if self.at_boundary() {
                 return at;
@@ -57,12 +75,24 @@ impl FrameTracker {
 
     /// Nothing of a frame has passed since the last one ended.
     pub fn at_boundary(&self) -> bool {
-        self.have == 0 && self.payload == 0 && !self.broken
+        self.have == 0 && self.payload == 0 && self.is_websocket()
+    }
+
+    /// Nothing of a message either: here another one may begin, not only a control frame (RFC 6455, 5.4).
+    pub fn between_messages(&self) -> bool {
+        self.at_boundary() && self.stream == Stream::Whole
     }
 
     /// What passed so far can be frames.
     pub fn is_websocket(&self) -> bool {
-        !self.broken
+        self.stream != Stream::Broken
+    }
+
+    fn note_fragment(&mut self) {
+        let first = self.header[0];
+        if first & 0x0f < CONTROL {
+            self.stream = if first & FIN == 0 { Stream::InParts } else { Stream::Whole };
+        }
     }
 
     /// The payload's length, once the header is complete.
@@ -70,7 +100,9 @@ impl FrameTracker {
         let have = usize::from(self.have);
         if have < 2 {
             // Opcodes 3 to 7 and 11 to 15 are reserved: whatever this is, it is no WebSocket.
-            self.broken = matches!(self.header[0] & 0x0f, 3..=7 | 11..=15);
+            if matches!(self.header[0] & 0x0f, 3..=7 | 11..=15) {
+                self.stream = Stream::Broken;
+            }
             return None;
         }
         payload_length(&self.header[..have])
@@ -178,6 +210,23 @@ mod tests {
             assert_eq!(tracker.pass_frame(&frames[308..]), 2, "an empty frame is one as well");
             assert_eq!(tracker.pass_frame(&frames[310..316]), 6, "no end in what is there");
             assert!(!tracker.at_boundary());
+        }
+    }
+
+    #[test]
+    fn a_message_in_parts_ends_with_its_last_frame() {
+        let mut tracker = FrameTracker::default();
+        for (frame, between) in [
+            (&b"\x81\x01a"[..], true),
+            (b"\x01\x01a", false),
+            (b"\x89\x00", false),
+            (b"\x00\x00", false),
+            (b"\x88\x00", false),
+            (b"\x80\x01a", true),
+            (b"\x89\x00", true),
+        ] {
+            tracker.pass(frame);
+            assert_eq!((tracker.at_boundary(), tracker.between_messages()), (true, between));
         }
     }
 

@@ -11,19 +11,33 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::frames::{self, FrameTracker};
-use super::{Counted, Farewell, Handle, Running, Tunnels, Way, start};
+use super::frames;
+use super::quiet::{Page, Under};
+use super::way::{Point, Way};
+use super::{Counted, Handle, Running, Tunnels, start};
 use crate::clock;
 use crate::exchange::slices::Slices;
 use crate::exchange::thread::Thread;
 use crate::net::Socket;
-use crate::upstream::Node;
+use crate::upstream::{Node, Quiet};
 
 /// The tunnels of a data thread whose process is no longer the one that serves.
 #[derive(Default)]
-pub(super) struct Leaving {
-    pub(super) due: RefCell<Slices<Handle>>,
+pub(super) struct Departing {
+    due: RefCell<Slices<Handle>>,
     taker: RefCell<Option<Taker>>,
+}
+
+impl Departing {
+    /// Closes those whose moment has come.
+    pub(super) fn tick(&self, now_ns: u64, may: impl Fn() -> bool, close: impl Fn(&Handle)) {
+        self.due.borrow_mut().tick(now_ns, may, close);
+    }
+
+    /// Forgets all of them: they are closed for another reason.
+    pub(super) fn clear(&self) {
+        *self.due.borrow_mut() = Slices::default();
+    }
 }
 
 /// Who takes tunnels to the other process.
@@ -48,13 +62,15 @@ pub struct Given {
 pub struct Place {
     up: Point,
     down: Point,
+    page: Option<KnownPage>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Point {
-    /// Read, and not written.
-    rest: Vec<u8>,
-    frames: FrameTracker,
+/// What is known of the page, but for where it is remembered.
+#[derive(Debug, Serialize, Deserialize)]
+struct KnownPage {
+    client: u64,
+    sub_app: bool,
+    under: Under,
 }
 
 /// A tunnel that another process has given.
@@ -65,6 +81,8 @@ pub struct Adopted {
     pub node: Socket,
     /// The node.
     pub counted: Counted,
+    /// Where its upstream's pages are remembered, if their restarts are to be quiet.
+    pub quiet: Option<Arc<Quiet>>,
     /// Its place among the listener's connections.
     pub admitted: Box<dyn Any>,
     /// Silence in both directions after which it is closed.
@@ -82,14 +100,29 @@ pub fn adopt(thread: Rc<Thread>, tunnel: Adopted) {
         down: Way::at(tunnel.place.down),
         idle: tunnel.idle,
         closing: None,
+        adrift: false,
     };
-    start(thread, running, tunnel.counted, 0, tunnel.admitted);
+    let page = tunnel.quiet.zip(tunnel.place.page).map(|(quiet, known)| known.at(quiet));
+    let handle = Handle::new(&thread, tunnel.counted, 0, page);
+    start(thread, handle, running, tunnel.admitted);
+}
+
+impl KnownPage {
+    fn of(page: &Page) -> KnownPage {
+        KnownPage { client: page.client, sub_app: page.sub_app, under: page.under.get() }
+    }
+
+    fn at(self, quiet: Arc<Quiet>) -> Page {
+        let KnownPage { client, sub_app, under } = self;
+        // Whatever its age was: it is none that has just come back.
+        Page { quiet, client, sub_app, opened_ns: 0, under: Cell::new(under) }
+    }
 }
 
 impl Place {
     /// What tells a client to come back, if that can be said where its tunnel is.
     pub fn farewell(&self) -> Option<Vec<u8>> {
-        let Point { rest, frames } = &self.down;
+        let Point { rest, frames, .. } = &self.down;
         let between = rest.is_empty() && frames.at_boundary();
         between.then(|| frames::close(frames::SERVICE_RESTART).to_vec())
     }
@@ -100,7 +133,7 @@ impl Tunnels {
     /// own within `window`, or later if the pace of moves asks for it, so that their clients come back to
     /// that process.
     pub fn leave(&self, window: Duration, taker: Taker, rng: &mut fastrand::Rng) {
-        *self.leaving.taker.borrow_mut() = Some(taker);
+        *self.departing.taker.borrow_mut() = Some(taker);
         for handle in self.live() {
             handle.give.set(true);
             handle.deadline.wake();
@@ -116,24 +149,25 @@ impl Tunnels {
 
     fn leave_with(&self, tunnels: Vec<Rc<Handle>>, window: Duration, rng: &mut fastrand::Rng) {
         let over = (clock::now_ns(), clock::nanos(window));
-        self.leaving.due.borrow_mut().add(tunnels, over, rng);
+        self.departing.due.borrow_mut().add(tunnels, over, rng);
     }
 
     /// Nothing is left that could be given.
     pub fn all_left(&self) {
-        *self.leaving.taker.borrow_mut() = None;
+        *self.departing.taker.borrow_mut() = None;
     }
 
     pub(super) fn may_give(&self, handle: &Handle) -> bool {
-        handle.give.get() && self.leaving.taker.borrow().is_some()
+        handle.give.get() && self.departing.taker.borrow().is_some()
     }
 
     /// Gives one away.
     pub(super) fn give(&self, handle: &Handle, running: Running, admitted: Box<dyn Any>) {
         let node = handle.node().clone();
         let Running { client, node: to_node, up, down, .. } = running;
-        let place = Place { up: up.point(), down: down.point() };
-        match (descriptor(client), descriptor(to_node), &*self.leaving.taker.borrow()) {
+        let page = handle.page.as_ref().map(KnownPage::of);
+        let place = Place { up: up.point(), down: down.point(), page };
+        match (descriptor(client), descriptor(to_node), &*self.departing.taker.borrow()) {
             (Ok(client), Ok(to_node), Some(take)) => {
                 take(Given { node, admitted, client, to_node, place });
             }
@@ -149,27 +183,16 @@ impl Running {
     /// Whether another process can go on with it from here: nothing has ended or is being closed, and there
     /// is nothing to it but two sockets.
     pub(super) fn can_be_given(&self, handle: &Handle) -> bool {
-        let open = |way: &Way| !way.ended && matches!(way.farewell, Farewell::None);
         let plain = |socket: &Socket| matches!(socket, Socket::Tcp(_));
         self.closing.is_none()
             && handle.close_code.get() == 0
             // What maintenance had decided of it cannot be told apart by another process.
             && handle.let_through == 0
-            && open(&self.up)
-            && open(&self.down)
+            && !self.adrift
+            && self.up.is_open()
+            && self.down.is_open()
             && plain(&self.client)
             && plain(&self.node)
-    }
-}
-
-impl Way {
-    fn at(point: Point) -> Way {
-        let (rest, frames) = (point.rest, point.frames);
-        Way { rest, frames, farewell: Farewell::None, bytes: 0, ended: false, closed: false }
-    }
-
-    fn point(self) -> Point {
-        Point { rest: self.rest, frames: self.frames }
     }
 }
 

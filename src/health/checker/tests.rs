@@ -75,7 +75,7 @@ fn an_ending_node_is_down_by_bad_probes_and_not_for_ever_by_its_word() {
     let mut checker = checker();
     feed(&mut checker, "g", &FREE);
     checker.told(ending(), true, T0);
-    feed(&mut checker, "rrr", &FREE);
+    feed(&mut checker, "eee", &FREE);
     assert_eq!(checker.state(), HealthState::Down);
     let just_before = T0 + ENDING_MOST - Duration::from_nanos(1);
     for _ in 0..3 {
@@ -252,6 +252,48 @@ fn fail_open_is_for_the_merely_silent() {
     let mut checker = checker();
     feed(&mut checker, "r", &FREE);
     assert!(!checker.may_fail_open(T0 + Duration::from_secs(60)), "refused, never seen good");
+}
+
+#[test]
+fn what_answers_after_the_end_is_another_run_of_the_node() {
+    for end in ["r", "x", "m", "s"] {
+        let mut checker = checker();
+        feed(&mut checker, "g", &FREE);
+        checker.told(ending(), true, T0);
+        feed(&mut checker, "gg", &FREE);
+        assert_ne!(checker.state(), HealthState::Up, "it runs, and is ending");
+        feed(&mut checker, end, &FREE);
+        assert!(!checker.is_ending(T0) && checker.has_said_ending(), "{end}");
+        feed(&mut checker, "gg", &FREE);
+        assert_eq!(checker.state(), HealthState::Up, "{end}");
+        assert!(!checker.has_said_ending(), "{end}");
+    }
+    // What its connection says on the way there is not the end.
+    let mut checker = checker();
+    let Verdict::NotServing(stopped) = says(RefusalKind::Down, "APP_STOPPED") else { panic!() };
+    checker.told(ending(), true, T0);
+    checker.told(stopped, false, T0);
+    assert!(checker.is_ending(T0));
+    feed(&mut checker, "gggg", &FREE);
+    assert_eq!(checker.state(), HealthState::Down);
+}
+
+#[test]
+fn a_node_that_can_say_no_more_is_believed_for_some_seconds() {
+    let mut checker = checker();
+    feed(&mut checker, "g", &FREE);
+    checker.unheard(T0);
+    assert!(!checker.is_ending(T0), "it had said nothing");
+    checker.told(ending(), true, T0);
+    checker.unheard(T0 + Duration::from_secs(1));
+    checker.unheard(T0 + Duration::from_secs(5));
+    let good = |checker: &mut Checker, seconds| {
+        checker.record(Verdict::Good, &FREE, T0 + Duration::from_secs(seconds))
+    };
+    assert_eq!(good(&mut checker, 12), None);
+    assert_eq!(good(&mut checker, 12), None);
+    assert_eq!(good(&mut checker, 13), None, "the first of two that count");
+    assert_eq!(good(&mut checker, 13).map(|change| change.to), Some(HealthState::Up));
 }
 
 #[test]

@@ -106,6 +106,7 @@ pub(super) struct UpstreamFamilies {
     pub(super) parked: IntCounterVec,
     pub(super) parked_for: HistogramVec,
     pub(super) pinned: IntGaugeVec,
+    pub(super) dialogs_closed: IntCounterVec,
 }
 
 impl UpstreamFamilies {
@@ -151,6 +152,11 @@ impl UpstreamFamilies {
                 "Time that exchanges were held.",
                 &["upstream", "kind"],
             ),
+            dialogs_closed: r.counters(
+                "ws_dialogs_closed_total",
+                "Pages that came back and were sent what takes NocoBase's dialog away.",
+                &["upstream"],
+            ),
         }
     }
 }
@@ -183,6 +189,7 @@ pub(super) struct NodeFamilies {
     pub(super) ws_opened: IntCounterVec,
     pub(super) ws_closed: IntCounterVec,
     pub(super) ws_moved: IntCounterVec,
+    pub(super) ws_dialogs: IntCounterVec,
     pub(super) ws_bytes: IntCounterVec,
     pub(super) ws_duration: HistogramVec,
 }
@@ -230,6 +237,11 @@ impl NodeFamilies {
                 "ws_moved_total",
                 "Tunnels closed with Close 1012, for their clients to come back at another node.",
                 &NODE,
+            ),
+            ws_dialogs: r.counters(
+                "ws_maintaining_frames_total",
+                "Frames that open NocoBase's dialog, by what became of them.",
+                &["upstream", "node", "outcome"],
             ),
             ws_bytes: r.counters(
                 "ws_bytes_total",

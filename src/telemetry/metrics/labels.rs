@@ -202,3 +202,21 @@ pub enum MaintenanceKind {
 
 /// Labels of [`MaintenanceKind`].
 pub const MAINTENANCE_KINDS: [&str; 4] = ["page", "api", "plain", "ws"];
+
+/// What became of a frame that opens NocoBase's dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialogOutcome {
+    /// Its page did not get it, and is moved.
+    Withheld,
+    /// No other node was eligible.
+    Alone,
+    /// The page is of an administrator who works on the app.
+    AtWork,
+    /// It is of a sub-app, on a node that serves.
+    SubApp,
+    /// The page was moved for the same reason a moment ago, and nobody else says that the node ends.
+    Again,
+}
+
+/// Labels of [`DialogOutcome`], in the order of its discriminants.
+pub const DIALOG_OUTCOMES: [&str; 5] = ["withheld", "alone", "at_work", "sub_app", "again"];
