@@ -108,13 +108,7 @@ impl Core {
     ) -> Result<(Core, Handle, Vec<ThreadParts>), StartError> {
         let threads = config.server.threads;
         let config = Arc::new(config);
-        let mut names = Names::default();
-        for (name, known) in estate.iter().flat_map(|estate| estate.names.clone()) {
-            names.learn((name, Ok(known)));
-        }
-        for answer in resolve::look_up(resolve::names(&config)).await {
-            names.learn(answer);
-        }
+        let names = first_names(&config, estate.as_ref()).await;
         let access_log = open_log(&config, None, &metrics)?;
         let held = held(&mut estate)?;
         let bound = bind_all(&config.listeners, &held, threads)?;
@@ -128,22 +122,7 @@ impl Core {
         let snapshot = Arc::new(compile(config, parts));
         let (events, inbox) = mpsc::unbounded_channel();
         let (signal_sender, signals) = mpsc::channel(SIGNALS);
-        let inner = Arc::new(Inner {
-            snapshot: ArcSwap::new(snapshot.clone()),
-            metrics: metrics.clone(),
-            events,
-            reloads: watch::Sender::new(0),
-            addresses: Default::default(),
-            leaving: Default::default(),
-            draining: AtomicBool::new(false),
-            reign: watch::Sender::new(estate.as_ref().map_or(Reign::Here, |_| Reign::Coming)),
-            inherited: Mutex::new(estate.as_mut().map(Estate::take_servers).unwrap_or_default()),
-            servers: Mutex::default(),
-            line: Mutex::default(),
-            failed: Notify::new(),
-            started: Instant::now(),
-            runtime: tokio::runtime::Handle::current(),
-        });
+        let inner = shared(&snapshot, &metrics, events, estate.as_mut());
         let mut core = Core {
             inner: inner.clone(),
             registry,
@@ -474,6 +453,44 @@ impl Core {
 /// The listeners' sockets that another process has handed over.
 fn held(estate: &mut Option<Estate>) -> io::Result<Vec<Bound>> {
     inherited(estate.as_mut().map(Estate::take_listeners).unwrap_or_default())
+}
+
+/// What names stand for at the start: what another process knew, then what the resolver says.
+async fn first_names(config: &Config, estate: Option<&Estate>) -> Names {
+    let mut names = Names::default();
+    for (name, known) in estate.iter().flat_map(|estate| estate.names.clone()) {
+        names.learn((name, Ok(known)));
+    }
+    for answer in resolve::look_up(resolve::names(config)).await {
+        names.learn(answer);
+    }
+    names
+}
+
+/// What control shares with its handles at the start.
+fn shared(
+    snapshot: &Arc<Snapshot>,
+    metrics: &Arc<Metrics>,
+    events: mpsc::UnboundedSender<Event>,
+    estate: Option<&mut Estate>,
+) -> Arc<Inner> {
+    let reign = if estate.is_some() { Reign::Coming } else { Reign::Here };
+    Arc::new(Inner {
+        snapshot: ArcSwap::new(snapshot.clone()),
+        metrics: metrics.clone(),
+        events,
+        reloads: watch::Sender::new(0),
+        addresses: Default::default(),
+        leaving: Default::default(),
+        draining: AtomicBool::new(false),
+        reign: watch::Sender::new(reign),
+        inherited: Mutex::new(estate.map(Estate::take_servers).unwrap_or_default()),
+        servers: Mutex::default(),
+        line: Mutex::default(),
+        failed: Notify::new(),
+        started: Instant::now(),
+        runtime: tokio::runtime::Handle::current(),
+    })
 }
 
 /// The log of a configuration: the old one where nothing about it has changed.
