@@ -159,7 +159,7 @@ fn row(page: &mut String, upstream: &UpstreamStatus, node: &NodeStatus, now: Sys
         "down" | "ejected" => "bad",
         _ => "wait",
     };
-    cell(page, "td", class, &words::state(node));
+    cell(page, "td", class, words::state(node));
     cell(page, "td", "n", since(node.since, now));
     cell(page, "td", "n", weight(node));
     cell(page, "td", "n", node.in_flight);
