@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use cobalance::clock;
 use cobalance::config::Config;
@@ -80,22 +79,32 @@ fn a_node_that_is_late_costs_no_more_than_the_delay() {
     assert_eq!(b.seen().len(), 8);
 }
 
-/// Two nodes that do with a request what `act` says: its name, the request's number, and how many of the
-/// two have it by now.
+/// What has become of a request at two nodes: how many have it, and how many have closed because of it.
+#[derive(Clone, Copy, Default)]
+struct Met {
+    asked: usize,
+    closed: usize,
+}
+
+/// Two nodes that do with a request what `act` says: their name, the request's number, and what it has met.
 fn pair(
-    act: impl Fn(&str, &str, &dyn Fn() -> usize) -> Option<Vec<u8>> + Send + Sync + 'static,
+    act: impl Fn(&str, &str, &dyn Fn() -> Met) -> Option<Vec<u8>> + Send + Sync + 'static,
 ) -> [Origin; 2] {
-    let (act, seen): (_, Arc<Mutex<HashMap<String, usize>>>) = (Arc::new(act), Arc::default());
+    let (act, all): (_, Arc<Mutex<HashMap<String, Met>>>) = (Arc::new(act), Arc::default());
     ["a", "b"].map(|name| {
-        let (act, seen) = (act.clone(), seen.clone());
+        let (act, all) = (act.clone(), all.clone());
         Origin::scripted(move |mut line| {
             while let Some(request) = line.request() {
                 let target = request.head.split(' ').nth(1).unwrap();
                 let number = target.split('=').nth(1).unwrap_or_default();
-                *seen.lock().entry(number.to_owned()).or_default() += 1;
-                match act(name, number, &|| seen.lock()[number]) {
+                all.lock().entry(number.to_owned()).or_default().asked += 1;
+                match act(name, number, &|| all.lock()[number]) {
                     Some(bytes) => line.send(&bytes),
-                    None => return,
+                    None => {
+                        drop(line);
+                        all.lock().entry(number.to_owned()).or_default().closed += 1;
+                        return;
+                    }
                 }
             }
         })
@@ -106,13 +115,13 @@ fn pair(
 fn the_first_one_answers_after_all() {
     // Whoever is asked first answers when the second has been asked; that one never does.
     let first: Arc<Mutex<Option<String>>> = Arc::default();
-    let nodes = pair(move |name, _, count| {
+    let nodes = pair(move |name, _, met| {
         let is_first = first.lock().get_or_insert_with(|| name.to_owned()) == name;
         if !is_first {
             std::thread::park_timeout(support::PATIENCE);
             return None;
         }
-        until("the second was asked", || count() == 2);
+        until("the second was asked", || met().asked == 2);
         Some(answer("first"))
     });
     let proxy = proxy(&nodes.each_ref().map(|node| node.address), HEDGE);
@@ -125,8 +134,8 @@ fn the_first_one_answers_after_all() {
 #[test]
 fn two_answers_at_once_are_never_mixed() {
     // Both answer as soon as both have been asked.
-    let nodes = pair(|name, number, count| {
-        until("both were asked", || count() == 2);
+    let nodes = pair(|name, number, met| {
+        until("both were asked", || met().asked == 2);
         Some(answer(&format!("{name}-{number}-{}", name.repeat(2_000))))
     });
     let proxy = proxy(&nodes.each_ref().map(|node| node.address), HEDGE);
@@ -152,14 +161,14 @@ fn two_answers_at_once_are_never_mixed() {
 fn when_the_first_one_dies_meanwhile_the_second_answers() {
     let first: Arc<Mutex<Option<String>>> = Arc::default();
     let lost = first.clone();
-    let nodes = pair(move |name, _, count| {
+    let nodes = pair(move |name, _, met| {
         let is_first = first.lock().get_or_insert_with(|| name.to_owned()) == name;
-        until("the second was asked", || count() == 2);
-        if !is_first {
-            // The first one is gone by then, or at least on its way.
-            std::thread::park_timeout(Duration::from_millis(50));
+        until("the second was asked", || met().asked == 2);
+        if is_first {
+            return None;
         }
-        (!is_first).then(|| answer(name))
+        until("the first has closed", || met().closed == 1);
+        Some(answer(name))
     });
     let proxy = proxy(&nodes.each_ref().map(|node| node.address), HEDGE);
     let read = Answer::read(&mut send(&proxy, "GET", "/api/posts:list?n=1", "")).unwrap();
