@@ -27,6 +27,7 @@ mod leaving;
 pub mod maintenance;
 pub mod operator;
 pub mod pin;
+mod prepare;
 mod probation;
 mod probe;
 mod reload;

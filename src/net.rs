@@ -113,16 +113,6 @@ impl Socket {
         Poll::Ready(Idle::Closed)
     }
 
-    /// Whether the peer has ended its direction, or is gone, although what it sent before was not read yet.
-    /// Waits until there is something to read.
-    pub async fn has_ended(&self) -> bool {
-        let ready = match self {
-            Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
-            Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
-        };
-        ready.map_or(true, |ready| ready.is_read_closed())
-    }
-
     /// Writes what fits, from all slices in order.
     pub fn poll_write(
         &self,

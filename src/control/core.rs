@@ -1,13 +1,10 @@
 //! What the control thread owns, and the loop that serves it.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
@@ -19,27 +16,25 @@ use super::pin::{Outages, Unpin, Unpinned};
 use super::probation::Probation;
 use super::probe::Finding;
 use super::reload::{Loaded, Reloads};
-use super::resolve::{self, Answer, Names};
+use super::resolve::{Answer, Names};
 use super::rollback::{self, By, Rollback};
 use super::roster::{Followed, Roster};
 use super::saving::Saving;
-use super::sockets::{Bound, Sockets, bind_all, inherited, of_thread};
-use super::status::{ReloadResult, Status};
-use super::upgrade::{Estate, Reign, Upgrading};
+use super::sockets::{Bound, Sockets};
+use super::status::Status;
+use super::upgrade::Upgrading;
 use super::warnings::{self, Kind, Warnings};
-use super::{ConfigSource, Handle, Inner, Outcome, StartError};
+use super::{Inner, Outcome, StartError};
 use crate::clock;
 use crate::config::{Config, Preset, defaults};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::Verdict;
-use crate::listener::{Command, ThreadParts};
+use crate::listener::Command;
 use crate::snapshot::{Parts, Snapshot, compile};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{NodeKey, Registry, Signal};
 
-/// Notes of data threads that may wait; more are dropped, because the next failure says the same.
-const SIGNALS: usize = 1024;
 /// How often latencies are merged, timers looked at and due probes begun.
 const TICK: Duration = Duration::from_millis(100);
 /// How often the file is looked at; a change counts after two looks.
@@ -93,96 +88,12 @@ pub(super) struct Core {
     pub(super) upgrade: Upgrading,
     pub(super) spool_look: Option<JoinHandle<()>>,
     /// When drained nodes that are gone are looked for next.
-    sweep_ns: u64,
-    inbox: mpsc::UnboundedReceiver<Event>,
-    signals: mpsc::Receiver<Signal>,
+    pub(super) sweep_ns: u64,
+    pub(super) inbox: mpsc::UnboundedReceiver<Event>,
+    pub(super) signals: mpsc::Receiver<Signal>,
 }
 
 impl Core {
-    /// Everything up to the first snapshot.
-    pub(super) async fn prepare(
-        config: Config,
-        source: ConfigSource,
-        metrics: Arc<Metrics>,
-        mut estate: Option<Estate>,
-    ) -> Result<(Core, Handle, Vec<ThreadParts>), StartError> {
-        let threads = config.server.threads;
-        let config = Arc::new(config);
-        let names = first_names(&config, estate.as_ref()).await;
-        let access_log = open_log(&config, None, &metrics)?;
-        let held = held(&mut estate)?;
-        let bound = bind_all(&config.listeners, &held, threads)?;
-        let mut registry = Registry::new(threads, metrics.clone());
-        let parts = Parts {
-            resolved: names.resolved(),
-            registry: &mut registry,
-            previous: None,
-            access_log,
-        };
-        let snapshot = Arc::new(compile(config, parts));
-        let (events, inbox) = mpsc::unbounded_channel();
-        let (signal_sender, signals) = mpsc::channel(SIGNALS);
-        let inner = shared(&snapshot, &metrics, events, estate.as_mut());
-        let mut core = Core {
-            inner: inner.clone(),
-            registry,
-            names,
-            roster: Roster::new(metrics),
-            bound,
-            warnings: Warnings::default(),
-            reloads: Reloads::new(source),
-            probation: Probation::new(snapshot.config.clone()),
-            commands: Vec::new(),
-            saving: Saving::default(),
-            leaving: Vec::new(),
-            swaps: 0,
-            outages: Outages::default(),
-            resolving: false,
-            upgrade: Upgrading::default(),
-            spool_look: None,
-            sweep_ns: 0,
-            inbox,
-            signals,
-        };
-        let parts = core.threads(threads, &snapshot, &signal_sender)?;
-        core.announce();
-        core.load_state(&snapshot.config, estate.as_ref());
-        core.keep_state(&snapshot.config, estate.is_some());
-        core.installed(&snapshot);
-        if let Some(estate) = &estate {
-            core.inherit(estate);
-        }
-        core.count_upgrades(estate.as_ref().map(|estate| estate.upgrades));
-        // A rate of what has never been counted would be none, not zero.
-        for result in [ReloadResult::Ok, ReloadResult::Invalid, ReloadResult::Unchanged] {
-            core.inner.metrics.config_reloads.with_label_values(&[result.as_str()]);
-        }
-        core.show_probations();
-        Ok((core, Handle { inner }, parts))
-    }
-
-    fn threads(
-        &mut self,
-        count: usize,
-        snapshot: &Arc<Snapshot>,
-        signals: &mpsc::Sender<Signal>,
-    ) -> Result<Vec<ThreadParts>, StartError> {
-        let mut parts = Vec::with_capacity(count);
-        for index in 0..count {
-            let (sender, commands) = mpsc::unbounded_channel();
-            self.commands.push(sender);
-            parts.push(ThreadParts {
-                index,
-                snapshot: snapshot.clone(),
-                sockets: of_thread(&self.bound, index, count)?,
-                commands,
-                signals: signals.clone(),
-                metrics: self.inner.metrics.clone(),
-            });
-        }
-        Ok(parts)
-    }
-
     /// Serves until it is stopped.
     pub(super) async fn run(mut self) {
         let mut tick = interval(TICK);
@@ -323,7 +234,7 @@ impl Core {
     }
 
     /// Everything that follows a snapshot on this thread.
-    fn installed(&mut self, snapshot: &Snapshot) {
+    pub(super) fn installed(&mut self, snapshot: &Snapshot) {
         let Followed { gone, disabled } = self.roster.follow(snapshot);
         for node in disabled {
             // Nobody waits for it: the reload is in use all the same.
@@ -448,49 +359,6 @@ impl Core {
             tracing::warn!(target: "cobalance::misconfiguration", "{message}");
         }
     }
-}
-
-/// The listeners' sockets that another process has handed over.
-fn held(estate: &mut Option<Estate>) -> io::Result<Vec<Bound>> {
-    inherited(estate.as_mut().map(Estate::take_listeners).unwrap_or_default())
-}
-
-/// What names stand for at the start: what another process knew, then what the resolver says.
-async fn first_names(config: &Config, estate: Option<&Estate>) -> Names {
-    let mut names = Names::default();
-    for (name, known) in estate.iter().flat_map(|estate| estate.names.clone()) {
-        names.learn((name, Ok(known)));
-    }
-    for answer in resolve::look_up(resolve::names(config)).await {
-        names.learn(answer);
-    }
-    names
-}
-
-/// What control shares with its handles at the start.
-fn shared(
-    snapshot: &Arc<Snapshot>,
-    metrics: &Arc<Metrics>,
-    events: mpsc::UnboundedSender<Event>,
-    estate: Option<&mut Estate>,
-) -> Arc<Inner> {
-    let reign = if estate.is_some() { Reign::Coming } else { Reign::Here };
-    Arc::new(Inner {
-        snapshot: ArcSwap::new(snapshot.clone()),
-        metrics: metrics.clone(),
-        events,
-        reloads: watch::Sender::new(0),
-        addresses: Default::default(),
-        leaving: Default::default(),
-        draining: AtomicBool::new(false),
-        reign: watch::Sender::new(reign),
-        inherited: Mutex::new(estate.map(Estate::take_servers).unwrap_or_default()),
-        servers: Mutex::default(),
-        line: Mutex::default(),
-        failed: Notify::new(),
-        started: Instant::now(),
-        runtime: tokio::runtime::Handle::current(),
-    })
 }
 
 /// The log of a configuration: the old one where nothing about it has changed.

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::Interest;
+
 use super::thread::Thread;
 use crate::error::Cause;
 use crate::http1::buffers::{Buffers, SMALL};
@@ -161,7 +163,7 @@ impl Client<'_> {
 
     /// Watches a client that has sent more than is read. Comes back only when it leaves.
     async fn watch_unread(&self, deadline: &Deadline) -> Cause {
-        while !self.socket.has_ended().await {
+        while !has_ended(self.socket).await {
             deadline.set(LOOK);
             // It is the deadline that ends it.
             let _ = deadline.guard(std::future::pending::<()>()).await;
@@ -180,4 +182,14 @@ impl Client<'_> {
             Failure::Stalled => Cause::ClientStalled,
         })
     }
+}
+
+/// Whether the peer has ended its direction, or is gone, although what it sent before was not read yet. Waits
+/// until there is something to read.
+async fn has_ended(socket: &Socket) -> bool {
+    let ready = match socket {
+        Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
+        Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
+    };
+    ready.map_or(true, |ready| ready.is_read_closed())
 }

@@ -17,7 +17,7 @@ const fs = require('node:fs');
 const http = require('node:http');
 const net = require('node:net');
 const websocket = require('../rig/websocket.js');
-const { clock, options, pause } = require('../rig/rig.js');
+const { clock, options, pause, until } = require('../rig/rig.js');
 
 const given = options(
   { port: 0, control: 0, tunnels: 100, out: '', pace: 200, token: '' },
@@ -25,7 +25,7 @@ const given = options(
 );
 const RETURN = 1000; // ms: NocoBase's reconnectInterval
 const ATTEMPTS = 30; // NocoBase's maxReconnectAttempts, per outage
-const LIFE = 5000; // ms to wait for signs of life
+const LIFE = 10_000; // ms to wait for signs of life
 const out = fs.openSync(given.out, 'w');
 const note = (tab, what, more) => fs.writeSync(out, `${JSON.stringify({ tab, at: clock(), what, ...more })}\n`);
 
@@ -77,7 +77,10 @@ class Tab {
 
   said({ type, payload }) {
     if (type === 'maintaining') note(this.number, 'maintaining', { code: payload.code });
-    if (type === 'authorized' && this.asked) note(this.number, 'alive');
+    if (type === 'authorized' && this.asked) {
+      note(this.number, 'alive');
+      this.asked = false;
+    }
   }
 
   closed(state) {
@@ -101,7 +104,7 @@ async function main() {
   http.createServer(async (request, response) => {
     if (request.url !== '/finish') { response.end(String(open())); return; }
     tabs.forEach((tab) => tab.ask());
-    await pause(Math.min(LIFE, 500 + given.tunnels));
+    await until('signs of life', LIFE, () => tabs.every((tab) => !tab.open || !tab.asked)).catch(() => {});
     response.end(String(open()), () => process.exit(0));
   }).listen(given.control, '127.0.0.1');
   const begin = clock();

@@ -18,7 +18,9 @@ pub struct KeptHealth {
     hard: u32,
     last: Option<Verdict>,
     last_bad: Option<Verdict>,
+    /// How much longer it is believed that the node is about to end.
     ending: Option<Duration>,
+    said_ending: bool,
 }
 
 impl Checker {
@@ -33,17 +35,19 @@ impl Checker {
             hard: self.hard,
             last: self.last.clone(),
             last_bad: self.last_bad.clone(),
-            ending: self.ending.map(|said| now.saturating_sub(said)),
+            ending: self.ending.map(|until| until.saturating_sub(now)),
+            said_ending: self.said_ending,
         }
     }
 
     /// Goes on from what another process knew.
     pub fn resume(&mut self, kept: KeptHealth, now: Duration) {
-        let KeptHealth { state, since, good, bad, hard, last, last_bad, ending } = kept;
+        let KeptHealth { state, since, good, bad, hard, last, last_bad, ending, said_ending } =
+            kept;
         (self.state, self.since) = (state, now.saturating_sub(since));
         (self.good, self.bad, self.hard) = (good, bad, hard);
         (self.last, self.last_bad) = (last, last_bad);
-        self.ending = ending.map(|said| now.saturating_sub(said));
+        (self.ending, self.said_ending) = (ending.map(|left| now + left), said_ending);
     }
 }
 
@@ -110,6 +114,7 @@ mod tests {
         let mut after = checker(at(3_600));
         after.resume(before.keep(at(400)), at(3_600));
         assert!(after.is_ending(at(3_600)) && !after.is_ending(at(3_900)), "10 minutes in all");
+        assert!(after.has_said_ending());
         assert_eq!(after.refusal(), Some(&refusal));
     }
 }
