@@ -93,16 +93,17 @@ pub struct Adopted {
 
 /// Goes on with a tunnel where another process has left it.
 pub fn adopt(thread: Rc<Thread>, tunnel: Adopted) {
+    let Place { up, down, page } = tunnel.place;
+    let page = tunnel.quiet.zip(page).map(|(quiet, known)| known.at(quiet));
     let running = Running {
         client: tunnel.client,
         node: tunnel.node,
-        up: Way::at(tunnel.place.up),
-        down: Way::at(tunnel.place.down),
+        up: Way::at(up, false),
+        down: Way::at(down, page.is_some()),
         idle: tunnel.idle,
         closing: None,
         adrift: false,
     };
-    let page = tunnel.quiet.zip(tunnel.place.page).map(|(quiet, known)| known.at(quiet));
     let handle = Handle::new(&thread, tunnel.counted, 0, page);
     start(thread, handle, running, tunnel.admitted);
 }

@@ -36,6 +36,8 @@ pub(super) struct Point {
     /// Read, and not written.
     pub(super) rest: Vec<u8>,
     pub(super) frames: FrameTracker,
+    /// Read, and not to be written yet.
+    held: Vec<u8>,
 }
 
 /// The Close frame of ours that ends a direction.
@@ -64,22 +66,26 @@ impl Way {
         }
     }
 
-    /// Goes on where another process has left it.
-    pub(super) fn at(point: Point) -> Way {
+    /// Goes on where another process has left it. What that has held back passes if nobody judges it here.
+    pub(super) fn at(point: Point, judged: bool) -> Way {
+        let Point { rest, frames, held } = point;
         let mut way = Way::new(Vec::new());
-        (way.rest, way.frames) = (point.rest, point.frames);
+        (way.rest, way.frames) = (rest, frames);
+        match judged && !held.is_empty() {
+            true => way.held = Some(Box::new(held)),
+            false => way.rest.extend(held),
+        }
         way
     }
 
     /// For another process.
     pub(super) fn point(self) -> Point {
-        Point { rest: self.rest, frames: self.frames }
+        Point { rest: self.rest, frames: self.frames, held: *self.held.unwrap_or_default() }
     }
 
-    /// Nothing has ended or is to end, and nothing is held back: what is there is two sockets and a [`Point`].
+    /// Nothing has ended or is to end: what is there is two sockets and a [`Point`].
     pub(super) fn is_open(&self) -> bool {
-        let undisturbed = self.held.is_none() && !self.muted;
-        !self.ended && undisturbed && matches!(self.farewell, Farewell::None)
+        !self.ended && !self.muted && matches!(self.farewell, Farewell::None)
     }
 
     /// Adds what was read early, as far as it may pass.
