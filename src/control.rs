@@ -18,6 +18,7 @@ use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
+mod certificates;
 mod compare;
 mod core;
 mod drains;

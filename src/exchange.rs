@@ -19,6 +19,7 @@ pub mod at_node;
 pub mod attempt;
 pub mod client;
 mod fail;
+mod https_only;
 mod judge;
 pub mod maintenance;
 pub mod park;
@@ -37,7 +38,6 @@ pub mod view;
 
 use client::{Client, Unread};
 use park::Picked;
-use pick::Wish;
 use plan::Plan;
 use record::Record;
 use tunnel::Tunnel;
@@ -136,6 +136,11 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
+        if self.view.snapshot.config.tls.https_only
+            && let Some(next) = Box::pin(self.to_https()).await
+        {
+            return next;
+        }
         let mut upload = None;
         let mut until_ns = u64::MAX;
         loop {

@@ -12,7 +12,10 @@ use crate::config::{self, Config, Role};
 use crate::limit::pace::Pace;
 use crate::route::Router;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{ListenerMetrics, Metrics, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{
+    ListenerMetrics, Metrics, RouteMetrics, TlsMetrics, UpstreamMetrics,
+};
+use crate::tls;
 use crate::upstream::{Node, NodeKey, Registry, Shared};
 
 /// Everything a data thread needs to know.
@@ -33,6 +36,10 @@ pub struct Snapshot {
     pub access_log: Option<AccessLog>,
     /// How fast tunnels are moved; shared with earlier snapshots.
     pub pace: Arc<Pace>,
+    /// Certificates in use; those of earlier snapshots go on in theirs.
+    pub certificates: Vec<Arc<tls::Slot>>,
+    /// What keys of session tickets follow from, where the operator has named no secret.
+    own_secret: Option<tls::Secrets>,
 }
 
 /// One listener as run.
@@ -45,6 +52,16 @@ pub struct Listener {
     pub open: Arc<AtomicUsize>,
     /// Handles for each route, and at the end those of "no route".
     pub routes: Vec<RouteMetrics>,
+    /// If it speaks TLS.
+    pub tls: Option<Tls>,
+}
+
+/// What makes a listener one of TLS.
+pub struct Tls {
+    /// What it offers.
+    pub server: tls::Server,
+    /// Its handles.
+    pub metrics: TlsMetrics,
 }
 
 /// One upstream as run.
@@ -94,11 +111,17 @@ pub struct Parts<'a> {
 pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let Parts { resolved, registry, previous, access_log } = parts;
     let metrics = registry.metrics().clone();
-    let listeners = config
-        .listeners
-        .iter()
-        .map(|settings| Arc::new(listener(settings, &config, previous, &metrics)))
-        .collect();
+    let certificates = slots(&config, previous);
+    let own_secret = match previous {
+        Some(previous) => previous.own_secret.clone(),
+        None => tls::Secrets::random(),
+    };
+    let listeners = config.listeners.iter().map(|settings| {
+        let tls = listener_tls(settings, &config, &certificates, own_secret.as_ref());
+        let tls = tls.map(|server| Tls { server, metrics: metrics.tls(&settings.name) });
+        Arc::new(Listener { tls, ..listener(settings, &config, previous, &metrics) })
+    });
+    let listeners = listeners.collect();
     let upstreams = config
         .upstreams
         .iter()
@@ -112,6 +135,8 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         listeners,
         upstreams,
         access_log,
+        certificates,
+        own_secret,
         config,
     }
 }
@@ -135,7 +160,41 @@ fn listener(
         metrics: metrics.listener(&settings.name),
         open: open.unwrap_or_default(),
         routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
+        tls: None,
     }
+}
+
+/// The slots of the certificates. One that was there before goes on with what was read now.
+fn slots(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<tls::Slot>> {
+    let known = previous.map(|previous| previous.certificates.as_slice()).unwrap_or_default();
+    // A snapshot of the same configuration must not bring back what control has renewed since.
+    let read_before = |one: &config::Certificate| {
+        let before = previous.map(|previous| previous.config.certificates.as_slice());
+        before.unwrap_or_default().iter().any(|old| Arc::ptr_eq(&old.loaded, &one.loaded))
+    };
+    let slot = |one: &config::Certificate| match known.iter().find(|slot| slot.name == one.name) {
+        Some(slot) => {
+            if !read_before(one) {
+                slot.put(one.loaded.clone());
+            }
+            slot.clone()
+        }
+        None => Arc::new(tls::Slot::new(one.name.clone(), one.loaded.clone())),
+    };
+    config.certificates.iter().map(slot).collect()
+}
+
+fn listener_tls(
+    settings: &config::Listener,
+    config: &Config,
+    slots: &[Arc<tls::Slot>],
+    own_secret: Option<&tls::Secrets>,
+) -> Option<tls::Server> {
+    let slot = |name: &String| slots.iter().find(|slot| slot.name == *name).cloned();
+    let shown: Vec<_> = settings.certificates.iter().filter_map(slot).collect();
+    let secrets = config.tls.tickets.as_ref().map(|tickets| &tickets.loaded).or(own_secret);
+    let clients = settings.client_auth.as_ref().map(|auth| &auth.loaded);
+    (!shown.is_empty()).then(|| tls::Server::new(shown, secrets.cloned(), clients))
 }
 
 fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Registry) -> Upstream {
@@ -229,6 +288,13 @@ impl Snapshot {
     /// The keys of all nodes in use.
     pub fn keys(&self) -> impl Iterator<Item = &NodeKey> {
         self.upstreams.iter().flat_map(|upstream| upstream.nodes.iter().map(|m| &m.node.key))
+    }
+
+    /// The port that clients find HTTPS at, unless it is the usual one.
+    pub fn https_port(&self) -> Option<u16> {
+        let mut listeners = self.config.listeners.iter();
+        let tls = listeners.find(|listener| !listener.certificates.is_empty())?;
+        Some(tls.bind.port()).filter(|port| !matches!(port, 0 | 443))
     }
 
     /// The upstream of a route; without routes, the only one.

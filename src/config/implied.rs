@@ -47,6 +47,8 @@ impl Listener {
             keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,
             send_timeout: defaults::SEND_TIMEOUT,
             trusted_proxies: Vec::new(),
+            certificates: Vec::new(),
+            client_auth: None,
         }
     }
 }

@@ -11,13 +11,29 @@ pub struct TableKeys {
 
 pub(super) static ROOT: TableKeys = TableKeys {
     title: "the file",
-    keys: &["server", "listener", "route", "upstream", "admin", "probes", "access_log"],
+    keys: &[
+        "server",
+        "tls",
+        "certificate",
+        "listener",
+        "route",
+        "upstream",
+        "admin",
+        "probes",
+        "access_log",
+    ],
 };
 
 pub(super) static SERVER: TableKeys = TableKeys {
     title: "[server]",
     keys: &["threads", "shutdown_delay", "shutdown_timeout", "state_file"],
 };
+
+pub(super) static TLS: TableKeys =
+    TableKeys { title: "[tls]", keys: &["https_only", "ticket_secret_file"] };
+
+pub(super) static CERTIFICATE: TableKeys =
+    TableKeys { title: "[[certificate]]", keys: &["name", "chain", "key"] };
 
 pub(super) static LISTENER: TableKeys = TableKeys {
     title: "[[listener]]",
@@ -34,6 +50,9 @@ pub(super) static LISTENER: TableKeys = TableKeys {
         "keep_alive_timeout",
         "send_timeout",
         "trusted_proxies",
+        "certificates",
+        "client_auth",
+        "client_ca",
     ],
 };
 
@@ -113,10 +132,12 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 12] {
+pub fn tables() -> [&'static TableKeys; 14] {
     [
         &ROOT,
         &SERVER,
+        &TLS,
+        &CERTIFICATE,
         &LISTENER,
         &ROUTE,
         &UPSTREAM,

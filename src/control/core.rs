@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
+use super::certificates::{Files, News};
 use super::file::Seen;
 use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered, Saving};
@@ -50,6 +51,7 @@ pub(super) enum Event {
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
+    Certificates(Vec<Files>, Vec<News>),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     Resolved(Vec<Answer>),
@@ -64,6 +66,8 @@ pub(super) struct Core {
     pub(super) bound: Vec<Bound>,
     pub(super) warnings: Warnings,
     pub(super) reloads: Reloads,
+    /// None while they are looked at.
+    pub(super) certificates: Option<Vec<Files>>,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<(Arc<Node>, Instant)>,
@@ -117,6 +121,7 @@ impl Core {
             bound,
             warnings: Warnings::default(),
             reloads: Reloads::new(source),
+            certificates: Some(Vec::new()),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),
@@ -196,6 +201,7 @@ impl Core {
             Event::Probed(key, finding) => self.probed(&key, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
+            Event::Certificates(files, news) => self.certificates_seen(files, news),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Resolved(answers) => self.resolved(answers),
@@ -236,6 +242,7 @@ impl Core {
     fn look(&mut self) {
         self.warnings.sweep(SystemTime::now(), &self.inner.metrics);
         self.look_at_file();
+        self.look_at_certificates();
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.

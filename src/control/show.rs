@@ -8,7 +8,7 @@ use super::roster::{LastCheck, Watched};
 use super::status::{
     CheckStatus, ConfigStatus, ListenerStatus, NodeStatus, Status, UpstreamStatus, millis, unix,
 };
-use super::{ConfigSource, Handle, probe};
+use super::{ConfigSource, Handle, certificates, probe};
 use crate::clock;
 use crate::config::Role;
 use crate::health::{OperatorState, OutlierState, Verdict};
@@ -25,6 +25,11 @@ impl Core {
             ready: handle.is_ready(),
             draining: handle.is_draining(),
             listeners: snapshot.listeners.iter().map(|one| listener(one, &addresses)).collect(),
+            certificates: snapshot
+                .certificates
+                .iter()
+                .map(|one| certificates::status(one))
+                .collect(),
             upstreams: snapshot.upstreams.iter().map(|one| self.upstream(one)).collect(),
             config: self.config_status(&snapshot),
             warnings: self.warnings.list(),

@@ -32,16 +32,22 @@ pub enum Kind {
     Degraded,
     /// A node's event loop is late.
     EventLoopLag,
+    /// A certificate expires soon, or has.
+    CertificateExpiry,
+    /// A renewed certificate cannot be used.
+    CertificateFile,
 }
 
 impl Kind {
-    const ALL: [Kind; 6] = [
+    const ALL: [Kind; 8] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
         Kind::NeedsRestart,
         Kind::Degraded,
         Kind::EventLoopLag,
+        Kind::CertificateExpiry,
+        Kind::CertificateFile,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -62,6 +68,8 @@ impl Kind {
             Kind::NeedsRestart => "needs_restart",
             Kind::Degraded => "degraded",
             Kind::EventLoopLag => "event_loop_lag",
+            Kind::CertificateExpiry => "certificate_expiry",
+            Kind::CertificateFile => "certificate_file",
         }
     }
 }
@@ -113,6 +121,11 @@ impl Warnings {
     /// Takes back what no longer holds.
     pub fn settle(&mut self, kind: Kind, subject: &str) {
         self.standing.remove(&(kind, subject.to_owned()));
+    }
+
+    /// Takes back those of a kind whose subject is not wanted any more.
+    pub fn retain(&mut self, kind: Kind, wanted: impl Fn(&str) -> bool) {
+        self.standing.retain(|(other, subject), _| *other != kind || wanted(subject));
     }
 
     /// Takes back all of a kind.

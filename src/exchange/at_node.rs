@@ -14,7 +14,7 @@ use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
 use super::verdict::{attempt_result, is_race, node_verdict};
-use super::view::{LocalMember, LocalUpstream};
+use super::view::LocalMember;
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
@@ -292,7 +292,7 @@ impl Exchange<'_> {
             (known, _) => known,
         };
         let keep_alive = self.keeps_alive() && framing != Framing::UntilClose && flags.done.get();
-        let cookie = self.set_cookie(plan.upstream, node, &plan.wish);
+        let cookie = self.set_cookie(plan, node);
         let id = self.record.id;
         let responding = Responding {
             client: self.client,
@@ -303,6 +303,7 @@ impl Exchange<'_> {
                 keep_alive,
                 request_id: id.as_str(),
                 set_cookie: cookie.as_deref(),
+                hsts: plan.https && self.view.snapshot.config.tls.https_only,
             },
             // An event stream says nothing for as long as nothing happens.
             last: !keep_alive,
@@ -326,22 +327,19 @@ impl Exchange<'_> {
     }
 
     /// The cookie that brings the client back to this node, unless it has one that does.
-    fn set_cookie(
-        &self,
-        upstream: &LocalUpstream,
-        node: usize,
-        wish: &super::Wish,
-    ) -> Option<String> {
+    fn set_cookie(&self, plan: &Plan<'_>, node: usize) -> Option<String> {
+        let upstream = plan.upstream;
         let (sticky, signer) =
             (upstream.upstream.settings.sticky.as_ref()?, upstream.signer.as_ref()?);
         let key = upstream.nodes[node].sticky_key;
-        if wish.sticky == Some(key) {
+        if plan.wish.sticky == Some(key) {
             return None;
         }
         let value = signer.sign(key, unix_s());
         let max_age = sticky.max_life.as_secs();
         let cookie = &sticky.cookie;
-        Some(format!("{cookie}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax"))
+        let secure = if plan.https { "; Secure" } else { "" };
+        Some(format!("{cookie}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}"))
     }
 
     /// The node agreed to a WebSocket: tells the client, and joins the two.
@@ -361,6 +359,7 @@ impl Exchange<'_> {
             keep_alive: true,
             request_id: id.as_str(),
             set_cookie: None,
+            hsts: false,
         };
         let mut out = self.client.thread.buffers.small();
         headers::write_response(&mut out, &head, &parts);

@@ -30,6 +30,8 @@ pub struct Client<'a> {
     pub listener: Arc<Listener>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// Fields that tell of the certificate it has shown, for the nodes.
+    pub certificate: &'a [u8],
     /// The last exchange of this connection.
     pub last: bool,
 }

@@ -28,17 +28,20 @@ pub(super) struct Plan<'a> {
     pub(super) race_lost: bool,
     /// It was moved away from a node that fell silent.
     pub(super) rescued: bool,
+    /// The client speaks TLS, to us or to a trusted proxy.
+    pub(super) https: bool,
 }
 
 impl Exchange<'_> {
     /// Decides what does not change between attempts.
     pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream) -> Plan<'u> {
         let (head, settings) = (self.head, &upstream.upstream.settings);
-        let forwarding = Forwarding::new(
-            self.client.peer.ip(),
-            &self.client.listener.settings.trusted_proxies,
-            head,
-        );
+        let proxies = &self.client.listener.settings.trusted_proxies;
+        let forwarding = Forwarding {
+            secure: self.client.socket.tls().is_some(),
+            certificate: self.client.certificate,
+            ..Forwarding::new(self.client.peer.ip(), proxies, head)
+        };
         self.warn_untrusted(&forwarding);
         self.record.client = forwarding.client;
         if forwarding.trusted
@@ -86,6 +89,7 @@ impl Exchange<'_> {
             repeats: 0,
             race_lost: false,
             rescued: false,
+            https: forwarding.is_https(head),
         }
     }
 

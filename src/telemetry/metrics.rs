@@ -16,8 +16,10 @@ use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies};
 
 mod families;
 mod labels;
+mod tls;
 
 pub use labels::*;
+pub use tls::{HandshakeFailure, TlsMetrics};
 
 /// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
 const BUCKETS: [f64; 17] = [
@@ -84,6 +86,7 @@ pub struct Metrics {
     /// `cobalance_misconfigurations{kind}`: standing warnings, as `status` tells them.
     pub misconfigurations: IntGaugeVec,
     clients: ClientFamilies,
+    tls: tls::TlsFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
 }
@@ -135,6 +138,7 @@ impl Metrics {
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             clients: ClientFamilies::new(&r),
+            tls: tls::TlsFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
             registry,
