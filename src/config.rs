@@ -30,7 +30,7 @@ mod tls;
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::from_flags;
 pub use suggest::near;
-pub use tls::{Certificate, ClientAuth, TicketSecrets, Tls};
+pub use tls::{Certificate, ClientAuth, TicketSecrets, Tls, UpstreamTls};
 
 /// Reads a configuration. `env` looks up a variable of the environment; besides it and the text,
 /// the default of `threads` depends on the machine, and so do the files of certificates that it names: they
@@ -243,6 +243,8 @@ pub struct Upstream {
     pub outlier_detection: OutlierDetection,
     /// Stickiness; `None` is off.
     pub sticky: Option<Sticky>,
+    /// How nodes are spoken to over TLS; `None` is plain.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// What a node is for.

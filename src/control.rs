@@ -35,6 +35,7 @@ mod show;
 mod slow_start;
 mod sockets;
 pub mod status;
+mod stream;
 mod verdicts;
 pub mod warnings;
 mod watch;

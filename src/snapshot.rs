@@ -76,6 +76,8 @@ pub struct Upstream {
     pub nodes: Vec<Member>,
     /// Nodes whose names do not resolve, and why.
     pub unresolved: Vec<(String, String)>,
+    /// What is asked of nodes and shown to them over TLS, if they speak it.
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// A node as this upstream uses it.
@@ -90,6 +92,8 @@ pub struct Member {
     pub role: Role,
     /// Requests in flight at most; 0 is no limit.
     pub max_requests: u32,
+    /// How it is spoken to over TLS, if it is.
+    pub tls: Option<tls::Towards>,
 }
 
 /// What names in `nodes` stand for: the addresses, or why there are none. Keyed by the text of `address`.
@@ -125,7 +129,10 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let upstreams = config
         .upstreams
         .iter()
-        .map(|settings| Arc::new(upstream(settings, resolved, registry)))
+        .map(|settings| {
+            let tls = upstream_tls(settings, previous, &certificates);
+            Arc::new(upstream(settings, resolved, registry, tls))
+        })
         .collect();
     Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -197,7 +204,12 @@ fn listener_tls(
     (!shown.is_empty()).then(|| tls::Server::new(shown, secrets.cloned(), clients))
 }
 
-fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Registry) -> Upstream {
+fn upstream(
+    settings: &config::Upstream,
+    resolved: &Resolved,
+    registry: &mut Registry,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Upstream {
     let mut members = Vec::new();
     let mut unresolved = Vec::new();
     for node in &settings.nodes {
@@ -216,7 +228,37 @@ fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Reg
         shared: registry.shared(&settings.name, settings.retry_budget),
         nodes: members,
         unresolved,
+        tls: None,
     }
+    .over(tls)
+}
+
+/// What was made before goes on where nothing has changed: connections that are kept belong to it, and so do
+/// the tickets of nodes.
+fn upstream_tls(
+    settings: &config::Upstream,
+    previous: Option<&Snapshot>,
+    slots: &[Arc<tls::Slot>],
+) -> Option<Arc<rustls::ClientConfig>> {
+    let wanted = settings.tls.as_ref()?;
+    let slot_of = |slots: &[Arc<tls::Slot>]| {
+        slots.iter().find(|slot| Some(&slot.name) == wanted.certificate.as_ref()).cloned()
+    };
+    let slot = slot_of(slots);
+    let known = previous.and_then(|previous| {
+        let same = |old: &&Arc<Upstream>| {
+            old.settings.name == settings.name && old.settings.tls.as_ref() == Some(wanted)
+        };
+        let old = previous.upstreams.iter().find(same)?;
+        let before = slot_of(&previous.certificates);
+        let same_slot = match (&before, &slot) {
+            (Some(before), Some(slot)) => Arc::ptr_eq(before, slot),
+            (None, None) => true,
+            _ => false,
+        };
+        old.tls.clone().filter(|_| same_slot)
+    });
+    Some(known.unwrap_or_else(|| tls::upstream::client(&wanted.roots, slot)))
 }
 
 fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, String> {
@@ -258,10 +300,32 @@ fn member(settings: &config::Node, node: Arc<Node>) -> Member {
         backup: settings.backup,
         role: settings.role,
         max_requests: settings.max_requests,
+        tls: None,
     }
 }
 
 impl Upstream {
+    /// How a node is spoken to over TLS, if it is.
+    pub fn tls_of(&self, node: &Arc<Node>) -> Option<tls::Towards> {
+        let member = self.nodes.iter().find(|member| Arc::ptr_eq(&member.node, node))?;
+        member.tls.clone()
+    }
+
+    /// With its nodes over TLS.
+    fn over(mut self, config: Option<Arc<rustls::ClientConfig>>) -> Upstream {
+        if let (Some(config), Some(settings)) = (&config, &self.settings.tls) {
+            for member in &mut self.nodes {
+                let written = self.settings.nodes.iter().find(|n| n.name == member.node.key.name);
+                let address = written.map_or("", |node| node.address.as_str());
+                let name = settings.server_name.as_ref().map(|name| format!("{name}:0"));
+                let name = tls::upstream::name_of(name.as_deref().unwrap_or(address));
+                member.tls = name.map(|name| tls::Towards { config: config.clone(), name });
+            }
+        }
+        self.tls = config;
+        self
+    }
+
     /// The weights in force at `now_ns`, in the order of the nodes: less than configured while a node
     /// starts slowly beside others.
     pub fn weights(&self, now_ns: u64) -> Vec<f64> {

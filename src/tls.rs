@@ -10,11 +10,13 @@ pub mod clients;
 pub mod names;
 pub mod server;
 pub mod tickets;
+pub mod upstream;
 
 pub use certificate::{Certificate, Part, Problem};
 pub use names::{Resolver, Slot};
 pub use server::Server;
 pub use tickets::Secrets;
+pub use upstream::{Roots, Towards};
 
 /// The one provider of this process, passed to all that asks for one: nothing is installed as a default
 /// that another library could change.

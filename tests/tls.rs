@@ -7,6 +7,8 @@ mod support;
 mod clients;
 #[path = "tls/files.rs"]
 mod files;
+#[path = "tls/upstream.rs"]
+mod upstream;
 #[path = "tls/whole.rs"]
 mod whole;
 

@@ -88,6 +88,7 @@ impl Upstream {
             slow_start: defaults::SLOW_START,
             outlier_detection: OutlierDetection::default(),
             sticky: None,
+            tls: None,
         }
     }
 }

@@ -90,6 +90,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "health_check",
         "outlier_detection",
         "sticky",
+        "tls",
     ],
 };
 
@@ -122,6 +123,11 @@ pub(super) static OUTLIER_DETECTION: TableKeys = TableKeys {
 pub(super) static STICKY: TableKeys =
     TableKeys { title: "[upstream.NAME.sticky]", keys: &["cookie", "secret", "max_life"] };
 
+pub(super) static UPSTREAM_TLS: TableKeys = TableKeys {
+    title: "[upstream.NAME.tls]",
+    keys: &["enabled", "ca", "server_name", "certificate"],
+};
+
 pub(super) static ADMIN: TableKeys =
     TableKeys { title: "[admin]", keys: &["enabled", "bind", "token_file"] };
 
@@ -132,7 +138,7 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 14] {
+pub fn tables() -> [&'static TableKeys; 15] {
     [
         &ROOT,
         &SERVER,
@@ -145,6 +151,7 @@ pub fn tables() -> [&'static TableKeys; 14] {
         &HEALTH_CHECK,
         &OUTLIER_DETECTION,
         &STICKY,
+        &UPSTREAM_TLS,
         &ADMIN,
         &PROBES,
         &ACCESS_LOG,

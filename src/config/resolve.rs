@@ -35,8 +35,8 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     let root = Table::open(cx, &keys::ROOT, "the file".to_owned(), cx.end(), root);
     let certificates = certificate::all(&root);
     let listeners = listener::all(&root, &certificates);
-    certificate::unused(cx, &certificates, &listeners);
-    let upstreams = upstream::all(&root);
+    let upstreams = upstream::all(&root, &certificates);
+    certificate::unused(cx, &certificates, &listeners, &upstreams.built);
     let routes = route::all(&root, &upstreams);
     let admin = process::admin(&root);
     let probes = process::probes(&root);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::tls::clients::Clients;
-use crate::tls::{self, Secrets};
+use crate::tls::{self, Roots, Secrets};
 
 /// `[[certificate]]`
 #[derive(Clone, Debug, PartialEq)]
@@ -46,4 +46,17 @@ pub struct ClientAuth {
     pub ca: PathBuf,
     /// As they were when the file was read.
     pub loaded: Clients,
+}
+
+/// `[upstream.NAME.tls]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTls {
+    /// PEM: who vouches for the nodes; `None`: whom this system trusts.
+    pub ca: Option<PathBuf>,
+    /// Who all nodes must be; `None`: each the host in its address.
+    pub server_name: Option<String>,
+    /// Name of the certificate that is shown to nodes which ask.
+    pub certificate: Option<String>,
+    /// As they were when the file was read.
+    pub roots: Roots,
 }

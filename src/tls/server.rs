@@ -11,7 +11,7 @@ use super::tickets::Tickets;
 use super::{Resolver, Secrets, Slot, provider};
 
 /// The protocol that is spoken above TLS, as a client names it (RFC 7301).
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// A TLS listener as run.
 #[derive(Debug)]

@@ -1,17 +1,23 @@
 //! Certificates that are made for a test, and clients that verify them.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cobalance::tls::provider;
+use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
 
 use super::PATIENCE;
+use super::origin::{field, read_head};
 
 /// Signs certificates, in a directory of its own.
 pub struct Authority {
@@ -158,4 +164,82 @@ pub fn ask_once(client: &mut Client, request: &str) -> std::io::Result<String> {
     let mut answer = String::new();
     client.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// A node over TLS: answers its health check, requests with `hello`, and a WebSocket with an echo.
+pub struct SecureOrigin {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl SecureOrigin {
+    /// `clients` is who must have signed the certificate of whoever connects.
+    pub fn start(pair: &Pair, clients: Option<&Authority>) -> SecureOrigin {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.root.clone()).unwrap();
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let chain = CertificateDer::pem_file_iter(&pair.chain).unwrap().map(Result::unwrap);
+        let key = PrivateKeyDer::from_pem_file(&pair.key).unwrap();
+        let config = Arc::new(builder.with_single_cert(chain.collect(), key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, connections): (Arc<Mutex<Vec<String>>>, Arc<AtomicUsize>) = Default::default();
+        let parts = (seen.clone(), connections.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                parts.1.fetch_add(1, Ordering::SeqCst);
+                let (config, seen) = (config.clone(), parts.0.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), config, &seen));
+            }
+        });
+        SecureOrigin { address, seen, connections }
+    }
+
+    /// Heads of requests that are no probes.
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.lock().clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+fn serve(stream: TcpStream, config: Arc<ServerConfig>, seen: &Mutex<Vec<String>>) {
+    let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), stream);
+    while let Some(head) = read_head(&mut stream) {
+        let probe = head.contains("/api/__health_check");
+        if !probe {
+            seen.lock().push(head.clone());
+        }
+        if let Some(key) = field(&head, "sec-websocket-key") {
+            let accept = cobalance::http1::websocket::accept(key.as_bytes());
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            let _ = stream.write_all(answer.as_bytes());
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                let _ = stream.write_all(&buffer[..n]);
+            }
+            return;
+        }
+        let body = if probe { "ok" } else { "hello" };
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        if stream.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
 }

@@ -7,12 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::process::{path, single};
 use super::{Placed, Twice, name, tables, unique};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::raw::{Cx, Span, Table, Text};
+use crate::config::raw::{Cx, Span, Table, Text, Value};
 use crate::config::{
-    Certificate, ClientAuth, Listener, TicketSecrets, Tls, defaults, keys, suggest,
+    Certificate, ClientAuth, Listener, TicketSecrets, Tls, Upstream, UpstreamTls, defaults, keys,
+    suggest,
 };
 use crate::tls::clients::Clients;
-use crate::tls::{self, Part, Problem, Secrets};
+use crate::tls::upstream::name_of;
+use crate::tls::{self, Part, Problem, Roots, Secrets};
 
 const FILE: &str = "write the path of a PEM file";
 
@@ -160,9 +162,18 @@ fn is_known(cx: &Cx<'_>, text: &Text<'_>, known: &Certificates) -> bool {
 }
 
 /// Warns of certificates that no listener shows.
-pub(super) fn unused(cx: &Cx<'_>, known: &Certificates, listeners: &[Placed<Listener>]) {
+pub(super) fn unused(
+    cx: &Cx<'_>,
+    known: &Certificates,
+    listeners: &[Placed<Listener>],
+    upstreams: &[Placed<Upstream>],
+) {
     for (name, place) in &known.names {
-        if !listeners.iter().any(|listener| listener.item.certificates.contains(name)) {
+        let shown = listeners.iter().any(|listener| listener.item.certificates.contains(name));
+        let own = |upstream: &Placed<Upstream>| {
+            upstream.item.tls.as_ref().is_some_and(|tls| tls.certificate.as_ref() == Some(name))
+        };
+        if !shown && !upstreams.iter().any(own) {
             let message = format!("no listener shows certificate `{name}`");
             let help =
                 format!("write `certificates = [\"{name}\"]` in a `[[listener]]`, or remove it");
@@ -201,6 +212,71 @@ pub(super) fn client_auth(table: &Table<'_>, is_tls: bool) -> Option<ClientAuth>
     let loaded =
         loaded.map_err(|problem| bad(&text, "`client_ca` cannot be used", &problem)).ok()?;
     Some(ClientAuth { required, ca, loaded })
+}
+
+/// `tls` of an upstream: a flag, or a table.
+pub(super) fn of_upstream(
+    upstream: &Table<'_>,
+    name: &str,
+    known: &Certificates,
+) -> Option<UpstreamTls> {
+    let value = upstream.get("tls")?;
+    if !value.de.is_table() {
+        return value.flag()?.then(|| system_roots(&value)).flatten().map(|roots| UpstreamTls {
+            ca: None,
+            server_name: None,
+            certificate: None,
+            roots,
+        });
+    }
+    let table = value.table(&keys::UPSTREAM_TLS, &format!("`[upstream.{name}.tls]`"))?;
+    let enabled = table.flag("enabled", true);
+    let server_name = table.text("server_name").and_then(|text| server_name(&text));
+    let certificate = table.text("certificate").filter(|text| is_known(table.cx, text, known));
+    let ca = table.text("ca").map(|text| (path(&text, FILE), text));
+    let (ca, roots) = match ca {
+        Some((ca, text)) => {
+            let ca = ca?;
+            let roots =
+                Roots::read(&ca).map_err(|problem| bad(&text, "`ca` cannot be used", &problem));
+            (Some(ca), roots.ok()?)
+        }
+        None => (None, system_roots(&value)?),
+    };
+    let certificate = certificate.map(|text| text.value);
+    enabled.then_some(UpstreamTls { ca, server_name, certificate, roots })
+}
+
+fn system_roots(value: &Value<'_>) -> Option<Roots> {
+    let roots = Roots::of_system();
+    if roots.is_none() {
+        let message = "this system trusts no certificate authority".to_owned();
+        let help = "install the package `ca-certificates`, or write `ca` with your own".to_owned();
+        value.error("no-roots", message, "nodes cannot be verified", help);
+    }
+    roots
+}
+
+fn server_name(text: &Text<'_>) -> Option<String> {
+    if name_of(&format!("{}:0", text.value)).is_some() {
+        return Some(text.value.clone());
+    }
+    let message = format!("`server_name` cannot be {}", text.shown());
+    let help = "write a name or an address, as it is in the certificates of the nodes";
+    text.error("bad-host", message, "not a name", help);
+    None
+}
+
+/// Each node needs a name that can be in a certificate.
+pub(super) fn check_names(table: &Table<'_>, upstream: &Upstream) {
+    let Some(value) = table.get("tls").filter(|_| upstream.tls.is_some()) else { return };
+    let named = upstream.tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
+    let odd = upstream.nodes.iter().find(|node| name_of(&node.address).is_none());
+    if let Some(node) = odd.filter(|_| !named) {
+        let message = format!("the host of node `{}` cannot be in a certificate", node.name);
+        let help = "write `server_name`".to_owned();
+        value.error("bad-host", message, "nodes cannot be verified", help);
+    }
 }
 
 pub(super) fn tls(root: &Table<'_>, listeners: &[Placed<Listener>]) -> Tls {
