@@ -2,15 +2,19 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections import namedtuple
 
 from . import processes, websocket
 
-# `send` is one of the functions below; `logged` means an instance that writes an access log.
-Workload = namedtuple("Workload", "name title send connections path script logged", defaults=("", "", False))
-# What all measurements share; `rate` is half of what nginx reached before the first round.
-Rig = namedtuple("Rig", "wrk directory proxy_core load_cores seconds rate")
+# `send` is one of the functions below; `kind` is one of `KINDS`.
+Workload = namedtuple("Workload", "name title send connections path script kind", defaults=("", "", "plain"))
+# Instances of each proxy: as it is, with an access log, and in front of the nodes of `both_ends.rs`.
+KINDS = ("plain", "logged", "paced")
+# What all measurements share; `rate` is half of what nginx reached before the first round, `orders` the
+# port where `both_ends.rs` takes its own.
+Rig = namedtuple("Rig", "wrk directory proxy_core load_cores orders seconds rate")
 # Times a request in µs; `foreign` is the share of what the cores did that was none of ours; `lost`
 # counts access log lines.
 Sample = namedtuple("Sample", "user system rate p50 p99 p999 resident errors foreign lost")
@@ -18,18 +22,6 @@ Sample = namedtuple("Sample", "user system rate p50 p99 p999 resident errors for
 LIST = "/api/posts:list"
 POST = 'wrk.method = "POST"\nwrk.body = string.rep("x", 4096)\nwrk.headers["Content-Type"] = "application/json"'
 CLOSE = 'wrk.headers["Connection"] = "close"'
-# Exponential pauses make arrivals that hardly depend on how fast answers come; wrk knows whole
-# milliseconds. The first of each connection is longer: accepting them all is not what is timed.
-OPENING = 0.3
-PAUSE = f"""
-local opened = 0
-function delay()
-  local pause = -math.log(1 - math.random()) * MEAN + 0.5
-  opened = opened + 1
-  if opened <= CONNECTIONS then pause = pause + {OPENING * 1000:.0f} end
-  return math.floor(pause)
-end
-"""
 TELL = """
 function done(summary, latency, requests)
   local e = summary.errors
@@ -41,10 +33,10 @@ end
 """
 
 
-def run_wrk(rig, workload, port, script=None):
+def run_wrk(rig, workload, port):
     """As many requests as there are answers."""
     path = rig.directory / f"{workload.name}.lua"
-    path.write_text((script or workload.script) + TELL)
+    path.write_text(workload.script + TELL)
     command = [
         rig.wrk, "-t1", f"-c{workload.connections}", f"-d{rig.seconds}s", "--timeout", "10s", "-s", str(path),
         f"http://127.0.0.1:{port}{workload.path}",
@@ -57,12 +49,10 @@ def run_wrk(rig, workload, port, script=None):
 
 
 def run_paced(rig, workload, port):
-    """At the rate of `rig`: each connection pauses between an answer and its next request."""
-    # The answer and the wait for the next whole millisecond take one more.
-    mean = workload.connections / rig.rate * 1000 - 1
-    script = PAUSE.replace("MEAN", f"{mean:.3f}").replace("CONNECTIONS", str(workload.connections))
-    result = run_wrk(rig, workload, port, script)
-    return {**result, "seconds": result["seconds"] - OPENING}
+    """At the rate of `rig`, at moments that do not depend on how fast answers come."""
+    with socket.create_connection(("127.0.0.1", rig.orders), timeout=rig.seconds + 60) as orders:
+        orders.sendall(f"{port} {rig.rate:.1f} {rig.seconds} {workload.connections}\n".encode())
+        return json.loads(orders.makefile().readline())
 
 
 def run_echo(rig, workload, port):
@@ -78,12 +68,12 @@ WORKLOADS = [
     Workload("get-1", "GET 1 KiB, 1 connection", run_wrk, 1, LIST),
     Workload("get-64", "GET 1 KiB, 64 connections", run_wrk, 64, LIST),
     Workload("get-512", "GET 1 KiB, 512 connections", run_wrk, 512, LIST),
-    Workload("logged", "GET 1 KiB, 64 connections, access log", run_wrk, 64, LIST, logged=True),
+    Workload("logged", "GET 1 KiB, 64 connections, access log", run_wrk, 64, LIST, kind="logged"),
     Workload("connect", "GET 1 KiB, a connection each", run_wrk, 64, LIST, CLOSE),
     Workload("post-4k", "POST 4 KiB, 64 connections", run_wrk, 64, "/api/posts:create", POST),
     Workload("get-64k", "GET 64 KiB, 64 connections", run_wrk, 64, "/medium"),
     Workload("get-1m", "GET 1 MiB, 16 connections", run_wrk, 16, "/large"),
-    Workload("half", "GET 1 KiB at half of nginx's rate", run_paced, 512, LIST),
+    Workload("half", "GET 1 KiB at half of nginx's rate", run_paced, 512, LIST, kind="paced"),
     Workload("echo", "WebSocket echo, 64 tunnels", run_echo, 64),
 ]
 SATURATING = WORKLOADS[1]

@@ -146,5 +146,16 @@ def version(name, binary):
 
 def cobalance_binary(repository):
     """What cargo built for release, where cargo puts it."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", repository / "target"))
-    return target / "release" / "cobalance"
+    return release(repository) / "cobalance"
+
+
+def both_ends_binary(repository):
+    """The load generator of `both_ends.rs`, built now unless it is there."""
+    subprocess.run(
+        ["cargo", "build", "--release", "--locked", "--quiet", "--example", "both_ends"], cwd=repository, check=True)
+    return release(repository) / "examples" / "both_ends"
+
+
+def release(repository):
+    """Where cargo puts what it built for release."""
+    return Path(os.environ.get("CARGO_TARGET_DIR", repository / "target")) / "release"
