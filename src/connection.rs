@@ -89,7 +89,7 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
     loop {
         let head = match connection.next_head(&mut unread).await {
             Some(head) => head,
-            None => return,
+            None => return connection.part(),
         };
         // In a box of its own: a connection that waits for its next request keeps none of an exchange's state.
         match Box::pin(connection.exchange(head, &mut unread)).await {
@@ -292,6 +292,13 @@ impl Connection {
         record.finish(&self.thread, &view, &self.listener, None);
         if written.is_ok() {
             self.linger().await;
+        }
+    }
+
+    /// Nothing is under way: over TLS the peer is told that this end is meant.
+    fn part(&self) {
+        if self.socket.tls().is_some() {
+            self.socket.shutdown_write();
         }
     }
 

@@ -137,7 +137,7 @@ enum Attempted {
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
         if self.view.snapshot.config.tls.https_only
-            && let Some(next) = Box::pin(self.to_https()).await
+            && let Some(next) = Box::pin(self.redirect_to_https()).await
         {
             return next;
         }

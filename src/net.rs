@@ -187,7 +187,10 @@ impl Socket {
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Socket::Tls(stream) => stream.poll_shutdown(cx),
-            _ => Poll::Ready(self.shutdown_write()),
+            _ => {
+                self.shutdown_write();
+                Poll::Ready(())
+            }
         }
     }
 

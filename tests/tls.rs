@@ -7,6 +7,8 @@ mod support;
 mod clients;
 #[path = "tls/files.rs"]
 mod files;
+#[path = "tls/stream.rs"]
+mod stream;
 #[path = "tls/upstream.rs"]
 mod upstream;
 #[path = "tls/whole.rs"]
@@ -74,6 +76,9 @@ fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> f64 {
     family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
 }
 
+const UPGRADE: &[u8] =
+    b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+    Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 const CLOSE: &str = "GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 
 #[test]
@@ -285,12 +290,7 @@ fn a_tunnel_passes_over_tls_and_is_closed_with_a_frame_and_an_end() {
     });
     let rig = Rig::new(&origin);
     let mut client = rig.client();
-    client
-        .write_all(
-            b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        )
-        .unwrap();
+    client.write_all(UPGRADE).unwrap();
     assert!(read_head(&mut client).unwrap().starts_with("HTTP/1.1 101"));
     let mut early = [0; 4];
     client.read_exact(&mut early).unwrap();

@@ -206,7 +206,10 @@ mod tests {
         // `server_name`, but the other way round.
         let ours: Vec<_> = keys::tables().iter().flat_map(|t| t.keys.iter()).collect();
         for (word, _) in FOREIGN {
-            assert!(!ours.contains(&word) || ["server", "server_name", "timeout"].contains(word), "{word}");
+            assert!(
+                !ours.contains(&word) || ["server", "server_name", "timeout"].contains(word),
+                "{word}"
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ const STATUS: u16 = 308;
 
 impl Exchange<'_> {
     /// `None`: the client speaks TLS, to us or to a trusted proxy.
-    pub(super) async fn to_https(&mut self) -> Option<Result<Next, Cause>> {
+    pub(super) async fn redirect_to_https(&mut self) -> Option<Result<Next, Cause>> {
         let (client, head) = (self.client, self.head);
         if client.socket.tls().is_some() {
             return None;

@@ -224,7 +224,8 @@ impl Secure {
 
     fn write(&self, slices: &[IoSlice<'_>], last: bool) -> io::Result<usize> {
         let mut state = self.state.borrow_mut();
-        if !state.outgoing.is_empty() {
+        // Also if a read has sent the rest of it meanwhile: nobody was told.
+        if !state.outgoing.is_empty() || !state.owed.is_empty() {
             let done = state.push(&self.stream)?;
             if done > 0 {
                 // These very bytes were offered before.

@@ -6,10 +6,10 @@ use cobalance::control::ConfigSource;
 use cobalance::server;
 use cobalance::telemetry::metrics::PoolEvent;
 
-use crate::count;
 use crate::support::origin::{Origin, field, read_head};
 use crate::support::tls::{Authority, SecureOrigin, table};
 use crate::support::{Answer, Proxy, parse, until};
+use crate::{UPGRADE, count};
 
 fn text(node: &str, tables: &str, upstream: &str) -> String {
     format!(
@@ -89,12 +89,7 @@ fn a_tunnel_to_a_node_passes_over_tls() {
     let ca = format!("ca = \"{}\"", authority.ca().display());
     let proxy = start(&origin.address.to_string(), "", &ca);
     let mut client = proxy.connect();
-    client
-        .write_all(
-            b"GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-              Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        )
-        .unwrap();
+    client.write_all(UPGRADE).unwrap();
     assert!(read_head(&mut client).unwrap().starts_with("HTTP/1.1 101"));
     let mut frame = vec![0x82, 126, 0x40, 0];
     frame.resize(frame.len() + 0x4000, b'z');
