@@ -36,7 +36,7 @@ async fn pair() -> (Socket, Socket) {
     tokio::join!(shaken(client), shaken(server))
 }
 
-/// Writes and reads at once, as a tunnel does. Ready when both is done.
+/// Reads and writes at once, as a tunnel does; a read comes first, and sends what is left of a write.
 fn poll_pump(
     socket: &Socket,
     data: &[u8],
@@ -45,18 +45,18 @@ fn poll_pump(
 ) -> Poll<()> {
     loop {
         let mut moved = false;
+        if got.len() < data.len()
+            && let Poll::Ready(n) = socket.poll_read(cx, got, 5000)
+        {
+            assert_ne!(n.unwrap(), 0, "the end, after {} bytes", got.len());
+            moved = true;
+        }
         if *sent < data.len() {
             let piece = &data[*sent..data.len().min(*sent + 100_000)];
             if let Poll::Ready(n) = socket.poll_write(cx, &[IoSlice::new(piece)]) {
                 *sent += n.unwrap();
                 moved = true;
             }
-        }
-        if got.len() < data.len()
-            && let Poll::Ready(n) = socket.poll_read(cx, got, 5000)
-        {
-            assert_ne!(n.unwrap(), 0, "the end, after {} bytes", got.len());
-            moved = true;
         }
         if *sent == data.len() && got.len() == data.len() {
             return Poll::Ready(());

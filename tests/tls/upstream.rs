@@ -11,6 +11,9 @@ use crate::support::tls::{Authority, SecureOrigin, table};
 use crate::support::{Answer, Proxy, parse, until};
 use crate::{UPGRADE, count};
 
+/// A machine that has other things to do is no reason to give up a node.
+const PLAIN: &str = "preset = \"none\"\nconnect_timeout = \"20s\"\n";
+
 fn text(node: &str, tables: &str, upstream: &str) -> String {
     format!(
         "[server]\nthreads = 1\n[access_log]\nenabled = false\n[admin]\nbind = \"127.0.0.1:0\"\n{tables}\
@@ -20,7 +23,7 @@ fn text(node: &str, tables: &str, upstream: &str) -> String {
 }
 
 fn start(node: &str, tables: &str, tls: &str) -> Proxy {
-    Proxy::start(parse(&text(node, tables, &format!("preset = \"none\"\n[upstream.u.tls]\n{tls}"))))
+    Proxy::start(parse(&text(node, tables, &format!("{PLAIN}[upstream.u.tls]\n{tls}"))))
 }
 
 #[test]
