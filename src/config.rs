@@ -25,13 +25,16 @@ mod raw;
 mod redact;
 mod resolve;
 mod suggest;
+mod tls;
 
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::from_flags;
 pub use suggest::near;
+pub use tls::{Certificate, ClientAuth, TicketSecrets, Tls, UpstreamTls};
 
 /// Reads a configuration. `env` looks up a variable of the environment; besides it and the text,
-/// only the default of `threads` depends on the machine.
+/// the default of `threads` depends on the machine, and so do the files of certificates that it names: they
+/// are read and checked as well.
 ///
 /// # Errors
 ///
@@ -51,6 +54,10 @@ pub fn load(
 pub struct Config {
     /// The process itself.
     pub server: Server,
+    /// What TLS listeners have in common.
+    pub tls: Tls,
+    /// Certificates; names are unique.
+    pub certificates: Vec<Certificate>,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// In the order of the file; the most specific match wins, whatever the order. None at all:
@@ -118,6 +125,11 @@ pub struct Listener {
     pub send_timeout: Duration,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Names of the certificates that it shows, the first to clients that ask for no name it knows. None at
+    /// all: it speaks no TLS.
+    pub certificates: Vec<String>,
+    /// What it asks of its clients; `None` asks nothing.
+    pub client_auth: Option<ClientAuth>,
 }
 
 /// `[[route]]`
@@ -251,6 +263,8 @@ pub struct Upstream {
     pub guard_changes: bool,
     /// Stickiness; `None` is off.
     pub sticky: Option<Sticky>,
+    /// How nodes are spoken to over TLS; `None` is plain.
+    pub tls: Option<UpstreamTls>,
 }
 
 /// `[upstream.NAME.hedge]`

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use crate::clock;
 use crate::error::Cause;
 use crate::exchange::answer;
 use crate::exchange::client::{Client, Unread};
@@ -20,6 +21,8 @@ use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
 use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
+
+mod handshake;
 
 /// After an answer to a request that was not read whole, this much more is read and thrown away, so that
 /// the kernel does not reset the connection before the client has seen the answer.
@@ -61,20 +64,44 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let _open = Open::new(&thread);
     let listener = admitted.0.clone();
-    let mut connection =
-        Connection { thread, listener, admitted, socket, peer, deadlines, served: 0 };
+    let mut first_until_ns = None;
+    let socket = match (socket, &listener.tls) {
+        (Socket::Tcp(stream), Some(tls)) => {
+            // From accept to the end of the first head; a handshake that dawdles takes from the head's time.
+            let patience = clock::nanos(listener.settings.request_head_timeout);
+            let until_ns = thread.look_at_clock().saturating_add(patience);
+            first_until_ns = Some(until_ns);
+            match Box::pin(handshake::accept(stream, tls, &deadlines.down, until_ns)).await {
+                Some(socket) => socket,
+                None => return,
+            }
+        }
+        (socket, _) => socket,
+    };
+    let certificate = handshake::certificate(&socket);
+    let mut connection = Connection {
+        thread,
+        listener,
+        admitted,
+        socket,
+        peer,
+        deadlines,
+        served: 0,
+        certificate,
+        first_until_ns,
+    };
     let mut unread = Unread::default();
     loop {
         let head = match connection.next_head(&mut unread).await {
             Some(head) => head,
-            None => return,
+            None => return connection.part(),
         };
         // In a box of its own: a connection that waits for its next request keeps none of an exchange's state.
         match Box::pin(connection.exchange(head, &mut unread)).await {
             Next::KeepAlive => {}
             // With more requests behind it, closing at once would reset the answer away.
             Next::Close if !unread.get().is_empty() => return connection.linger().await,
-            Next::Close => return connection.socket.shutdown_write(),
+            Next::Close => return connection.close().await,
             Next::Linger => return connection.linger().await,
             Next::Cut => return,
             Next::Tunnel(join) => return connection.into_tunnel(join, unread),
@@ -107,6 +134,10 @@ struct Connection {
     peer: SocketAddr,
     deadlines: Deadlines,
     served: u64,
+    /// Fields that tell the nodes of its certificate; empty without one.
+    certificate: Box<[u8]>,
+    /// By when the first head must be there, if that was decided before it began.
+    first_until_ns: Option<u64>,
 }
 
 /// A head that was read, and when its first byte came.
@@ -129,6 +160,7 @@ impl Connection {
         let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
         let read = loop {
             down.set(settings.request_head_timeout);
+            self.keep_first_deadline();
             let mut scanner = Scanner::default();
             let read = read_head(&self.socket, &mut bytes, buffers, limits, &mut scanner);
             let read = down.guard(read).await;
@@ -172,6 +204,9 @@ impl Connection {
             (false, true) => self.listener.settings.keep_alive_timeout,
             (false, false) => self.listener.settings.request_head_timeout,
         });
+        if !self.thread.draining.get() {
+            self.keep_first_deadline();
+        }
         down.set_grace(Some(grace));
         let first =
             down.guard(poll_fn(|cx| poll_fill(&self.socket, cx, bytes, buffers, false))).await;
@@ -181,6 +216,13 @@ impl Connection {
             Ok(read) => read.ok().filter(|read| *read > 0).map(drop),
             // What came at the last moment, before the runtime could tell, is still served.
             Err(_) => (self.socket.peek_idle() == Idle::Dirty).then_some(()),
+        }
+    }
+
+    /// The first head of a TLS connection has what its handshake left of the time.
+    fn keep_first_deadline(&self) {
+        if let (0, Some(until_ns)) = (self.served, self.first_until_ns) {
+            self.deadlines.down.set_at(until_ns);
         }
     }
 
@@ -221,6 +263,7 @@ impl Connection {
             socket: &self.socket,
             listener: self.listener.clone(),
             peer: self.peer,
+            certificate: &self.certificate,
             last: self.served >= self.listener.settings.max_requests || self.is_orphan(),
         };
         exchange(&client, begun.head, unread, &self.deadlines, begun.at_ns).await
@@ -257,9 +300,27 @@ impl Connection {
         }
     }
 
+    /// Nothing is under way: over TLS the peer is told that this end is meant.
+    fn part(&self) {
+        if self.socket.tls().is_some() {
+            self.socket.shutdown_write();
+        }
+    }
+
+    /// Ends our direction. Over TLS that is a message, which waits until there is room for it.
+    async fn close(&self) {
+        if self.socket.tls().is_none() {
+            return self.socket.shutdown_write();
+        }
+        let down = &self.deadlines.down;
+        down.set(self.listener.settings.send_timeout);
+        // Whatever came of it, the connection ends now.
+        let _ = down.guard(poll_fn(|cx| self.socket.poll_shutdown(cx))).await;
+    }
+
     /// Reads on a little and throws it away.
     async fn linger(&self) {
-        self.socket.shutdown_write();
+        Box::pin(self.close()).await;
         let down = &self.deadlines.down;
         down.set(LINGER_TIME);
         let mut left = LINGER_BYTES;

@@ -18,6 +18,7 @@ use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
+mod certificates;
 mod compare;
 mod core;
 mod drains;
@@ -40,6 +41,7 @@ mod slow_start;
 mod sockets;
 mod spool;
 pub mod status;
+mod stream;
 pub mod upgrade;
 mod verdicts;
 pub mod warnings;

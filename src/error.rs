@@ -45,6 +45,8 @@ pub enum Cause {
     NoRoute,
     /// A node could not be reached; the text is the system's.
     ConnectFailed(Cow<'static, str>),
+    /// A node could be reached, and not over TLS: its certificate is not good, or it does not speak it.
+    NodeTls(Cow<'static, str>),
     /// A node refused the connection.
     ConnectRefused,
     /// A node did not accept in time.
@@ -99,8 +101,8 @@ impl Cause {
             ClientLeft => 499,
             Internal(_) => 500,
             NotImplemented(_) => 501,
-            ConnectFailed(_) | ConnectRefused | ConnectionTerminated | BadResponse(_)
-            | ResponseHeadTooLarge | ResponseIncomplete => 502,
+            ConnectFailed(_) | NodeTls(_) | ConnectRefused | ConnectionTerminated
+            | BadResponse(_) | ResponseHeadTooLarge | ResponseIncomplete => 502,
             NoEligibleNode | Maintenance | PinnedUnavailable | ParkFull | ParkTimeout
             | QueueFull | QueueTimeout => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
@@ -124,6 +126,7 @@ impl Cause {
             UriTooLong => "uri_too_long",
             NoRoute => "destination_not_found",
             ConnectFailed(_) => "destination_ip_unroutable",
+            NodeTls(_) => "tls_protocol_error",
             ConnectRefused => "connection_refused",
             ConnectTimeout => "connection_timeout",
             ConnectionTerminated => "connection_terminated",
@@ -152,9 +155,9 @@ impl Cause {
             BadRequest(_) | BadBody(_) | BodyTooLarge | BodyTimeout | ClientLeft
             | ClientStalled | ExpectationUnknown | HeadTooLarge | HeadTimeout
             | NotImplemented(_) | UriTooLong => Side::Client,
-            ConnectFailed(_) | ConnectRefused | ConnectTimeout | ConnectionTerminated
-            | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout | ResponseIncomplete
-            | ResponseBodyTimeout => Side::Node,
+            ConnectFailed(_) | NodeTls(_) | ConnectRefused | ConnectTimeout
+            | ConnectionTerminated | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout
+            | ResponseIncomplete | ResponseBodyTimeout => Side::Node,
             NoRoute | Deadline | NoEligibleNode | Maintenance | PinnedUnavailable | Guarded(_)
             | ParkFull | ParkTimeout | QueueFull | QueueTimeout | Internal(_) => Side::Proxy,
         }
@@ -173,7 +176,7 @@ impl Cause {
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 30] = [
+    pub const REASONS: [&'static str; 31] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -186,6 +189,7 @@ impl Cause {
         "uri_too_long",
         "destination_not_found",
         "destination_ip_unroutable",
+        "tls_protocol_error",
         "connection_refused",
         "connection_timeout",
         "connection_terminated",
@@ -223,7 +227,9 @@ impl fmt::Display for Cause {
             NotImplemented(what) => write!(f, "Not carried by this proxy: {what}."),
             UriTooLong => f.write_str("The request's address is too long."),
             NoRoute => f.write_str("No route matches this address."),
-            ConnectFailed(_) | ConnectRefused => f.write_str("A node could not be reached."),
+            ConnectFailed(_) | NodeTls(_) | ConnectRefused => {
+                f.write_str("A node could not be reached.")
+            }
             ConnectTimeout => f.write_str("A node did not accept the connection in time."),
             ConnectionTerminated => f.write_str("A node closed the connection before it answered."),
             BadResponse(what) => write!(f, "A node's answer is malformed: {what}."),
@@ -268,6 +274,7 @@ mod tests {
             Cause::UriTooLong,
             Cause::NoRoute,
             Cause::ConnectFailed("x".into()),
+            Cause::NodeTls("x".into()),
             Cause::ConnectRefused,
             Cause::ConnectTimeout,
             Cause::ConnectionTerminated,

@@ -22,6 +22,7 @@ pub mod client;
 mod fail;
 mod guard;
 mod hedge;
+mod https_only;
 mod judge;
 mod leg;
 pub mod lot;
@@ -44,7 +45,6 @@ pub mod view;
 
 use client::{Client, Unread};
 use park::Picked;
-use pick::Wish;
 use plan::Plan;
 use record::Record;
 use tunnel::Tunnel;
@@ -149,6 +149,11 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
+        if self.view.snapshot.config.tls.https_only
+            && let Some(next) = Box::pin(self.redirect_to_https()).await
+        {
+            return next;
+        }
         let mut upload = None;
         let mut until_ns = u64::MAX;
         loop {

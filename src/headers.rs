@@ -11,9 +11,13 @@ use crate::http1::field::{Field, Known, list};
 use crate::http1::request::RequestHead;
 use crate::http1::response::ResponseHead;
 
+pub mod client_certificate;
 pub mod forwarded;
 
 use forwarded::Forwarding;
+
+/// A year (RFC 6797). Nothing is said of subdomains: whether they can do without HTTP is not ours to know.
+const HSTS: &[u8] = b"max-age=31536000";
 
 /// What the head for a node needs beside the client's.
 pub struct ForNode<'a> {
@@ -73,6 +77,7 @@ fn write_request_field(out: &mut Vec<u8>, head: &RequestHead, field: &Field, par
         known if known.is_hop_by_hop() || forwarded::is_forwarding(known) => {}
         Known::Cookie => write_cookie(out, head, field, parts.hidden_cookies),
         _ if is_named(head, field) => {}
+        _ if parts.forwarding.hides(field.name.get(&head.bytes)) => {}
         _ => write_field(out, field.name.get(&head.bytes), value),
     }
 }
@@ -122,6 +127,8 @@ pub struct ForClient<'a> {
     pub request_id: &'a str,
     /// A whole `Set-Cookie` value, for stickiness.
     pub set_cookie: Option<&'a str>,
+    /// The client is to come over HTTPS alone from now on, unless the node says otherwise.
+    pub hsts: bool,
 }
 
 /// Appends the head for a client, empty line included. Serves for 101 too.
@@ -147,6 +154,9 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
     if let Some(cookie) = parts.set_cookie {
         write_field(out, b"Set-Cookie", cookie.as_bytes());
     }
+    if parts.hsts && !has(head, b"strict-transport-security") {
+        write_field(out, b"Strict-Transport-Security", HSTS);
+    }
     write_field(out, b"X-Request-Id", parts.request_id.as_bytes());
     match (head.status, parts.keep_alive, parts.version_11) {
         (101, ..) => out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n"),
@@ -155,6 +165,10 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
         (_, true, true) => {}
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn has(head: &ResponseHead, name: &[u8]) -> bool {
+    head.fields.iter().any(|field| field.name.get(&head.bytes).eq_ignore_ascii_case(name))
 }
 
 /// Appends an interim answer as the node sent it, without the fields of its connection.

@@ -7,9 +7,10 @@ pub mod error;
 pub mod net;
 pub mod units;
 
-// layer 1: what is counted and logged; the HTTP/1.1 codec
+// layer 1: what is counted and logged; the HTTP/1.1 codec; certificates and crypto
 pub mod http1;
 pub mod telemetry;
+pub mod tls;
 
 // layer 2: what the operator wrote, resolved
 pub mod config;

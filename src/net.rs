@@ -9,6 +9,10 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
+mod secure;
+
+pub use secure::{HandshakeError, Secure};
+
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
 #[derive(Debug)]
 pub enum Socket {
@@ -16,6 +20,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// Over a Unix socket; tests and fuzz targets use pairs of them.
     Unix(UnixStream),
+    /// Over TLS. In a box: sockets are moved, and most are plain.
+    Tls(Box<Secure>),
 }
 
 /// What a peek at an idle connection found.
@@ -50,10 +56,17 @@ impl Socket {
     pub fn try_read(&self, buf: &mut Vec<u8>, max: usize) -> io::Result<usize> {
         use bytes::BufMut;
         buf.reserve(max);
-        let mut limited = buf.limit(max);
         let read = match self {
-            Socket::Tcp(stream) => stream.try_read_buf(&mut limited),
-            Socket::Unix(stream) => stream.try_read_buf(&mut limited),
+            Socket::Tcp(stream) => stream.try_read_buf(&mut buf.limit(max)),
+            Socket::Unix(stream) => stream.try_read_buf(&mut buf.limit(max)),
+            Socket::Tls(stream) => {
+                let end = buf.len() + max;
+                return stream.try_read(&mut |piece| {
+                    let taken = piece.len().min(end - buf.len());
+                    buf.extend_from_slice(&piece[..taken]);
+                    taken
+                });
+            }
         };
         self.note_short(read, max)
     }
@@ -72,6 +85,7 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
             Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
+            Socket::Tls(stream) => stream.try_io(Interest::READABLE, empty),
         };
     }
 
@@ -84,10 +98,19 @@ impl Socket {
         loop {
             ready!(self.poll_read_ready(cx))?;
             let read = match self {
-                Socket::Tcp(stream) => stream.try_read(into),
-                Socket::Unix(stream) => stream.try_read(into),
+                Socket::Tcp(stream) => self.note_short(stream.try_read(into), into.len()),
+                Socket::Unix(stream) => self.note_short(stream.try_read(into), into.len()),
+                Socket::Tls(stream) => {
+                    let mut at = 0;
+                    stream.try_read(&mut |piece| {
+                        let taken = piece.len().min(into.len() - at);
+                        into[at..at + taken].copy_from_slice(&piece[..taken]);
+                        at += taken;
+                        taken
+                    })
+                }
             };
-            match self.note_short(read, into.len()) {
+            match read {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return Poll::Ready(other),
             }
@@ -99,6 +122,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.poll_read_ready(cx),
             Socket::Unix(stream) => stream.poll_read_ready(cx),
+            Socket::Tls(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -128,12 +152,14 @@ impl Socket {
         }
     }
 
-    /// Writes what fits now.
+    /// Writes what fits now. After `WouldBlock` the same bytes must be offered again: over TLS they may be
+    /// sealed already.
     pub fn try_write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match (self, slices) {
             (Socket::Tcp(stream), [one]) => stream.try_write(one),
             (Socket::Tcp(stream), many) => stream.try_write_vectored(many),
             (Socket::Unix(stream), many) => stream.try_write_vectored(many),
+            (Socket::Tls(stream), many) => stream.try_write(many),
         }
     }
 
@@ -146,6 +172,7 @@ impl Socket {
                 Ok(rustix::net::send(stream, bytes, flags)?)
             }),
             Socket::Unix(_) => self.try_write(&[IoSlice::new(bytes)]),
+            Socket::Tls(stream) => stream.try_write_last(bytes),
         }
     }
 
@@ -154,6 +181,7 @@ impl Socket {
         match self {
             Socket::Tcp(stream) => stream.poll_write_ready(cx),
             Socket::Unix(stream) => stream.poll_write_ready(cx),
+            Socket::Tls(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -163,36 +191,42 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
             Socket::Unix(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
+            Socket::Tls(stream) => {
+                stream.shutdown_write();
+                Ok(())
+            }
         };
+    }
+
+    /// The same, ready when all that TLS has to say at its end is with the kernel. May be asked again.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Socket::Tls(stream) => stream.poll_shutdown(cx),
+            _ => {
+                self.shutdown_write();
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// The TLS connection, if it is one.
+    pub fn tls(&self) -> Option<&Secure> {
+        match self {
+            Socket::Tls(stream) => Some(stream),
+            _ => None,
+        }
     }
 
     /// Dropping it resets the connection: where the end of the stream is the end of the answer, only a
     /// reset says that the answer is not whole.
     pub fn reset_on_drop(&self) {
-        if let Socket::Tcp(stream) = self {
+        match self {
             // It fails only on a socket that is gone.
-            let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-        }
-    }
-
-    /// Ready when there is something to read or the stream has ended; takes nothing from it.
-    pub fn poll_peek(&self, cx: &mut Context<'_>) -> Poll<Idle> {
-        // The runtime forgets that it was readable only if the look itself finds nothing.
-        let look = || match self.peek_idle() {
-            Idle::Clean => Err(io::ErrorKind::WouldBlock.into()),
-            found => Ok(found),
-        };
-        loop {
-            if ready!(self.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(Idle::Closed);
+            Socket::Tcp(stream) => {
+                let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
             }
-            let looked = match self {
-                Socket::Tcp(stream) => stream.try_io(Interest::READABLE, look),
-                Socket::Unix(stream) => stream.try_io(Interest::READABLE, look),
-            };
-            if let Ok(found) = looked {
-                return Poll::Ready(found);
-            }
+            Socket::Unix(_) => {}
+            Socket::Tls(stream) => stream.reset_on_drop(),
         }
     }
 
@@ -203,6 +237,7 @@ impl Socket {
         let peeked = match self {
             Socket::Tcp(stream) => rustix::net::recv(stream, &mut byte, flags),
             Socket::Unix(stream) => rustix::net::recv(stream, &mut byte, flags),
+            Socket::Tls(stream) => return stream.peek_idle(),
         };
         match peeked {
             Err(rustix::io::Errno::AGAIN) => Idle::Clean,

@@ -13,7 +13,10 @@ use crate::limit::pace::Pace;
 use crate::route::Router;
 use crate::spool::Spool;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{ListenerMetrics, Metrics, RouteMetrics, UpstreamMetrics};
+use crate::telemetry::metrics::{
+    ListenerMetrics, Metrics, RouteMetrics, TlsMetrics, UpstreamMetrics,
+};
+use crate::tls;
 use crate::upstream::{Node, NodeKey, Registry, Shared};
 
 /// Everything a data thread needs to know.
@@ -36,6 +39,10 @@ pub struct Snapshot {
     pub pace: Arc<Pace>,
     /// Where slow uploads are kept; shared with earlier snapshots.
     pub spool: Arc<Spool>,
+    /// Certificates in use; those of earlier snapshots go on in theirs.
+    pub certificates: Vec<Arc<tls::Slot>>,
+    /// What keys of session tickets follow from, where the operator has named no secret.
+    own_secret: Option<tls::Secrets>,
 }
 
 /// One listener as run.
@@ -48,6 +55,16 @@ pub struct Listener {
     pub open: Arc<AtomicUsize>,
     /// Handles for each route, and at the end those of "no route".
     pub routes: Vec<RouteMetrics>,
+    /// If it speaks TLS.
+    pub tls: Option<Tls>,
+}
+
+/// What makes a listener one of TLS.
+pub struct Tls {
+    /// What it offers.
+    pub server: tls::Server,
+    /// Its handles.
+    pub metrics: TlsMetrics,
 }
 
 /// One upstream as run.
@@ -62,6 +79,8 @@ pub struct Upstream {
     pub nodes: Vec<Member>,
     /// Nodes whose names do not resolve, and why.
     pub unresolved: Vec<(String, String)>,
+    /// What is asked of nodes and shown to them over TLS, if they speak it.
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// A node as this upstream uses it.
@@ -76,6 +95,8 @@ pub struct Member {
     pub role: Role,
     /// Requests in flight at most; 0 is no limit.
     pub max_requests: u32,
+    /// How it is spoken to over TLS, if it is.
+    pub tls: Option<tls::Towards>,
 }
 
 /// What names in `nodes` stand for: the addresses, or why there are none. Keyed by the text of `address`.
@@ -97,15 +118,24 @@ pub struct Parts<'a> {
 pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let Parts { resolved, registry, previous, access_log } = parts;
     let metrics = registry.metrics().clone();
-    let listeners = config
-        .listeners
-        .iter()
-        .map(|settings| Arc::new(listener(settings, &config, previous, &metrics)))
-        .collect();
+    let certificates = slots(&config, previous);
+    let own_secret = match previous {
+        Some(previous) => previous.own_secret.clone(),
+        None => tls::Secrets::random(),
+    };
+    let listeners = config.listeners.iter().map(|settings| {
+        let tls = listener_tls(settings, &config, &certificates, own_secret.as_ref());
+        let tls = tls.map(|server| Tls { server, metrics: metrics.tls(&settings.name) });
+        Arc::new(Listener { tls, ..listener(settings, &config, previous, &metrics) })
+    });
+    let listeners = listeners.collect();
     let upstreams = config
         .upstreams
         .iter()
-        .map(|settings| Arc::new(upstream(settings, resolved, registry)))
+        .map(|settings| {
+            let tls = upstream_tls(settings, previous, &certificates);
+            Arc::new(upstream(settings, resolved, registry, tls))
+        })
         .collect();
     Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
@@ -117,6 +147,8 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         listeners,
         upstreams,
         access_log,
+        certificates,
+        own_secret,
         config,
     }
 }
@@ -140,10 +172,49 @@ fn listener(
         metrics: metrics.listener(&settings.name),
         open: open.unwrap_or_default(),
         routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
+        tls: None,
     }
 }
 
-fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Registry) -> Upstream {
+/// The slots of the certificates. One that was there before goes on with what was read now.
+fn slots(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<tls::Slot>> {
+    let known = previous.map(|previous| previous.certificates.as_slice()).unwrap_or_default();
+    // A snapshot of the same configuration must not bring back what control has renewed since.
+    let read_before = |one: &config::Certificate| {
+        let before = previous.map(|previous| previous.config.certificates.as_slice());
+        before.unwrap_or_default().iter().any(|old| Arc::ptr_eq(&old.loaded, &one.loaded))
+    };
+    let slot = |one: &config::Certificate| match known.iter().find(|slot| slot.name == one.name) {
+        Some(slot) => {
+            if !read_before(one) {
+                slot.put(one.loaded.clone());
+            }
+            slot.clone()
+        }
+        None => Arc::new(tls::Slot::new(one.name.clone(), one.loaded.clone())),
+    };
+    config.certificates.iter().map(slot).collect()
+}
+
+fn listener_tls(
+    settings: &config::Listener,
+    config: &Config,
+    slots: &[Arc<tls::Slot>],
+    own_secret: Option<&tls::Secrets>,
+) -> Option<tls::Server> {
+    let slot = |name: &String| slots.iter().find(|slot| slot.name == *name).cloned();
+    let shown: Vec<_> = settings.certificates.iter().filter_map(slot).collect();
+    let secrets = config.tls.tickets.as_ref().map(|tickets| &tickets.loaded).or(own_secret);
+    let clients = settings.client_auth.as_ref().map(|auth| &auth.loaded);
+    (!shown.is_empty()).then(|| tls::Server::new(shown, secrets.cloned(), clients))
+}
+
+fn upstream(
+    settings: &config::Upstream,
+    resolved: &Resolved,
+    registry: &mut Registry,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Upstream {
     let mut members = Vec::new();
     let mut unresolved = Vec::new();
     for node in &settings.nodes {
@@ -162,7 +233,37 @@ fn upstream(settings: &config::Upstream, resolved: &Resolved, registry: &mut Reg
         shared: registry.shared(&settings.name, settings.retry_budget),
         nodes: members,
         unresolved,
+        tls: None,
     }
+    .over(tls)
+}
+
+/// What was made before goes on where nothing has changed: connections that are kept belong to it, and so do
+/// the tickets of nodes.
+fn upstream_tls(
+    settings: &config::Upstream,
+    previous: Option<&Snapshot>,
+    slots: &[Arc<tls::Slot>],
+) -> Option<Arc<rustls::ClientConfig>> {
+    let wanted = settings.tls.as_ref()?;
+    let slot_of = |slots: &[Arc<tls::Slot>]| {
+        slots.iter().find(|slot| Some(&slot.name) == wanted.certificate.as_ref()).cloned()
+    };
+    let slot = slot_of(slots);
+    let known = previous.and_then(|previous| {
+        let same = |old: &&Arc<Upstream>| {
+            old.settings.name == settings.name && old.settings.tls.as_ref() == Some(wanted)
+        };
+        let old = previous.upstreams.iter().find(same)?;
+        let before = slot_of(&previous.certificates);
+        let same_slot = match (&before, &slot) {
+            (Some(before), Some(slot)) => Arc::ptr_eq(before, slot),
+            (None, None) => true,
+            _ => false,
+        };
+        old.tls.clone().filter(|_| same_slot)
+    });
+    Some(known.unwrap_or_else(|| tls::upstream::client(&wanted.roots, slot)))
 }
 
 fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, String> {
@@ -204,10 +305,32 @@ fn member(settings: &config::Node, node: Arc<Node>) -> Member {
         backup: settings.backup,
         role: settings.role,
         max_requests: settings.max_requests,
+        tls: None,
     }
 }
 
 impl Upstream {
+    /// How a node is spoken to over TLS, if it is.
+    pub fn tls_of(&self, node: &Arc<Node>) -> Option<tls::Towards> {
+        let member = self.nodes.iter().find(|member| Arc::ptr_eq(&member.node, node))?;
+        member.tls.clone()
+    }
+
+    /// With its nodes over TLS.
+    fn over(mut self, config: Option<Arc<rustls::ClientConfig>>) -> Upstream {
+        if let (Some(config), Some(settings)) = (&config, &self.settings.tls) {
+            for member in &mut self.nodes {
+                let written = self.settings.nodes.iter().find(|n| n.name == member.node.key.name);
+                let address = written.map_or("", |node| node.address.as_str());
+                let name = settings.server_name.as_ref().map(|name| format!("{name}:0"));
+                let name = tls::upstream::name_of(name.as_deref().unwrap_or(address));
+                member.tls = name.map(|name| tls::Towards { config: config.clone(), name });
+            }
+        }
+        self.tls = config;
+        self
+    }
+
     /// The weights in force at `now_ns`, in the order of the nodes: less than configured while a node
     /// starts slowly beside others.
     pub fn weights(&self, now_ns: u64) -> Vec<f64> {
@@ -241,6 +364,13 @@ impl Snapshot {
         let nodes = || self.upstreams.iter().flat_map(|upstream| &upstream.nodes);
         let requests = nodes().map(|member| member.node.in_flight()).sum();
         (requests, nodes().map(|member| member.node.tunnels()).sum())
+    }
+
+    /// The port that clients find HTTPS at, unless it is the usual one.
+    pub fn https_port(&self) -> Option<u16> {
+        let mut listeners = self.config.listeners.iter();
+        let tls = listeners.find(|listener| !listener.certificates.is_empty())?;
+        Some(tls.bind.port()).filter(|port| !matches!(port, 0 | 443))
     }
 
     /// The upstream of a route; without routes, the only one.

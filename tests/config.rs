@@ -136,10 +136,24 @@ fn the_edge_example_shows_every_key_and_its_comments_are_valid() {
         .map(|line| line.strip_prefix("# ").filter(|code| is_code(code)).unwrap_or(line))
         .collect();
     assert!(uncommented.contains(&"[upstream.nocobase.sticky]"));
-    let source = source(&uncommented.join("\n"));
+    // The files that it names are made here.
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["example.com".to_owned()]).unwrap();
+    let files = [
+        ("example.pem", made.cert.pem()),
+        ("clients.pem", made.cert.pem()),
+        ("example.key", made.signing_key.serialize_pem()),
+        ("tickets.secret", "0123456789abcdef0123456789abcdef".to_owned()),
+    ];
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    let text = uncommented.join("\n").replace("/etc/cobalance", dir.path().to_str().unwrap());
+    let source = source(&text);
     let result = load(&source, &env);
     let config = result.unwrap_or_else(|found| panic!("{}", render(&found, &source, false))).0;
     assert!(config.probes.is_some() && config.upstreams[0].sticky.is_some());
+    assert!(config.tls.tickets.is_some() && config.listeners[0].client_auth.is_some());
     assert_eq!(config.routes.len(), 1);
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
 use crate::control::status::{
-    ConfigStatus, DrainedAbsent, NodeStatus, PinStatus, ReloadResult, Status, UpstreamStatus,
+    CertificateStatus, ConfigStatus, DrainedAbsent, NodeStatus, PinStatus, ReloadResult, Status,
+    UpstreamStatus,
 };
 use crate::control::words::{self, millis, since, span, state, weight};
 
@@ -23,6 +24,7 @@ pub(super) fn ask(client: &Client) -> Result<Status, Failure> {
 /// Renders a status as it is at `now`.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
     let mut out = head(status);
+    out.push_str(&certificates(&status.certificates, now));
     out.push_str(&config(&status.config, now));
     out.push('\n');
     out.push_str(&table(&rows(status, now)));
@@ -110,6 +112,22 @@ fn head(status: &Status) -> String {
     for listener in &status.listeners {
         let _ = write!(out, "listener {} on {}", listener.name, listener.address);
         let _ = writeln!(out, ", connections: {}", listener.connections);
+    }
+    out
+}
+
+fn certificates(certificates: &[CertificateStatus], now: SystemTime) -> String {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let mut out = String::new();
+    for one in certificates {
+        let left = one.not_after - now;
+        let span = span(Duration::from_secs(left.unsigned_abs()));
+        let when = match left {
+            ..=0 => format!("expired {span} ago"),
+            _ => format!("expires in {span}"),
+        };
+        let _ = writeln!(out, "certificate {} for {}, {when}", one.name, one.hosts.join(", "));
     }
     out
 }
@@ -257,6 +275,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "version": "0.1.0", "uptime_s": 3_700, "ready": true, "draining": false,
             "listeners": [{"name": "public", "address": "0.0.0.0:80", "connections": 5}],
+            "certificates": [{"name": "a", "hosts": ["a.test", "*.b.test"], "not_before": 0, "not_after": 87_460}],
             "upstreams": [
                 {"name": "nocobase", "eligible": 1, "median_latency_ms": 1.0,
                  "retry_budget_remaining": 10.0,
@@ -278,6 +297,7 @@ mod tests {
         let expected = "\
 cobalance 0.1.0, up 1 h 1 min, ready
 listener public on 0.0.0.0:80, connections: 5
+certificate a for a.test, *.b.test, expires in 1 d 0 h
 configuration 4 (config/cobalance.toml), in use for 5 min 0 s
 last reload 5 s ago: invalid; generation 4 stays
   line one

@@ -44,6 +44,9 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Nginx's `send_timeout`.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Two weeks: automatic renewals happen before, so who is warned has one that does not work.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
 /// Node's base path of the API when `APP_PUBLIC_PATH` is `/`.
 pub const API_PATH: &str = "/api/";
 /// One SYN retransmission (1 s) fits; a busy Node still accepts in the kernel.

@@ -39,6 +39,8 @@ pub fn from_flags(
     }
     Ok(Config {
         server: Server::default(),
+        tls: Default::default(),
+        certificates: Vec::new(),
         listeners,
         routes: Vec::new(),
         upstreams: vec![upstream],

@@ -52,6 +52,8 @@ impl Listener {
             keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,
             send_timeout: defaults::SEND_TIMEOUT,
             trusted_proxies: Vec::new(),
+            certificates: Vec::new(),
+            client_auth: None,
         }
     }
 }
@@ -98,6 +100,7 @@ impl Upstream {
             outlier_detection: OutlierDetection::default(),
             guard_changes: defaults::GUARD_CHANGES,
             sticky: None,
+            tls: None,
         }
     }
 }

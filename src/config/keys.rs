@@ -11,7 +11,18 @@ pub struct TableKeys {
 
 pub(super) static ROOT: TableKeys = TableKeys {
     title: "the file",
-    keys: &["server", "listener", "route", "upstream", "spool", "admin", "probes", "access_log"],
+    keys: &[
+        "server",
+        "tls",
+        "certificate",
+        "listener",
+        "route",
+        "upstream",
+        "spool",
+        "admin",
+        "probes",
+        "access_log",
+    ],
 };
 
 pub(super) static SERVER: TableKeys = TableKeys {
@@ -29,6 +40,12 @@ pub(super) static SERVER: TableKeys = TableKeys {
     ],
 };
 
+pub(super) static TLS: TableKeys =
+    TableKeys { title: "[tls]", keys: &["https_only", "ticket_secret_file"] };
+
+pub(super) static CERTIFICATE: TableKeys =
+    TableKeys { title: "[[certificate]]", keys: &["name", "chain", "key"] };
+
 pub(super) static LISTENER: TableKeys = TableKeys {
     title: "[[listener]]",
     keys: &[
@@ -44,6 +61,9 @@ pub(super) static LISTENER: TableKeys = TableKeys {
         "keep_alive_timeout",
         "send_timeout",
         "trusted_proxies",
+        "certificates",
+        "client_auth",
+        "client_ca",
     ],
 };
 
@@ -85,6 +105,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "health_check",
         "outlier_detection",
         "sticky",
+        "tls",
     ],
 };
 
@@ -125,6 +146,11 @@ pub(super) static SPOOL: TableKeys = TableKeys {
     keys: &["directory", "memory", "max_body", "total_memory", "total_files"],
 };
 
+pub(super) static UPSTREAM_TLS: TableKeys = TableKeys {
+    title: "[upstream.NAME.tls]",
+    keys: &["enabled", "ca", "server_name", "certificate"],
+};
+
 pub(super) static ADMIN: TableKeys =
     TableKeys { title: "[admin]", keys: &["enabled", "bind", "token_file"] };
 
@@ -135,10 +161,12 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 14] {
+pub fn tables() -> [&'static TableKeys; 17] {
     [
         &ROOT,
         &SERVER,
+        &TLS,
+        &CERTIFICATE,
         &LISTENER,
         &ROUTE,
         &UPSTREAM,
@@ -148,6 +176,7 @@ pub fn tables() -> [&'static TableKeys; 14] {
         &HEDGE,
         &STICKY,
         &SPOOL,
+        &UPSTREAM_TLS,
         &ADMIN,
         &PROBES,
         &ACCESS_LOG,

@@ -409,7 +409,12 @@ pub(super) struct Text<'a> {
     pub(super) from_env: bool,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    /// What it was read with.
+    pub(super) fn cx(&self) -> &'a Cx<'a> {
+        self.cx
+    }
+
     /// For messages: the file's own text, shortened.
     pub(super) fn shown(&self) -> String {
         let short: String = self.written.chars().take(60).collect();

@@ -14,6 +14,7 @@ use super::raw::{Cx, Span, Table, Text, Value};
 use super::{Config, keys};
 
 mod addresses;
+mod certificate;
 mod listener;
 mod node;
 mod process;
@@ -32,14 +33,18 @@ struct Placed<T> {
 /// Reads the whole file.
 pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     let root = Table::open(cx, &keys::ROOT, "the file".to_owned(), cx.end(), root);
-    let listeners = listener::all(&root);
-    let upstreams = upstream::all(&root);
+    let certificates = certificate::all(&root);
+    let listeners = listener::all(&root, &certificates);
+    let upstreams = upstream::all(&root, &certificates);
+    certificate::unused(cx, &certificates, &listeners, &upstreams.built);
     let routes = route::all(&root, &upstreams);
     let admin = process::admin(&root);
     let probes = process::probes(&root);
     addresses::check(cx, &listeners, &admin, probes.as_ref());
     Config {
         server: process::server(&root),
+        tls: certificate::tls(&root, &listeners),
+        certificates: items(certificates.built),
         listeners: items(listeners),
         routes,
         upstreams: items(upstreams.built),

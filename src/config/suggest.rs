@@ -2,8 +2,10 @@
 
 use super::keys::{self, TableKeys};
 
-const NO_TLS: &str = "TLS is not built into this version yet: terminate TLS in front and list that \
-                      proxy in `trusted_proxies`";
+const TLS: &str = "write `[[certificate]]` with `name`, `chain` and `key`, and `certificates = [NAME]` in \
+                   `[[listener]]`";
+const NO_ACME: &str = "certificates are not fetched by this version yet: write `[[certificate]]` with \
+                       `name`, `chain` and `key`; renewed files are found without a reload";
 const NO_PROXY_PROTOCOL: &str = "the PROXY protocol is not built into this version yet: let the \
                                  proxy in front send `X-Forwarded-For` and list it in \
                                  `trusted_proxies`";
@@ -14,18 +16,18 @@ const NO_LIMIT: &str = "rate limits are not built into this version yet: remove 
 
 /// Words of other products, and of versions to come, with ours.
 const FOREIGN: &[(&str, &str)] = &[
-    ("certificate", NO_TLS),
-    ("certificates", NO_TLS),
-    ("tls", NO_TLS),
-    ("ssl", NO_TLS),
-    ("ssl_certificate", NO_TLS),
-    ("ssl_certificate_key", NO_TLS),
-    ("acme", NO_TLS),
-    (
-        "protocols",
-        "listeners speak HTTP/1.1 in this version: remove it; for HTTP/2 and TLS put a proxy in \
-         front and list it in `trusted_proxies`",
-    ),
+    ("ssl", TLS),
+    ("ssl_certificate", TLS),
+    ("ssl_certificate_key", TLS),
+    ("cert", TLS),
+    ("crt", TLS),
+    ("ssl_client_certificate", "write `client_auth` and `client_ca` in `[[listener]]`"),
+    ("ssl_verify_client", "write `client_auth` and `client_ca` in `[[listener]]`"),
+    ("ssl_session_ticket_key", "write `ticket_secret_file` in `[tls]`"),
+    ("acme", NO_ACME),
+    ("redirect_https", "write `https_only = true` in `[tls]`"),
+    ("hsts", "write `https_only = true` in `[tls]`"),
+    ("protocols", "listeners speak HTTP/1.1 in this version, over TLS too: remove it"),
     ("proxy_protocol", NO_PROXY_PROTOCOL),
     ("limit_req", NO_LIMIT),
     ("limit_req_zone", NO_LIMIT),
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn words_of_others_become_ours() {
         assert!(key_help("max_fails", &keys::NODE).contains("consecutive_failures"));
-        assert!(key_help("certificates", &keys::LISTENER).contains("TLS"));
+        assert!(key_help("ssl_certificate", &keys::LISTENER).contains("[[certificate]]"));
         assert!(key_help("weight", &keys::UPSTREAM).contains("an entry of `nodes`"));
         assert!(key_help("zzzzzz", &keys::PROBES).contains("known here: `bind`"));
         assert_eq!(balance("least-conn", &["least_requests"]), Some("least_requests"));
@@ -200,10 +202,14 @@ mod tests {
 
     #[test]
     fn no_foreign_word_hides_a_key_of_its_own_table() {
-        // `server` is ours at the top and nginx's word inside an upstream: only there is it foreign.
+        // `server` is ours at the top and nginx's word inside an upstream: only there is it foreign. So is
+        // `server_name`, but the other way round.
         let ours: Vec<_> = keys::tables().iter().flat_map(|t| t.keys.iter()).collect();
         for (word, _) in FOREIGN {
-            assert!(!ours.contains(&word) || ["server", "timeout"].contains(word), "{word}");
+            assert!(
+                !ours.contains(&word) || ["server", "server_name", "timeout"].contains(word),
+                "{word}"
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, interval_at};
 
+use super::certificates::{Files, News};
 use super::file::Seen;
 use super::leaving::Leaving;
 use super::maintenance::{Change, Changed};
@@ -58,6 +59,7 @@ pub(super) enum Event {
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
+    Certificates(Vec<Files>, Vec<News>),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -78,6 +80,8 @@ pub(super) struct Core {
     pub(super) warnings: Warnings,
     pub(super) reloads: Reloads,
     pub(super) probation: Probation,
+    /// None while they are looked at.
+    pub(super) certificates: Option<Vec<Files>>,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<Leaving>,
@@ -149,6 +153,7 @@ impl Core {
             Event::Probed(key, life, finding) => self.probed(&key, life, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
+            Event::Certificates(files, news) => self.certificates_seen(files, news),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),
@@ -204,6 +209,7 @@ impl Core {
             self.sweep_ns = clock::now_ns() + clock::nanos(RESOLVE);
             self.sweep_drains();
         }
+        self.look_at_certificates();
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// What tells one state of a file from another without reading it. Follows symlinks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Identity {
+pub(super) struct Identity {
     device: u64,
     inode: u64,
     modified: (i64, i64),
@@ -81,7 +81,7 @@ impl Watch {
     }
 }
 
-fn identity(path: &Path) -> io::Result<Identity> {
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
     let found = fs::metadata(path)?;
     Ok(Identity {
         device: found.dev(),

@@ -64,6 +64,7 @@ impl Core {
             warnings: Warnings::default(),
             reloads: Reloads::new(source),
             probation: Probation::new(snapshot.config.clone()),
+            certificates: Some(Vec::new()),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),

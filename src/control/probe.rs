@@ -12,10 +12,12 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::stream::secured;
 use crate::config::HealthCheck;
 use crate::config::Preset;
 use crate::health::{Verdict, classify};
 use crate::nocobase;
+use crate::tls::Towards;
 
 /// One byte more than the longest refusal is enough to see that a body is none.
 const MAX_BODY: usize = nocobase::MAX_REFUSAL + 1;
@@ -33,6 +35,8 @@ pub(super) struct Target {
     pub check: Arc<HealthCheck>,
     /// How to read the answer.
     pub preset: Preset,
+    /// How it is spoken to over TLS, if it is.
+    pub tls: Option<Towards>,
 }
 
 /// A kept connection is replaced after so long: how long connecting takes tells what the network takes,
@@ -92,19 +96,20 @@ async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> (Verdict, 
         return found;
     }
     *trip = Trip::default();
-    let fresh = match connect(target.address, trip).await {
+    let fresh = match connect(target, trip).await {
         Ok(fresh) => fresh,
         Err(error) => return (unreachable(&error), None),
     };
     exchange(target, fresh, trip).await.unwrap_or_else(|verdict| (verdict, None))
 }
 
-async fn connect(address: SocketAddr, trip: &mut Trip) -> io::Result<Kept> {
+async fn connect(target: &Target, trip: &mut Trip) -> io::Result<Kept> {
     let begun = Instant::now();
-    let stream = TcpStream::connect(address).await?;
+    let stream = TcpStream::connect(target.address).await?;
     let opened = Instant::now();
     trip.connected = Some(opened - begun);
     stream.set_nodelay(true)?;
+    let stream = secured(stream, target.tls.as_ref()).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
@@ -198,7 +203,12 @@ mod tests {
         let mut check = HealthCheck::of(Preset::NocoBase, "/api/");
         // Longer than any test machine's pause; the one test of a time-out shortens it.
         check.timeout = Duration::from_secs(20);
-        Target { address: origin.address(), check: Arc::new(check), preset: Preset::NocoBase }
+        Target {
+            address: origin.address(),
+            check: Arc::new(check),
+            preset: Preset::NocoBase,
+            tls: None,
+        }
     }
 
     #[tokio::test]

@@ -313,10 +313,16 @@ impl Watched {
     /// added by a reload takes nobody out before it has found something.
     fn follow_check(&mut self, upstream: &Upstream) {
         let check = upstream.settings.health_check.as_ref();
+        let tls = upstream.tls_of(&self.node);
+        if self.target.as_ref().is_some_and(|target| target.tls != tls) {
+            // It speaks otherwise from now on.
+            self.kept = None;
+        }
         self.target = check.zip(self.node.address()).map(|(check, address)| Target {
             address,
             check: Arc::new(check.clone()),
             preset: upstream.settings.preset,
+            tls,
         });
         let Some(check) = check else {
             self.checker = None;

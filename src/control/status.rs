@@ -23,6 +23,9 @@ pub struct Status {
     pub draining: bool,
     /// In the order of the configuration.
     pub listeners: Vec<ListenerStatus>,
+    /// Certificates in use, in the order of the configuration.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// In the order of the configuration.
     pub upstreams: Vec<UpstreamStatus>,
     /// The configuration in use.
@@ -40,6 +43,19 @@ pub struct ListenerStatus {
     pub address: String,
     /// Open client connections.
     pub connections: usize,
+}
+
+/// One certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// As configured.
+    pub name: String,
+    /// DNS names that it is for.
+    pub hosts: Vec<String>,
+    /// In Unix seconds.
+    pub not_before: i64,
+    /// In Unix seconds; of the first certificate in its chain that expires.
+    pub not_after: i64,
 }
 
 /// One upstream.

@@ -36,10 +36,14 @@ pub enum Kind {
     WorseReload,
     /// What runs is not what the file says.
     RolledBack,
+    /// A certificate expires soon, or has.
+    CertificateExpiry,
+    /// A renewed certificate cannot be used.
+    CertificateFile,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 10] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
@@ -48,6 +52,8 @@ impl Kind {
         Kind::EventLoopLag,
         Kind::WorseReload,
         Kind::RolledBack,
+        Kind::CertificateExpiry,
+        Kind::CertificateFile,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -70,6 +76,8 @@ impl Kind {
             Kind::EventLoopLag => "event_loop_lag",
             Kind::WorseReload => "worse_reload",
             Kind::RolledBack => "rolled_back",
+            Kind::CertificateExpiry => "certificate_expiry",
+            Kind::CertificateFile => "certificate_file",
         }
     }
 }
@@ -121,6 +129,11 @@ impl Warnings {
     /// Takes back what no longer holds.
     pub fn settle(&mut self, kind: Kind, subject: &str) {
         self.standing.remove(&(kind, subject.to_owned()));
+    }
+
+    /// Takes back those of a kind whose subject is not wanted any more.
+    pub fn retain(&mut self, kind: Kind, wanted: impl Fn(&str) -> bool) {
+        self.standing.retain(|(other, subject), _| *other != kind || wanted(subject));
     }
 
     /// Takes back all of a kind.

@@ -18,6 +18,7 @@ use crate::health::{OperatorState, Verdict};
 use crate::nocobase::{self, Frame, Refusal, RefusalKind};
 use crate::snapshot::Upstream;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::Towards;
 use crate::upstream::NodeKey;
 
 mod socket;
@@ -34,12 +35,13 @@ pub(super) struct Goal {
     /// Of the handshake, as of a probe.
     host: String,
     path: String,
+    tls: Option<Towards>,
 }
 
 impl Goal {
-    fn new(address: SocketAddr, check: &HealthCheck, api_path: &str) -> Goal {
+    fn new(address: SocketAddr, check: &HealthCheck, api_path: &str, tls: Option<Towards>) -> Goal {
         let host = check.host.clone().unwrap_or_else(|| address.to_string());
-        Goal { address, host, path: nocobase::ws_path(api_path) }
+        Goal { address, host, path: nocobase::ws_path(api_path), tls }
     }
 }
 
@@ -167,7 +169,10 @@ impl Watched {
         // What a node says that is out by the configuration is of no use.
         let in_use = self.node.operator() != OperatorState::Disabled;
         let goal = check.zip(self.node.address()).filter(|_| in_use);
-        let goal = goal.map(|(check, at)| Goal::new(at, check, &upstream.settings.api_path));
+        let goal = goal.map(|(check, at)| {
+            let tls = upstream.tls_of(&self.node);
+            Goal::new(at, check, &upstream.settings.api_path, tls)
+        });
         if self.watching.follow(goal) {
             self.believe_probes();
         }

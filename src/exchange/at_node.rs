@@ -13,7 +13,7 @@ use super::respond::{Progress, Responding, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
 use super::verdict::{attempt_result, is_race, node_verdict};
-use super::view::{LocalMember, LocalUpstream};
+use super::view::LocalMember;
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
@@ -283,7 +283,7 @@ impl<'a> Exchange<'a> {
             (known, _) => known,
         };
         let keep_alive = self.keeps_alive() && framing != Framing::UntilClose && flags.done.get();
-        let cookie = self.set_cookie(plan.upstream, node, &plan.wish);
+        let cookie = self.set_cookie(plan, node);
         let id = self.record.id;
         let responding = Responding {
             client: self.client,
@@ -294,6 +294,7 @@ impl<'a> Exchange<'a> {
                 keep_alive,
                 request_id: id.as_str(),
                 set_cookie: cookie.as_deref(),
+                hsts: plan.https && self.view.snapshot.config.tls.https_only,
             },
             // An event stream says nothing for as long as nothing happens.
             last: !keep_alive,
@@ -317,15 +318,11 @@ impl<'a> Exchange<'a> {
     }
 
     /// The cookie that brings the client back to this node, unless it has one that does.
-    fn set_cookie(
-        &self,
-        upstream: &LocalUpstream,
-        node: usize,
-        wish: &super::Wish,
-    ) -> Option<String> {
+    fn set_cookie(&self, plan: &Plan<'_>, node: usize) -> Option<String> {
+        let upstream = plan.upstream;
         let (sticky, signer) =
             (upstream.upstream.settings.sticky.as_ref()?, upstream.signer.as_ref()?);
-        let key = upstream.nodes[node].sticky_key;
+        let (key, wish) = (upstream.nodes[node].sticky_key, &plan.wish);
         // What a flow or an export asked for moves no client away from its node.
         let strays = wish.sticky.is_some() && (wish.is_bulk || wish.follow.is_some());
         if wish.sticky == Some(key) || strays {
@@ -334,7 +331,8 @@ impl<'a> Exchange<'a> {
         let value = signer.sign(key, unix_s());
         let max_age = sticky.max_life.as_secs();
         let cookie = &sticky.cookie;
-        Some(format!("{cookie}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax"))
+        let secure = if plan.https { "; Secure" } else { "" };
+        Some(format!("{cookie}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{secure}"))
     }
 
     /// The node agreed to a WebSocket: tells the client, and joins the two.
@@ -354,6 +352,7 @@ impl<'a> Exchange<'a> {
             keep_alive: true,
             request_id: id.as_str(),
             set_cookie: None,
+            hsts: false,
         };
         let mut out = self.client.thread.buffers.small();
         headers::write_response(&mut out, &head, &parts);

@@ -38,6 +38,8 @@ pub struct Client<'a> {
     pub listener: Arc<Listener>,
     /// Who is at the other end.
     pub peer: SocketAddr,
+    /// Fields that tell of the certificate it has shown, for the nodes.
+    pub certificate: &'a [u8],
     /// The last exchange of this connection.
     pub last: bool,
 }
@@ -190,6 +192,7 @@ async fn has_ended(socket: &Socket) -> bool {
     let ready = match socket {
         Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
         Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
+        Socket::Tls(stream) => stream.ready(Interest::READABLE).await,
     };
     ready.map_or(true, |ready| ready.is_read_closed())
 }

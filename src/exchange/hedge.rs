@@ -110,7 +110,7 @@ impl<'a> Exchange<'a> {
         down.set_at(leg.seen.sent_ns.get().saturating_add(after_ns).min(until_ns));
         let mut leaves = pin!(client.watch(unread));
         let in_time = poll_fn(|cx| {
-            if connection.socket().poll_peek(cx).is_ready() {
+            if connection.socket().poll_idle(cx).is_ready() {
                 return Poll::Ready(Ok(true));
             }
             if let Poll::Ready(cause) = leaves.as_mut().poll(cx) {
@@ -243,5 +243,5 @@ impl<'a> Exchange<'a> {
 
 /// True for a byte, false for the end of the connection.
 fn first_byte(connection: &Connection, cx: &mut Context<'_>) -> Poll<bool> {
-    connection.socket().poll_peek(cx).map(|found| found == Idle::Dirty)
+    connection.socket().poll_idle(cx).map(|found| found == Idle::Dirty)
 }

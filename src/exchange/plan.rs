@@ -38,6 +38,8 @@ pub(super) struct Plan<'a> {
     pub(super) rescued: bool,
     /// A second node was asked because the first was late.
     pub(super) hedged: bool,
+    /// The client speaks TLS, to us or to a trusted proxy.
+    pub(super) https: bool,
 }
 
 impl Plan<'_> {
@@ -54,11 +56,12 @@ impl Exchange<'_> {
     /// Decides what does not change between attempts.
     pub(super) fn plan<'u>(&mut self, upstream: &'u LocalUpstream, upload: &Upload) -> Plan<'u> {
         let (head, settings) = (self.head, &upstream.upstream.settings);
-        let forwarding = Forwarding::new(
-            self.client.peer.ip(),
-            &self.client.listener.settings.trusted_proxies,
-            head,
-        );
+        let proxies = &self.client.listener.settings.trusted_proxies;
+        let forwarding = Forwarding {
+            secure: self.client.socket.tls().is_some(),
+            certificate: self.client.certificate,
+            ..Forwarding::new(self.client.peer.ip(), proxies, head)
+        };
         self.warn_untrusted(&forwarding);
         self.record.client = forwarding.client;
         if forwarding.trusted
@@ -117,6 +120,7 @@ impl Exchange<'_> {
             race_lost: false,
             rescued: false,
             hedged: false,
+            https: forwarding.is_https(head),
         }
     }
 

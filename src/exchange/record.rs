@@ -204,7 +204,7 @@ fn cause_detail(cause: &Cause) -> &str {
         | Cause::NotImplemented(what)
         | Cause::BadResponse(what)
         | Cause::Internal(what) => what,
-        Cause::ConnectFailed(what) => what,
+        Cause::ConnectFailed(what) | Cause::NodeTls(what) => what,
         _ => "",
     }
 }

@@ -11,9 +11,10 @@ pub(super) fn is_race(failed: Option<&Cause>, reused: bool) -> bool {
 
 pub(super) fn attempt_result(cause: &Cause) -> AttemptResult {
     match cause {
-        Cause::ConnectFailed(_) | Cause::ConnectRefused | Cause::ConnectTimeout => {
-            AttemptResult::Connect
-        }
+        Cause::ConnectFailed(_)
+        | Cause::NodeTls(_)
+        | Cause::ConnectRefused
+        | Cause::ConnectTimeout => AttemptResult::Connect,
         Cause::ConnectionTerminated | Cause::ResponseIncomplete => AttemptResult::Reset,
         Cause::ResponseTimeout | Cause::ResponseBodyTimeout | Cause::Deadline => {
             AttemptResult::Timeout

@@ -97,10 +97,15 @@ impl LocalUpstream {
     fn new(thread: usize, upstream: Arc<Upstream>, previous: Option<&View>) -> LocalUpstream {
         let settings = &upstream.settings;
         let signer = settings.sticky.as_ref().map(|sticky| Signer::new(&sticky.secret));
+        let local = |member: &crate::snapshot::Member| {
+            let known = previous.and_then(|view| view.local(&member.node));
+            let local =
+                known.unwrap_or_else(|| Rc::new(LocalNode::new(member.node.clone(), thread)));
+            local.speak(member.tls.clone());
+            local
+        };
         let member = |member: &crate::snapshot::Member| LocalMember {
-            local: previous
-                .and_then(|view| view.local(&member.node))
-                .unwrap_or_else(|| Rc::new(LocalNode::new(member.node.clone(), thread))),
+            local: local(member),
             weight: member.weight,
             backup: member.backup,
             max_requests: member.max_requests,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::client_certificate::is_of_certificate;
 use super::{write_field, write_ip};
 use crate::http1::field::{Known, list};
 use crate::http1::request::{RequestHead, is_host};
@@ -24,6 +25,10 @@ pub struct Forwarding<'a> {
     pub proxies: &'a [IpNet],
     /// The client: the peer, or the last address in a trusted chain that is no proxy of ours.
     pub client: IpAddr,
+    /// The client's connection to us is TLS.
+    pub secure: bool,
+    /// Fields that tell of the certificate it has shown to us, each with its line end.
+    pub certificate: &'a [u8],
 }
 
 /// Whether a field is one that is rebuilt here.
@@ -54,7 +59,7 @@ impl<'a> Forwarding<'a> {
         // An element that is no address ends the walk: what stands before it cannot be trusted either.
         let client =
             client.flatten().or_else(|| oldest_proxy(trusted, proxies, head)).unwrap_or(peer);
-        Forwarding { peer, trusted, proxies, client }
+        Forwarding { peer, trusted, proxies, client, secure: false, certificate: &[] }
     }
 
     /// Appends the rebuilt fields.
@@ -76,6 +81,13 @@ impl<'a> Forwarding<'a> {
             write_field(out, b"X-Forwarded-Host", host);
         }
         self.write_standard(out, proto, host);
+        out.extend_from_slice(self.certificate);
+    }
+
+    /// Whether a field of the client is not passed on: who it is, by its certificate, only we say, or a
+    /// trusted proxy where we know nothing.
+    pub(super) fn hides(&self, name: &[u8]) -> bool {
+        (!self.trusted || !self.certificate.is_empty()) && is_of_certificate(name)
     }
 
     fn write_standard(&self, out: &mut Vec<u8>, proto: &[u8], host: &[u8]) {
@@ -98,12 +110,14 @@ impl<'a> Forwarding<'a> {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Whether the client itself asked by `https` or `http`.
-    pub fn proto(&self, head: &RequestHead) -> &'static [u8] {
-        match self.believed(head, Known::XForwardedProto) {
-            Some(value) if value.eq_ignore_ascii_case(b"https") => b"https",
-            _ => b"http",
-        }
+    fn proto(&self, head: &RequestHead) -> &'static [u8] {
+        if self.is_https(head) { b"https" } else { b"http" }
+    }
+
+    /// Whether the client speaks TLS, to us or to a trusted proxy that says so.
+    pub fn is_https(&self, head: &RequestHead) -> bool {
+        let believed = self.believed(head, Known::XForwardedProto);
+        believed.map_or(self.secure, |value| value.eq_ignore_ascii_case(b"https"))
     }
 
     /// A believed host that is one; else what the client itself named.

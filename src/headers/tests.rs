@@ -109,6 +109,7 @@ fn answered(text: &str, to_head: bool, version_11: bool, keep_alive: bool) -> St
         keep_alive,
         request_id: "id-1",
         set_cookie: None,
+        hsts: false,
     };
     let mut out = Vec::new();
     write_response(&mut out, &head, &parts);

@@ -10,7 +10,8 @@ pub fn accept(key: &[u8]) -> String {
     base64(&Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// RFC 4648, section 4.
+pub fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for three in bytes.chunks(3) {

@@ -14,9 +14,11 @@ mod ended;
 mod families;
 mod handles;
 mod labels;
+mod tls;
 
 pub use handles::*;
 pub use labels::*;
+pub use tls::{HandshakeFailure, TlsMetrics};
 
 /// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
 const BUCKETS: [f64; 17] = [
@@ -97,6 +99,7 @@ pub struct Metrics {
     /// What is spooled.
     pub spool: SpoolMetrics,
     clients: ClientFamilies,
+    tls: tls::TlsFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
 }
@@ -158,6 +161,7 @@ impl Metrics {
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
+            tls: tls::TlsFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
             registry,

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,8 +21,9 @@ use crate::config;
 use crate::error::Cause;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
-use crate::net::{Idle, Socket};
+use crate::net::{HandshakeError, Idle, Secure, Socket};
 use crate::telemetry::metrics::PoolEvent;
+use crate::tls::Towards;
 
 /// Kept this long without a hint: Node's default is 5 s.
 const IDLE_WITHOUT_HINT: Duration = Duration::from_secs(4);
@@ -53,6 +55,8 @@ pub struct LocalNode {
     pub node: Arc<Node>,
     thread: usize,
     idle: RefCell<VecDeque<Kept>>,
+    /// How it is spoken to over TLS, if it is.
+    tls: RefCell<Option<Towards>>,
     last_note_ns: [std::cell::Cell<u64>; 3],
 }
 
@@ -90,6 +94,8 @@ struct Line {
     socket: Socket,
     born_ns: u64,
     requests: u64,
+    /// What it was opened with.
+    tls: Option<Towards>,
 }
 
 /// A connection in use. Dropping it closes it; [`Connection::give_back`] keeps it.
@@ -125,7 +131,21 @@ impl PoolLimits {
 impl LocalNode {
     /// With an empty pool.
     pub fn new(node: Arc<Node>, thread: usize) -> LocalNode {
-        LocalNode { node, thread, idle: RefCell::default(), last_note_ns: Default::default() }
+        LocalNode {
+            node,
+            thread,
+            idle: RefCell::default(),
+            tls: RefCell::default(),
+            last_note_ns: Default::default(),
+        }
+    }
+
+    /// How new connections are made from now on; kept ones of another kind are closed.
+    pub fn speak(&self, tls: Option<Towards>) {
+        if *self.tls.borrow() != tls {
+            self.tls.replace(tls);
+            self.clear();
+        }
     }
 
     /// This thread's counters.
@@ -195,17 +215,17 @@ impl LocalNode {
         };
         let begun = clock::now_ns();
         deadline.set(timeout);
-        let opened = deadline.guard(open(dial, address)).await;
+        let tls = self.tls.borrow().clone();
+        let opened = deadline.guard(open(dial, address, tls.as_ref())).await;
         deadline.clear();
         let socket = match opened {
             Err(_) => return Err(Cause::ConnectTimeout),
-            Ok(Err(error)) => return Err(connect_cause(&error)),
-            Ok(Ok(socket)) => socket,
+            Ok(opened) => opened?,
         };
         let now = clock::now_ns();
         self.node.metrics.connect.observe((now - begun) as f64 / 1e9);
         self.node.metrics.pool(PoolEvent::New);
-        let line = Line { socket, born_ns: now, requests: 0 };
+        let line = Line { socket, born_ns: now, requests: 0, tls };
         Ok(Connection::new(self.clone(), line, false))
     }
 
@@ -237,7 +257,8 @@ impl LocalNode {
         let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
         // A node that is drained gets no more requests, and its operator waits for an end.
         let drained = self.node.operator() != OperatorState::Ready;
-        if keep.is_zero() || old || full || drained {
+        let odd = line.tls != *self.tls.borrow();
+        if keep.is_zero() || old || full || drained || odd {
             return;
         }
         let mut idle = self.idle.borrow_mut();
@@ -257,16 +278,32 @@ impl Drop for LocalNode {
     }
 }
 
-async fn open(dial: &Dial, address: SocketAddr) -> io::Result<Socket> {
-    match dial {
-        Dial::Tcp => {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::net::keepalive())?;
-            Ok(Socket::Tcp(stream))
-        }
-        Dial::With(make) => make(address),
+async fn open(dial: &Dial, address: SocketAddr, tls: Option<&Towards>) -> Result<Socket, Cause> {
+    let failed = |error: io::Error| connect_cause(&error);
+    let stream = match dial {
+        Dial::Tcp => connected(address).await.map_err(failed)?,
+        Dial::With(make) => return make(address).map_err(failed),
+    };
+    match tls {
+        None => Ok(Socket::Tcp(stream)),
+        // A handshake has much state, and most connections need none.
+        Some(towards) => Box::pin(shake_hands(stream, towards)).await,
     }
+}
+
+async fn connected(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::net::keepalive())?;
+    Ok(stream)
+}
+
+async fn shake_hands(stream: TcpStream, towards: &Towards) -> Result<Socket, Cause> {
+    let failed = |error: HandshakeError| Cause::NodeTls(error.to_string().into());
+    let secure = Secure::connect(stream, towards.config.clone(), towards.name.clone());
+    let secure = secure.map_err(|error| failed(error.into()))?;
+    poll_fn(|cx| secure.poll_handshake(cx)).await.map_err(failed)?;
+    Ok(Socket::Tls(Box::new(secure)))
 }
 
 fn connect_cause(error: &io::Error) -> Cause {

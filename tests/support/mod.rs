@@ -20,6 +20,7 @@ pub mod actor;
 pub mod origin;
 pub mod program;
 pub mod said;
+pub mod tls;
 
 /// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

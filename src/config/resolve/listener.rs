@@ -2,12 +2,13 @@
 
 use ipnet::IpNet;
 
+use super::certificate::{self, Certificates};
 use super::{Placed, Twice, name, parsed, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{POSITIVE, Table};
 use crate::config::{Listener, address, keys};
 
-pub(super) fn all(root: &Table<'_>) -> Vec<Placed<Listener>> {
+pub(super) fn all(root: &Table<'_>, known: &Certificates) -> Vec<Placed<Listener>> {
     let tables = tables(root, &keys::LISTENER, "listener");
     if tables.is_empty() && root.get("listener").is_none() && !root.misspelt("listener") {
         root.cx.report_absent(
@@ -16,7 +17,7 @@ pub(super) fn all(root: &Table<'_>) -> Vec<Placed<Listener>> {
                 .help("write `[[listener]]` and, below it, `bind = \"0.0.0.0:80\"`"),
         );
     }
-    let listeners: Vec<_> = tables.iter().filter_map(one).collect();
+    let listeners: Vec<_> = tables.iter().filter_map(|table| one(table, known)).collect();
     let twice = Twice {
         code: "duplicate-address",
         kind: "listeners",
@@ -29,7 +30,7 @@ pub(super) fn all(root: &Table<'_>) -> Vec<Placed<Listener>> {
     listeners
 }
 
-fn one(table: &Table<'_>) -> Option<Placed<Listener>> {
+fn one(table: &Table<'_>, known: &Certificates) -> Option<Placed<Listener>> {
     let bind = table.bind();
     if table.get("bind").is_none() {
         table.missing("bind", "write `bind = \"0.0.0.0:80\"`");
@@ -40,6 +41,7 @@ fn one(table: &Table<'_>) -> Option<Placed<Listener>> {
     let stand_in = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let plain = Listener::at(address.unwrap_or(stand_in));
     let (name, name_span) = name(table).unwrap_or_else(|| (plain.name.clone(), place.clone()));
+    let is_tls = table.get("certificates").is_some();
     let item = Listener {
         name,
         max_connections: table.number("max_connections", plain.max_connections, 1..=10_000_000),
@@ -60,6 +62,8 @@ fn one(table: &Table<'_>) -> Option<Placed<Listener>> {
         ),
         send_timeout: table.duration("send_timeout", plain.send_timeout, &POSITIVE),
         trusted_proxies: trusted_proxies(table),
+        certificates: certificate::of_listener(table, known),
+        client_auth: certificate::client_auth(table, is_tls),
         ..plain
     };
     address.map(|_| Placed { item, name: name_span, place })

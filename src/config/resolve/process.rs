@@ -79,7 +79,7 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
     Placed { item, name: place.clone(), place }
 }
 
-fn path(text: &Text<'_>, help: &str) -> Option<PathBuf> {
+pub(super) fn path(text: &Text<'_>, help: &str) -> Option<PathBuf> {
     if text.value.is_empty() {
         text.error("bad-path", format!("{} is empty", text.name), "no path", help);
         return None;
@@ -112,6 +112,10 @@ pub(super) fn access_log(root: &Table<'_>) -> AccessLog {
 }
 
 /// A table that exists once.
-fn single<'a>(root: &Table<'a>, keys: &'static TableKeys, key: &'static str) -> Option<Table<'a>> {
+pub(super) fn single<'a>(
+    root: &Table<'a>,
+    keys: &'static TableKeys,
+    key: &'static str,
+) -> Option<Table<'a>> {
     root.get(key)?.table(keys, &format!("`{}`", keys.title))
 }

@@ -2,6 +2,7 @@
 
 use toml::de::DeValue;
 
+use super::certificate::{self, Certificates};
 use super::{Placed, good_name, no_effect, node};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{OR_ZERO, POSITIVE, Span, Table, Text, Value};
@@ -25,7 +26,7 @@ pub(super) struct Upstreams {
     pub(super) names: Vec<(String, Span)>,
 }
 
-pub(super) fn all(root: &Table<'_>) -> Upstreams {
+pub(super) fn all(root: &Table<'_>, known: &Certificates) -> Upstreams {
     let mut all = Upstreams { built: Vec::new(), names: Vec::new() };
     let Some(value) = root.get("upstream") else {
         if !root.misspelt("upstream") {
@@ -52,7 +53,7 @@ pub(super) fn all(root: &Table<'_>) -> Upstreams {
             span: value.span(),
             de: value.get_ref(),
         };
-        named(&value, name, &mut all);
+        named(&value, name, known, &mut all);
     }
     all
 }
@@ -65,7 +66,7 @@ fn none(root: &Table<'_>, place: Span) {
     );
 }
 
-fn named(value: &Value<'_>, name: &str, all: &mut Upstreams) {
+fn named(value: &Value<'_>, name: &str, known: &Certificates, all: &mut Upstreams) {
     let is_table = value.de.is_table();
     if !is_table && keys::UPSTREAM.keys.contains(&name) {
         let help = format!("write `[upstream.nocobase]` above `{name}`");
@@ -80,12 +81,12 @@ fn named(value: &Value<'_>, name: &str, all: &mut Upstreams) {
     all.names.push((name.to_owned(), value.key.clone()));
     good_name(value.cx, name, &value.key, &format!("`{name}`"));
     if let Some(table) = value.table(&keys::UPSTREAM, &format!("`[upstream.{name}]`")) {
-        let item = one(&table, name);
+        let item = one(&table, name, known);
         all.built.push(Placed { item, name: value.key.clone(), place: value.key.clone() });
     }
 }
 
-fn one(table: &Table<'_>, name: &str) -> Upstream {
+fn one(table: &Table<'_>, name: &str, known: &Certificates) -> Upstream {
     let presets = [("nocobase", Preset::NocoBase), ("none", Preset::None)];
     let preset = table.text("preset").and_then(|text| text.choice(&presets));
     let preset = preset.unwrap_or(Preset::NocoBase);
@@ -118,10 +119,12 @@ fn one(table: &Table<'_>, name: &str) -> Upstream {
         hedge: hedge(table, name),
         sticky: sticky(table, name),
         quiet_restarts: nocobase_flag(table, "quiet_restarts", preset, plain.quiet_restarts),
+        tls: certificate::of_upstream(table, name, known),
         api_path,
         ..with_times(table, plain)
     };
     check_tunnels(table, &upstream);
+    certificate::check_names(table, &upstream);
     upstream
 }
 

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 use super::{Goal, Heard};
+use crate::control::stream::{Stream, secured};
 use crate::nocobase::{self, Frame};
 
 /// Connecting and the handshake together. The gateway answers a handshake in every state.
@@ -151,7 +152,7 @@ fn read(message: &Message) -> Option<Frame> {
     }
 }
 
-async fn open(goal: &Goal) -> Result<WebSocketStream<TcpStream>, Error> {
+async fn open(goal: &Goal) -> Result<WebSocketStream<Box<dyn Stream>>, Error> {
     let uri: Uri = format!("ws://{}{}", goal.host, goal.path).parse()?;
     // The app is named, lest the node look for one by the host: no other app's frames are about the node.
     let request = ClientRequestBuilder::new(uri)
@@ -159,6 +160,7 @@ async fn open(goal: &Goal) -> Result<WebSocketStream<TcpStream>, Error> {
         .with_header("User-Agent", AGENT);
     let stream = TcpStream::connect(goal.address).await?;
     stream.set_nodelay(true)?;
+    let stream = secured(stream, goal.tls.as_ref()).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(0)

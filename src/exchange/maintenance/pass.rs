@@ -67,7 +67,7 @@ impl Exchange<'_> {
     pub(super) async fn admit(&mut self, pass: &Pass, link: &Link<'_>) -> Next {
         let proxies = &self.client.listener.settings.trusted_proxies;
         let forwarding = Forwarding::new(self.client.peer.ip(), proxies, self.head);
-        let secure = if forwarding.proto(self.head) == b"https" { "; Secure" } else { "" };
+        let secure = if forwarding.is_https(self.head) { "; Secure" } else { "" };
         let (name, value) = (pass.cookie_name(), pass.cookie(unix_s()));
         let life = COOKIE_LIFE.as_secs();
         let keep_alive = self.body_done && self.keeps_alive();

@@ -16,7 +16,8 @@ fn local() -> Rc<LocalNode> {
 /// A connection in use, and the node's end of it.
 fn connection(local: &Rc<LocalNode>) -> (Connection, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let line = Line { socket: Socket::Unix(ours), born_ns: clock::now_ns(), requests: 0 };
+    let line =
+        Line { socket: Socket::Unix(ours), born_ns: clock::now_ns(), requests: 0, tls: None };
     (Connection::new(local.clone(), line, false), theirs)
 }
 

@@ -1,0 +1,190 @@
+//! Certificates that are renewed: their files are looked at twice a second, and a newer pair is put in use
+//! beside everything that runs. Neither a reload nor a connection notices.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::core::{Core, Event};
+use super::file::{Identity, identity};
+use super::status::{CertificateStatus, unix};
+use super::warnings::Kind;
+use crate::config::{Certificate, Config, defaults};
+use crate::snapshot::Snapshot;
+use crate::tls;
+
+const DAY_S: i64 = 86_400;
+
+/// The two files of a certificate, as they were seen last.
+#[derive(Debug)]
+pub(super) struct Files {
+    name: String,
+    chain: PathBuf,
+    key: PathBuf,
+    settled: Option<[Identity; 2]>,
+    moving: Option<[Identity; 2]>,
+    /// What was last read of them, good or not.
+    tried: Option<[u8; 32]>,
+    gone: bool,
+}
+
+/// What is new of a certificate.
+pub(super) type News = (String, Result<tls::Certificate, String>);
+
+impl Files {
+    fn of(certificate: &Certificate) -> Files {
+        Files {
+            name: certificate.name.clone(),
+            chain: certificate.chain.clone(),
+            key: certificate.key.clone(),
+            settled: None,
+            moving: None,
+            tried: Some(*certificate.loaded.fingerprint()),
+            gone: false,
+        }
+    }
+
+    fn is_of(&self, certificate: &Certificate) -> bool {
+        (&self.name, &self.chain, &self.key)
+            == (&certificate.name, &certificate.chain, &certificate.key)
+    }
+
+    /// Looks once. A change counts when both files have been the same for two looks: one is written after
+    /// the other.
+    fn look(&mut self) -> Option<Result<tls::Certificate, String>> {
+        let found = match (identity(&self.chain), identity(&self.key)) {
+            (Ok(chain), Ok(key)) => [chain, key],
+            (Err(error), _) | (_, Err(error)) => {
+                self.settled = None;
+                let said = std::mem::replace(&mut self.gone, true);
+                return (!said).then(|| Err(format!("its files cannot be read: {error}")));
+            }
+        };
+        if self.settled.as_ref() == Some(&found) {
+            return None;
+        }
+        if self.moving.as_ref() != Some(&found) {
+            self.moving = Some(found);
+            return None;
+        }
+        (self.settled, self.moving) = (Some(found), None);
+        let was_gone = std::mem::take(&mut self.gone);
+        match tls::Certificate::read(&self.chain, &self.key) {
+            Ok(read) => {
+                let seen = self.tried.replace(*read.fingerprint()) == Some(*read.fingerprint());
+                (!seen || was_gone).then_some(Ok(read))
+            }
+            Err(problems) => {
+                self.tried = None;
+                let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                Some(Err(all.join("; ")))
+            }
+        }
+    }
+}
+
+/// Those that the configuration names; what was seen of each before is kept.
+fn follow(files: &mut Vec<Files>, config: &Config) {
+    files.retain(|files| config.certificates.iter().any(|one| files.is_of(one)));
+    for certificate in &config.certificates {
+        if !files.iter().any(|files| files.is_of(certificate)) {
+            files.push(Files::of(certificate));
+        }
+    }
+}
+
+impl Core {
+    /// Looks at all files, on a blocking thread: they may be on a network.
+    pub(super) fn look_at_certificates(&mut self) {
+        let snapshot = self.inner.snapshot.load_full();
+        self.tell_expiry(&snapshot);
+        if snapshot.config.certificates.is_empty() {
+            return;
+        }
+        // None while a look is under way.
+        let Some(mut files) = self.certificates.take() else { return };
+        follow(&mut files, &snapshot.config);
+        let events = self.inner.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut look = |one: &mut Files| Some((one.name.clone(), one.look()?));
+            let news = files.iter_mut().filter_map(&mut look).collect();
+            let _ = events.send(Event::Certificates(files, news));
+        });
+    }
+
+    /// Puts what is new in use; what is bad changes nothing.
+    pub(super) fn certificates_seen(&mut self, files: Vec<Files>, news: Vec<News>) {
+        self.certificates = Some(files);
+        let snapshot = self.inner.snapshot.load_full();
+        for (name, news) in news {
+            let Some(slot) = snapshot.certificates.iter().find(|slot| slot.name == name) else {
+                continue;
+            };
+            match news {
+                Ok(certificate) => {
+                    let days = days_left(&certificate);
+                    slot.put(Arc::new(certificate));
+                    let servers = snapshot.listeners.iter().filter_map(|one| one.tls.as_ref());
+                    servers.for_each(|tls| tls.server.resolver.renew());
+                    self.warnings.settle(Kind::CertificateFile, &name);
+                    tracing::info!(target: "cobalance::tls", certificate = name, days,
+                        "a newer certificate is in use");
+                }
+                Err(error) => {
+                    let days = days_left(&slot.get());
+                    let message = format!(
+                        "certificate `{name}` cannot be renewed from its files ({error}); the one in \
+                         use is good for {days} more days"
+                    );
+                    self.warn(Kind::CertificateFile, &name, message);
+                }
+            }
+        }
+        self.tell_expiry(&snapshot);
+    }
+
+    /// The metric, and the warning when it is time.
+    fn tell_expiry(&mut self, snapshot: &Snapshot) {
+        let now = now();
+        let expiry = |slot: &Arc<tls::Slot>| slot.get().validity().1 - now;
+        let all: Vec<(&str, i64)> =
+            snapshot.certificates.iter().map(|slot| (slot.name.as_str(), expiry(slot))).collect();
+        self.inner.metrics.certificates(all.iter().map(|(name, left)| (*name, *left as f64)));
+        self.warnings.retain(Kind::CertificateExpiry, |subject| {
+            all.iter().any(|(name, left)| *name == subject && is_short(*left))
+        });
+        self.warnings
+            .retain(Kind::CertificateFile, |subject| all.iter().any(|(name, _)| *name == subject));
+        for (name, left) in all.into_iter().filter(|(_, left)| is_short(*left)) {
+            let message = match left {
+                ..=0 => format!("certificate `{name}` has expired: clients refuse it. Renew it"),
+                _ => format!("certificate `{name}` expires in {} days: renew it", left / DAY_S),
+            };
+            self.warn(Kind::CertificateExpiry, name, message);
+        }
+    }
+}
+
+fn is_short(left_s: i64) -> bool {
+    left_s < i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn days_left(certificate: &tls::Certificate) -> i64 {
+    (certificate.validity().1 - now()) / DAY_S
+}
+
+fn now() -> i64 {
+    i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX)
+}
+
+/// For `status`.
+pub(super) fn status(slot: &tls::Slot) -> CertificateStatus {
+    let certificate = slot.get();
+    let (not_before, not_after) = certificate.validity();
+    CertificateStatus {
+        name: slot.name.clone(),
+        hosts: certificate.names().to_vec(),
+        not_before,
+        not_after,
+    }
+}
