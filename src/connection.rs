@@ -204,7 +204,7 @@ impl Connection {
             (false, true) => self.listener.settings.keep_alive_timeout,
             (false, false) => self.listener.settings.request_head_timeout,
         });
-        if !self.thread.draining.get() {
+        if !self.thread.is_ending() {
             self.keep_first_deadline();
         }
         down.set_grace(Some(grace));

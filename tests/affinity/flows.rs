@@ -31,8 +31,8 @@ fn what_asks_about_a_backup_comes_to_the_node_that_makes_it() {
         }
         who(&proxy, "GET", "/api/posts:list", "");
     }
-    assert_eq!(counted(&proxy, BACKUP, AffinityOutcome::Kept), 36);
-    assert_eq!(counted(&proxy, BACKUP, AffinityOutcome::New), 1);
+    until("it is counted", || counted(&proxy, BACKUP, AffinityOutcome::Kept) == 36);
+    until("it is counted", || counted(&proxy, BACKUP, AffinityOutcome::New) == 1);
     // Other requests are balanced as ever.
     let others: Vec<String> = (0..12).map(|_| who(&proxy, "GET", "/api/posts:list", "")).collect();
     assert!(["a", "b", "c"].iter().all(|name| others.iter().any(|other| other == name)));
@@ -61,7 +61,7 @@ fn a_node_that_takes_nothing_is_passed_over_and_not_forgotten() {
     node.set_health(HealthState::Maintaining);
     let elsewhere = who(&proxy, "GET", "/api/backups:taskStatus", "");
     assert_ne!(elsewhere, run_by);
-    assert_eq!(counted(&proxy, BACKUP, AffinityOutcome::Lost), 1);
+    until("it is counted", || counted(&proxy, BACKUP, AffinityOutcome::Lost) == 1);
     node.set_health(HealthState::Up);
     assert_eq!(who(&proxy, "GET", "/api/backups:taskStatus", ""), run_by);
     // A new one that begins elsewhere is followed there.
@@ -144,7 +144,7 @@ fn a_session_stays_at_the_node_that_it_has_changed() {
     // Nothing new for a node that is drained.
     proxy.node(place(&changed)).set_operator(OperatorState::Draining);
     assert_ne!(who(&proxy, "GET", "/api/pm:listEnabled", admin), changed);
-    assert!(counted(&proxy, ADMIN, AffinityOutcome::Lost) > 0);
+    until("it is counted", || counted(&proxy, ADMIN, AffinityOutcome::Lost) > 0);
 }
 
 #[test]
