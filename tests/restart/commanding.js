@@ -1,7 +1,7 @@
 // One node runs a command, as while a plugin is being enabled, and refuses everybody meanwhile.
 'use strict';
 
-const { told, tunnelRows, unnoticed } = require('./verdict.js');
+const { FRAMES, told, tunnelRows, unnoticed, zero } = require('./verdict.js');
 
 module.exports = {
   title: 'one of three nodes says APP_COMMANDING',
@@ -15,6 +15,7 @@ module.exports = {
   rows: ({ counts, tabs, marks }) => [
     told('it said so for', `${(marks.commanding / 1000).toFixed(1)} s`),
     ...unnoticed({ counts }),
-    ...tunnelRows(tabs),
+    ...tunnelRows(tabs).filter(({ what }) => what !== FRAMES),
+    zero(FRAMES, tabs.frames),
   ],
 };

@@ -7,6 +7,8 @@ const { reasons } = require('../drill/verdict.js');
 /** The gateway of a node refuses with codes of its own; while all of them do, the proxy may say `maintaining` as well. */
 const REFUSAL = /"code":\s*"(APP|COMMAND)_/;
 const MAINTAINING = /"maintaining":\s*true/;
+/** What pages show as a dialog. */
+const FRAMES = '`maintaining` frames seen by tabs';
 
 /** The most `times` (ms) that lie within any `window` ms. */
 function busiest(times, window = 1000) {
@@ -119,7 +121,7 @@ function tunnelRows(tabs) {
     told('slowest return', `${Math.round(tabs.slowest)} ms`),
     told('most handshakes within a second', tabs.busiest),
     told('upgrades refused', tabs.refused),
-    told('`maintaining` frames seen by tabs', tabs.frames),
+    told(FRAMES, tabs.frames),
   ];
 }
 
@@ -128,6 +130,6 @@ const failures = ({ counts }) => ['GET', 'POST'].flatMap((method) => reasons(cou
   .map(([reason, times]) => `failed ${method}: ${times} × ${reason}`));
 
 module.exports = {
-  all, atMost, busiest, both, failures, judgeTabs, lossRows, requestRows, told, tunnelRows, twiceAtOne, unnoticed,
+  FRAMES, all, atMost, busiest, both, failures, judgeTabs, lossRows, requestRows, told, tunnelRows, twiceAtOne, unnoticed,
   zero,
 };
