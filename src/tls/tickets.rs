@@ -1,7 +1,7 @@
 //! Session tickets: what a client may come back with instead of a whole handshake.
 //!
 //! Keys follow from a secret and the time, so all threads have them without a word between them, and so have
-//! replicas with the same secret. Every [`EPOCH_S`] another key is in use; the one before and, for replicas
+//! replicas with the same secret. Every `EPOCH_S` another key is in use; the one before and, for replicas
 //! whose clocks differ, the one after are accepted too.
 
 use std::path::Path;
