@@ -113,6 +113,11 @@ impl Probation {
         self.target().and_then(|at| self.passed.get(at)).map(|passed| passed.generation)
     }
 
+    /// Whether this generation is in use and has not passed.
+    pub(super) fn is_unproven(&self, generation: u64) -> bool {
+        self.unproven.as_ref().is_some_and(|one| one.generation == generation)
+    }
+
     /// What `status` shows: the one under watch, else how the last one ended.
     pub(super) fn status(&self) -> Option<ProbationStatus> {
         let Some(unproven) = &self.unproven else { return self.ended.clone() };
@@ -267,7 +272,7 @@ impl Core {
         tracing::error!(target: "cobalance::config", generation, "{message}");
         self.warnings.raise(Kind::WorseReload, SUBJECT, message, SystemTime::now());
         if asked && kept.is_none() {
-            self.roll_back(By::Probation, None);
+            self.roll_back(By::Probation(generation), None);
         }
     }
 

@@ -59,8 +59,8 @@ pub(super) struct Reloads {
     /// Who waits for the one under way, and who for the next.
     replies: Vec<oneshot::Sender<Outcome>>,
     next: Vec<oneshot::Sender<Outcome>>,
-    again: bool,
-    /// Rollbacks that come when it is over.
+    pub(super) again: bool,
+    /// Rollbacks that come when it, or an upgrade, is over.
     pub(super) rollbacks: Vec<(By, Option<rollback::Reply>)>,
     /// The last text that was tried, by whatever trigger.
     tried: Option<String>,
@@ -131,7 +131,8 @@ impl Core {
         let refusal = match &self.reloads.source {
             _ if self.is_ending() => Some("the process is ending"),
             ConfigSource::File(_) if self.upgrade.under_way => {
-                self.upgrade.reload_after |= reply.is_none();
+                // If it fails, nothing has read the file.
+                self.upgrade.reload_after = true;
                 Some("an upgrade is under way, which reads the file")
             }
             ConfigSource::Flags => Some("started without a file: there is nothing to reload"),
@@ -280,8 +281,9 @@ impl Core {
         self.next_reload();
     }
 
-    /// Begins what was asked for while another was under way, rollbacks first: a file that was written
-    /// after them comes after them.
+    /// Begins what was asked for while another was under way. An operator's rollbacks come first, because a
+    /// file that was written after them comes after them; those of the probation come last, because such a
+    /// file may be right.
     pub(super) fn next_reload(&mut self) {
         self.reloads.busy = false;
         for (by, reply) in mem::take(&mut self.reloads.rollbacks) {

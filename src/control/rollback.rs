@@ -24,8 +24,8 @@ use crate::config::Config;
 pub(super) enum By {
     /// Somebody at this address.
     Operator(IpAddr),
-    /// Cobalance itself, because `auto_rollback` says so.
-    Probation,
+    /// Cobalance itself, because `auto_rollback` says so, from this generation.
+    Probation(u64),
 }
 
 impl By {
@@ -34,14 +34,14 @@ impl By {
     fn label(self) -> &'static str {
         match self {
             By::Operator(_) => By::LABELS[0],
-            By::Probation => By::LABELS[1],
+            By::Probation(_) => By::LABELS[1],
         }
     }
 
     fn words(self) -> String {
         match self {
             By::Operator(ip) => format!("the operator, from {ip}"),
-            By::Probation => "its probation".into(),
+            By::Probation(_) => "its probation".into(),
         }
     }
 }
@@ -90,6 +90,9 @@ pub enum RollbackError {
         /// The one that is in use again.
         to: u64,
     },
+    /// What was handed over to another process must hold.
+    #[error("an upgrade is under way; ask again in a moment")]
+    Upgrading,
     /// Listeners are closing.
     #[error("the process is ending")]
     Ending,
@@ -113,13 +116,17 @@ pub(super) struct Rollback {
 impl Core {
     /// Begins a rollback. One that is asked for while a reload is under way comes after it.
     pub(super) fn roll_back(&mut self, by: By, reply: Option<Reply>) {
-        if self.reloads.busy {
-            match by {
-                By::Operator(_) => self.reloads.rollbacks.push((by, reply)),
-                // Another file is on its way: what is wrong may be right with it.
-                By::Probation => {}
+        match by {
+            By::Operator(_) if self.upgrade.under_way => {
+                return answer(reply, Err(RollbackError::Upgrading));
             }
-            return;
+            // Whether it is still wanted is known when these are over: another file may be right.
+            By::Probation(_) if self.upgrade.under_way || self.reloads.again => {
+                return self.reloads.rollbacks.push((by, reply));
+            }
+            _ if self.reloads.busy => return self.reloads.rollbacks.push((by, reply)),
+            By::Probation(judged) if !self.probation.is_unproven(judged) => return,
+            _ => {}
         }
         let target = self.probation.target().and_then(|at| self.probation.passed.get(at));
         let target = match target {

@@ -101,7 +101,7 @@ pub(super) struct Package {
 #[derive(Default)]
 pub(super) struct Upgrading {
     pub(super) under_way: bool,
-    /// A reload that came meanwhile, for which nobody waits.
+    /// A reload was refused meanwhile.
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
@@ -353,8 +353,9 @@ impl Core {
         if well {
             self.inner.draining.store(true, std::sync::atomic::Ordering::Release);
             self.inner.reign.send_replace(Reign::Over);
-        } else if std::mem::take(&mut self.upgrade.reload_after) {
-            self.reload(None);
+        } else {
+            self.reloads.again |= std::mem::take(&mut self.upgrade.reload_after);
+            self.next_reload();
         }
     }
 }
