@@ -118,6 +118,31 @@ impl Probation {
         self.unproven.as_ref().is_some_and(|one| one.generation == generation)
     }
 
+    /// Why no new process may read the file: for it the first configuration is good, whatever is known here.
+    pub(super) fn against_upgrade(&self) -> Option<String> {
+        if let Some(RolledBack { from, to, .. }) = &self.rolled_back {
+            return Some(format!(
+                "configuration {from} was rolled back to {to}, and the new process would take the file as it \
+                 is: correct it and say `cobalance reload` first"
+            ));
+        }
+        let worse = self.unproven.as_ref().filter(|one| one.worse.is_some())?;
+        Some(format!(
+            "configuration {} does worse than what was in use before, and the new process would know nothing \
+             to go back to: correct the file and say `cobalance reload` first (with `probation = \"0s\"` it is \
+             taken as it is)",
+            worse.generation
+        ))
+    }
+
+    /// Says what an upgrade means for a configuration that is watched.
+    pub(super) fn warn_of_upgrade(&self) {
+        if let Some(Unproven { generation, .. }) = self.unproven {
+            tracing::warn!(target: "cobalance::config", generation,
+                "its probation is not over: the new process takes it as passed, and cannot go back");
+        }
+    }
+
     /// What `status` shows: the one under watch, else how the last one ended.
     pub(super) fn status(&self) -> Option<ProbationStatus> {
         let Some(unproven) = &self.unproven else { return self.ended.clone() };

@@ -68,23 +68,22 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    pub(super) fn new(source: ConfigSource) -> Reloads {
-        let mut watch = Watch::default();
-        // The text that was just loaded is no change; if it has changed since, that is.
-        if let ConfigSource::File(path) = &source
-            && let Ok(text) = std::fs::read_to_string(path)
-        {
-            watch.tried(&text);
-        }
+    /// `text` is what was loaded. It is no change; if the file has changed since, that is one.
+    pub(super) fn new(source: ConfigSource, text: Option<String>) -> Reloads {
+        let on_disk = || match &source {
+            ConfigSource::File(path) => std::fs::read_to_string(path).ok(),
+            ConfigSource::Flags => None,
+        };
+        let tried = text.or_else(on_disk);
         Reloads {
             source,
-            watch: Some(Box::new(watch)),
+            watch: Some(Box::default()),
             busy: false,
             replies: Vec::new(),
             next: Vec::new(),
             again: false,
             rollbacks: Vec::new(),
-            tried: None,
+            tried,
             last: None,
         }
     }
@@ -187,7 +186,7 @@ impl Core {
             let outcome = self.outcome(ReloadResult::Unchanged, None);
             return self.reload_ended(outcome);
         }
-        if let Some(error) = self.unpins(&config) {
+        if let Some(error) = self.unpins(&config, "reload") {
             return self.refuse(error);
         }
         if !warnings.is_empty() {

@@ -69,7 +69,8 @@ impl RolledBack {
         let RolledBack { from, to, by, .. } = self;
         format!(
             "the file on disk is not what runs: configuration {from} was rolled back to {to} by {by}. \
-             Correct the file: a restart, or `cobalance reload`, takes it as it is"
+             Correct the file: a restart, or `cobalance reload`, takes it as it is; until then `cobalance \
+             upgrade` is refused"
         )
     }
 }
@@ -161,14 +162,7 @@ impl Core {
         }
         let from = self.inner.snapshot.load().generation;
         let config = self.keep_threads(Arc::unwrap_or_clone(config));
-        let put = match self.inner.draining.load(Ordering::Acquire) {
-            true => Err(RollbackError::Ending),
-            false => {
-                let put = self.put_in_use(config);
-                put.map_err(|error| RollbackError::Failed(to, error.to_string()))
-            }
-        };
-        let waiting = match put {
+        let waiting = match self.put_back(config, to) {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(target: "cobalance::config", "no rollback: {error}");
@@ -184,6 +178,21 @@ impl Core {
             answer(reply, Ok(rolled_back));
             let _ = events.send(Event::RolledBack);
         });
+    }
+
+    /// Puts the configuration of an earlier generation in use. Returns what the data threads answer.
+    fn put_back(
+        &mut self,
+        config: Config,
+        to: u64,
+    ) -> Result<Vec<oneshot::Receiver<()>>, RollbackError> {
+        if self.is_ending() {
+            return Err(RollbackError::Ending);
+        }
+        if let Some(error) = self.unpins(&config, "rollback") {
+            return Err(RollbackError::Failed(to, error));
+        }
+        self.put_in_use(config).map_err(|error| RollbackError::Failed(to, error.to_string()))
     }
 
     /// Notes it, loudly.
