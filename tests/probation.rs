@@ -9,6 +9,8 @@ mod command;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use cobalance::control::operator::{Order, Verb};
+use cobalance::control::pin::Unpin;
 use cobalance::control::rollback::{RollbackError, RolledBack};
 use cobalance::control::status::{ConfigStatus, ReloadResult, Status};
 use cobalance::control::warnings::Kind;
@@ -341,6 +343,49 @@ fn the_file_that_passed_is_good_at_once_and_so_is_any_without_probation() {
     rig.reload(&text("probation = \"0s\"", &[origin.address], ""));
     assert_eq!(rig.config().rollback_to, Some(3));
     assert_eq!(rig.handle().metrics().config_probation.get(), 0);
+}
+
+#[test]
+fn a_verdict_while_a_file_is_read_waits_for_what_it_says() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], ""));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    let bad = text(SHORT_AND_AUTO, &[nobody], "");
+    rig.reload(&bad);
+    // A file that is read for as long as somebody writes it.
+    let (slow, path) = (rig.dir.path().join("slow"), rig.dir.path().join("c.toml"));
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+    std::fs::rename(&slow, &path).unwrap();
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| wait(rig.handle().reload()).unwrap());
+        let mut writing = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        rig.write(&bad);
+        rig.until_state("worse");
+        assert_eq!(rig.config().rolled_back, None);
+        writing.write_all(bad.as_bytes()).unwrap();
+        drop(writing);
+        assert_eq!(reload.join().unwrap().result, ReloadResult::Unchanged);
+    });
+    until("it goes back", || rig.config().rolled_back.is_some());
+    assert_eq!(rig.ask(ENOUGH), all(200));
+}
+
+#[test]
+fn a_pinned_node_is_not_rolled_back_from() {
+    let (a, b) = (Origin::ok("a"), Origin::ok("b"));
+    let rig = Rig::start(&text(LONG, &[a.address], ""));
+    rig.reload(&text(LONG, &[a.address, b.address], ""));
+    let (verb, from) = (Verb::Pin, [127, 0, 0, 1].into());
+    let node = b.address.to_string();
+    let order = Order { verb, node, upstream: None, window: None, force: true, from };
+    wait(rig.handle().order(order)).unwrap().unwrap();
+    let refused = rig.roll_back().unwrap_err();
+    assert!(matches!(refused, RollbackError::Failed(1, _)), "{refused}");
+    assert!(refused.to_string().contains("then `cobalance rollback`"), "{refused}");
+    assert_eq!(rig.config().generation, 2);
+    let unpin = Unpin { upstream: None, from };
+    wait(rig.handle().unpin(unpin)).unwrap().unwrap();
+    assert_eq!(rig.roll_back().unwrap().to, 1);
 }
 
 #[test]

@@ -94,6 +94,20 @@ impl Heir {
 }
 
 impl Estate {
+    /// One of a process that knows nothing but what operators have said.
+    #[cfg(test)]
+    pub(in crate::control) fn with_state(state: &str) -> Estate {
+        Estate {
+            pid: 0,
+            program: String::new(),
+            state: state.into(),
+            names: Vec::new(),
+            nodes: Vec::new(),
+            upgrades: [0, 0],
+            sockets: Vec::new(),
+        }
+    }
+
     /// The sockets of the listeners, by name, with what was configured.
     pub(in crate::control) fn take_listeners(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
         let mut listeners = Vec::new();
