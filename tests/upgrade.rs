@@ -299,10 +299,19 @@ fn what_runs_is_finished_by_the_old_process() {
     // A kept connection is closed by the answer to its next request, not before.
     let answer = ask(&mut idle);
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    // What the old process has at the node is left, though the new one counts nothing.
+    let asked = ["drain", &node.to_string(), "--force", "--wait", "--timeout", "1s"];
+    let drained = line.say(&asked);
+    let error = shown(&drained.stderr);
+    assert_eq!(drained.status.code(), Some(75), "{error}");
+    assert!(error.contains("which was upgraded, may still use it"), "{error}");
+    let status = shown(&line.say(&["status"]).stdout);
+    assert!(status.contains("which was upgraded, still finishes its work"), "{status}");
     release.send(()).unwrap();
     let answer = Answer::read(&mut busy).expect("an answer");
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
     assert_eq!(line.first.exit_code(), Some(0));
+    assert!(line.say(&asked).status.success(), "nothing is left");
 }
 
 /// What `status` says of the configuration.

@@ -24,11 +24,14 @@ mod channel;
 mod heir;
 mod message;
 mod nodes;
+mod predecessor;
 mod successor;
 mod tunnels;
 
 pub use heir::{Estate, Heir};
 pub use tunnels::Line;
+
+use predecessor::Predecessor;
 
 use message::{KeptSocket, Of, Offer};
 
@@ -112,6 +115,8 @@ pub(super) struct Upgrading {
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
+    /// Those that were upgraded and have not ended.
+    predecessors: Vec<Predecessor>,
     /// Tunnels adopted so far: the data threads get them in turn.
     adopted: usize,
 }
@@ -333,6 +338,7 @@ impl Core {
         let mut offer = Offer::new(self.roster.drains.render());
         offer.names = self.names.known();
         offer.nodes = self.roster.keep_nodes();
+        offer.predecessors = self.predecessors();
         offer.upgrades = counted(&self.inner.metrics).map(|counter| counter.get());
         let failed = |error: std::io::Error| UpgradeError::Failed(error.to_string());
         let sockets = self.collect(&mut offer.sockets).map_err(failed)?;
@@ -355,6 +361,22 @@ impl Core {
             sockets.push(listener.as_fd().try_clone_to_owned()?.into());
         }
         Ok(sockets)
+    }
+
+    /// The processes before this one that still finish their work.
+    pub(super) fn predecessors(&self) -> Vec<u32> {
+        self.upgrade.predecessors.iter().filter(|old| old.works()).map(Predecessor::pid).collect()
+    }
+
+    /// Lets go of those that have ended.
+    pub(super) fn look_at_predecessors(&mut self) {
+        self.upgrade.predecessors.retain(|old| {
+            let works = old.works();
+            if !works {
+                tracing::info!("process {}, which was upgraded, has ended", old.pid());
+            }
+            works
+        });
     }
 
     fn upgrade_ended(&mut self, well: bool) {

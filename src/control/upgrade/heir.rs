@@ -29,6 +29,7 @@ pub struct Estate {
     pub(in crate::control) state: String,
     pub(in crate::control) names: Vec<(String, Vec<SocketAddr>)>,
     pub(super) nodes: Vec<KeptNode>,
+    pub(super) predecessors: Vec<u32>,
     pub(in crate::control) upgrades: [u64; 2],
     pub(super) sockets: Vec<(KeptSocket, TcpListener)>,
 }
@@ -69,6 +70,7 @@ impl Heir {
             state: offer.state,
             names: offer.names.into_iter().collect(),
             nodes: offer.nodes,
+            predecessors: offer.predecessors,
             upgrades: offer.upgrades,
             sockets: offer.sockets.into_iter().zip(sockets).collect(),
         })
@@ -103,6 +105,7 @@ impl Estate {
             state: state.into(),
             names: Vec::new(),
             nodes: Vec::new(),
+            predecessors: Vec::new(),
             upgrades: [0, 0],
             sockets: Vec::new(),
         }
