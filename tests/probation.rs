@@ -9,7 +9,7 @@ mod command;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use cobalance::control::operator::{Order, Verb};
+use cobalance::control::operator::{Order, Ordered, Verb};
 use cobalance::control::pin::Unpin;
 use cobalance::control::rollback::{RollbackError, RolledBack};
 use cobalance::control::status::{ConfigStatus, ReloadResult, Status};
@@ -56,6 +56,12 @@ impl Rig {
 
     fn roll_back(&self) -> Result<RolledBack, RollbackError> {
         wait(self.handle().roll_back([127, 0, 0, 1].into())).unwrap()
+    }
+
+    fn order(&self, verb: Verb, node: SocketAddr) -> Ordered {
+        let (node, from) = (node.to_string(), [127, 0, 0, 1].into());
+        let order = Order { verb, node, upstream: None, window: None, force: true, from };
+        wait(self.handle().order(order)).unwrap().unwrap()
     }
 
     fn status(&self) -> Status {
@@ -375,17 +381,33 @@ fn a_pinned_node_is_not_rolled_back_from() {
     let (a, b) = (Origin::ok("a"), Origin::ok("b"));
     let rig = Rig::start(&text(LONG, &[a.address], ""));
     rig.reload(&text(LONG, &[a.address, b.address], ""));
-    let (verb, from) = (Verb::Pin, [127, 0, 0, 1].into());
-    let node = b.address.to_string();
-    let order = Order { verb, node, upstream: None, window: None, force: true, from };
-    wait(rig.handle().order(order)).unwrap().unwrap();
+    rig.order(Verb::Pin, b.address);
     let refused = rig.roll_back().unwrap_err();
     assert!(matches!(refused, RollbackError::Failed(1, _)), "{refused}");
     assert!(refused.to_string().contains("then `cobalance rollback`"), "{refused}");
     assert_eq!(rig.config().generation, 2);
-    let unpin = Unpin { upstream: None, from };
+    let unpin = Unpin { upstream: None, from: [127, 0, 0, 1].into() };
     wait(rig.handle().unpin(unpin)).unwrap().unwrap();
     assert_eq!(rig.roll_back().unwrap().to, 1);
+}
+
+#[test]
+fn what_operators_had_said_holds_again_with_the_configuration_it_was_about() {
+    let (a, b) = (Origin::ok("a"), Origin::ok("b"));
+    let good = text(LONG, &[a.address, b.address], "");
+    let rig = Rig::start(&good);
+    let drained = rig.order(Verb::Drain, a.address);
+    assert_eq!(drained.nodes[0].state, "draining");
+    let states = || -> Vec<String> {
+        let nodes = rig.status().upstreams.remove(0).nodes;
+        nodes.into_iter().map(|node| node.state).collect()
+    };
+    let before = states();
+    // Another name is another upstream, of which nothing was said.
+    rig.reload(&good.replace("upstream.u", "upstream.v"));
+    assert!(states().iter().all(|state| state != "draining"));
+    rig.roll_back().unwrap();
+    assert_eq!(states(), before);
 }
 
 #[test]

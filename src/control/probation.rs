@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::core::Core;
+use super::drains::Drains;
 use super::rollback::{By, RolledBack};
 use super::roster::{Watched, now};
 use super::status::{ProbationStatus, unix};
@@ -38,6 +39,8 @@ pub(super) struct Probation {
     ended: Option<ProbationStatus>,
     /// Holds while the file is not what runs.
     pub(super) rolled_back: Option<RolledBack>,
+    /// What operators had said of what is configured no more since the last one that passed.
+    pub(super) forgotten: Drains,
     /// When a name last came to stand for other addresses.
     renamed: Option<Duration>,
 }
@@ -83,6 +86,7 @@ impl Probation {
             unproven: None,
             ended: None,
             rolled_back: None,
+            forgotten: Drains::default(),
             renamed: None,
         }
     }
@@ -258,6 +262,7 @@ impl Core {
     /// The configuration in use is one to go back to.
     fn keep_passed(&mut self, generation: u64) {
         self.probation.remember(generation, self.inner.snapshot.load().config.clone());
+        self.probation.forgotten = Drains::default();
         self.inner.metrics.config_probation.set(0);
         self.warnings.settle(Kind::WorseReload, SUBJECT);
     }

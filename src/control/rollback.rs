@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::{Core, Event};
+use super::drains::Drains;
 use super::probation::SUBJECT;
 use super::reload::followed;
 use super::resolve::{self, Answer};
@@ -192,7 +193,21 @@ impl Core {
         if let Some(error) = self.unpins(&config, "rollback") {
             return Err(RollbackError::Failed(to, error));
         }
-        self.put_in_use(config).map_err(|error| RollbackError::Failed(to, error.to_string()))
+        // What operators had said holds again, as if the configuration had never been gone.
+        let before = self.roster.drains.clone();
+        self.roster.drains.take_back(&self.probation.forgotten);
+        match self.put_in_use(config) {
+            Ok(waiting) => {
+                self.probation.forgotten = Drains::default();
+                // `put_in_use` has written the state file only if something was forgotten.
+                drop(self.save());
+                Ok(waiting)
+            }
+            Err(error) => {
+                self.roster.drains = before;
+                Err(RollbackError::Failed(to, error.to_string()))
+            }
+        }
     }
 
     /// Notes it, loudly.

@@ -78,11 +78,16 @@ impl Core {
     /// Forgets drained nodes that are configured no more, and keeps the state where the configuration wants
     /// it now.
     pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
+        let before = self.roster.drains.clone();
         let gone = self.roster.drains.retain(config);
         let ended = self.keep_maintenance(config) | self.keep_pins(config);
         for drained in &gone {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");
+        }
+        if !gone.is_empty() || ended {
+            // It is wanted again if the configuration turns out to be a mistake.
+            self.probation.forgotten.take_back(&before.without(&self.roster.drains));
         }
         if !gone.is_empty() || ended || moved {
             // What comes of it is a warning, or none. Also nothing is written: the new place may hold what
