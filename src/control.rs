@@ -117,17 +117,19 @@ pub fn start(
     source: ConfigSource,
     metrics: Arc<Metrics>,
 ) -> Result<Control, StartError> {
-    start_with(config, source, metrics, None)
+    start_with(config, source, None, metrics, None)
 }
 
-/// The same with what another process hands over, if one does. Then this process waits for
-/// [`Handle::take_over`] before anything is its own that only one may have.
+/// The same with the `text` that the file had when it was read (none: what it has now), and with what another
+/// process hands over, if one does. Then this process waits for [`Handle::take_over`] before anything is its
+/// own that only one may have.
 ///
 /// # Errors
 /// As [`start`].
 pub fn start_with(
     config: Config,
     source: ConfigSource,
+    text: Option<String>,
     metrics: Arc<Metrics>,
     estate: Option<Estate>,
 ) -> Result<Control, StartError> {
@@ -138,7 +140,7 @@ pub fn start_with(
             Err(error) => return drop(tell.send(Err(error.into()))),
         };
         runtime.block_on(async {
-            match Core::prepare(config, source, metrics, estate).await {
+            match Core::prepare(config, source, metrics, text, estate).await {
                 Ok((core, handle, threads)) => {
                     // Nobody listens only if the starting thread has died.
                     let _ = tell.send(Ok((handle, threads)));

@@ -55,7 +55,7 @@ pub fn run(options: Options) -> u8 {
             return EXIT_FAILURE;
         }
     };
-    match configured(options).and_then(|(config, source)| serve(config, source, &mut heir)) {
+    match configured(options).and_then(|begin| serve(begin, &mut heir)) {
         Ok(code) => code,
         Err(Unserved { code, why }) => {
             if let Some(heir) = heir {
@@ -85,22 +85,35 @@ impl From<io::Error> for Unserved {
     }
 }
 
-fn configured(options: Options) -> Result<(Config, ConfigSource), Unserved> {
-    let (config, source) = match options {
-        Options::Flags(config) => (*config, ConfigSource::Flags),
-        Options::File(path) => (load(&path)?, ConfigSource::File(path)),
+/// What it begins with.
+struct Begin {
+    config: Config,
+    source: ConfigSource,
+    /// Of the file as it was read: whatever it has later is a change.
+    text: Option<String>,
+}
+
+fn configured(options: Options) -> Result<Begin, Unserved> {
+    let begin = match options {
+        Options::Flags(config) => {
+            Begin { config: *config, source: ConfigSource::Flags, text: None }
+        }
+        Options::File(path) => {
+            let (config, text) = load(&path)?;
+            Begin { config, source: ConfigSource::File(path), text: Some(text) }
+        }
     };
-    raise_descriptor_limit(&config);
-    Ok((config, source))
+    raise_descriptor_limit(&begin.config);
+    Ok(begin)
 }
 
 /// From the start to the exit code. Signals are listened to first: a SIGHUP that comes while it starts
 /// must not end it.
-fn serve(config: Config, source: ConfigSource, heir: &mut Option<Heir>) -> Result<u8, Unserved> {
+fn serve(begin: Begin, heir: &mut Option<Heir>) -> Result<u8, Unserved> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let estate = heir.as_mut().map(Heir::receive).transpose().map_err(StartError::Estate)?;
-    let mut running = start_with(config, source, estate, listener::spawn)?;
+    let mut running = start_with(begin, estate, listener::spawn)?;
     // From here on there is nothing more to be said about a failure.
     let told = heir.take().map(Heir::take_over);
     let code = match told {
@@ -123,14 +136,14 @@ fn serve(config: Config, source: ConfigSource, heir: &mut Option<Heir>) -> Resul
     Ok(code)
 }
 
-/// The configuration of a file; what is wrong with it goes to stderr.
-fn load(path: &std::path::Path) -> Result<Config, Unserved> {
+/// The configuration of a file, and its text; what is wrong with it goes to stderr.
+fn load(path: &std::path::Path) -> Result<(Config, String), Unserved> {
     let color = io::stderr().is_terminal();
     let unusable = |why| Unserved { code: EXIT_CONFIG, why };
     match control::read(path) {
         Ok(Read { source, found: Ok((config, warnings)) }) => {
             eprint!("{}", config::render(&warnings, &source, color));
-            Ok(config)
+            Ok((config, source.text))
         }
         Ok(Read { source, found: Err(found) }) => {
             let summary = format!("{}: {}", source.name, config::summary(&found));
@@ -178,17 +191,17 @@ pub struct Running {
 /// # Errors
 /// What keeps the configuration from being run; an admin address that is taken does not.
 pub fn start(config: Config, source: ConfigSource) -> Result<Running, StartError> {
-    start_with(config, source, None, listener::spawn)
+    start_with(Begin { config, source, text: None }, None, listener::spawn)
 }
 
 fn start_with(
-    config: Config,
-    source: ConfigSource,
+    begin: Begin,
     estate: Option<Estate>,
     spawn: impl Fn(ThreadParts) -> io::Result<JoinHandle<()>>,
 ) -> Result<Running, StartError> {
+    let Begin { config, source, text } = begin;
     let Control { handle, threads: parts, thread } =
-        control::start_with(config, source, Metrics::new(), estate)?;
+        control::start_with(config, source, text, Metrics::new(), estate)?;
     let mut running = Running { handle, admin: Arc::default(), threads: vec![thread] };
     // What can fail comes before the first connection is accepted: it may be another process's instead.
     running.admin = start_admin(&running.handle)?;
@@ -329,10 +342,9 @@ async fn reload(handle: Handle) {
 
 async fn upgrade(handle: Handle) {
     // A failure of the new process is in the log already.
-    if let Err(error @ (UpgradeError::First | UpgradeError::UnderWay | UpgradeError::Ending)) =
-        handle.upgrade().await
-    {
-        tracing::error!("SIGUSR2: no upgrade: {error}");
+    match handle.upgrade().await {
+        Ok(_) | Err(UpgradeError::Failed(_)) => {}
+        Err(error) => tracing::error!("SIGUSR2: no upgrade: {error}"),
     }
 }
 

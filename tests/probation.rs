@@ -9,6 +9,8 @@ mod command;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use cobalance::control::operator::{Order, Ordered, Verb};
+use cobalance::control::pin::Unpin;
 use cobalance::control::rollback::{RollbackError, RolledBack};
 use cobalance::control::status::{ConfigStatus, ReloadResult, Status};
 use cobalance::control::warnings::Kind;
@@ -54,6 +56,12 @@ impl Rig {
 
     fn roll_back(&self) -> Result<RolledBack, RollbackError> {
         wait(self.handle().roll_back([127, 0, 0, 1].into())).unwrap()
+    }
+
+    fn order(&self, verb: Verb, node: SocketAddr) -> Ordered {
+        let (node, from) = (node.to_string(), [127, 0, 0, 1].into());
+        let order = Order { verb, node, upstream: None, window: None, force: true, from };
+        wait(self.handle().order(order)).unwrap().unwrap()
     }
 
     fn status(&self) -> Status {
@@ -341,6 +349,65 @@ fn the_file_that_passed_is_good_at_once_and_so_is_any_without_probation() {
     rig.reload(&text("probation = \"0s\"", &[origin.address], ""));
     assert_eq!(rig.config().rollback_to, Some(3));
     assert_eq!(rig.handle().metrics().config_probation.get(), 0);
+}
+
+#[test]
+fn a_verdict_while_a_file_is_read_waits_for_what_it_says() {
+    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], ""));
+    assert_eq!(rig.ask(ENOUGH), all(200));
+    let bad = text(SHORT_AND_AUTO, &[nobody], "");
+    rig.reload(&bad);
+    // A file that is read for as long as somebody writes it.
+    let (slow, path) = (rig.dir.path().join("slow"), rig.dir.path().join("c.toml"));
+    assert!(std::process::Command::new("mkfifo").arg(&slow).status().unwrap().success());
+    std::fs::rename(&slow, &path).unwrap();
+    std::thread::scope(|scope| {
+        let reload = scope.spawn(|| wait(rig.handle().reload()).unwrap());
+        let mut writing = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        rig.write(&bad);
+        rig.until_state("worse");
+        assert_eq!(rig.config().rolled_back, None);
+        writing.write_all(bad.as_bytes()).unwrap();
+        drop(writing);
+        assert_eq!(reload.join().unwrap().result, ReloadResult::Unchanged);
+    });
+    until("it goes back", || rig.config().rolled_back.is_some());
+    assert_eq!(rig.ask(ENOUGH), all(200));
+}
+
+#[test]
+fn a_pinned_node_is_not_rolled_back_from() {
+    let (a, b) = (Origin::ok("a"), Origin::ok("b"));
+    let rig = Rig::start(&text(LONG, &[a.address], ""));
+    rig.reload(&text(LONG, &[a.address, b.address], ""));
+    rig.order(Verb::Pin, b.address);
+    let refused = rig.roll_back().unwrap_err();
+    assert!(matches!(refused, RollbackError::Failed(1, _)), "{refused}");
+    assert!(refused.to_string().contains("then `cobalance rollback`"), "{refused}");
+    assert_eq!(rig.config().generation, 2);
+    let unpin = Unpin { upstream: None, from: [127, 0, 0, 1].into() };
+    wait(rig.handle().unpin(unpin)).unwrap().unwrap();
+    assert_eq!(rig.roll_back().unwrap().to, 1);
+}
+
+#[test]
+fn what_operators_had_said_holds_again_with_the_configuration_it_was_about() {
+    let (a, b) = (Origin::ok("a"), Origin::ok("b"));
+    let good = text(LONG, &[a.address, b.address], "");
+    let rig = Rig::start(&good);
+    let drained = rig.order(Verb::Drain, a.address);
+    assert_eq!(drained.nodes[0].state, "draining");
+    let states = || -> Vec<String> {
+        let nodes = rig.status().upstreams.remove(0).nodes;
+        nodes.into_iter().map(|node| node.state).collect()
+    };
+    let before = states();
+    // Another name is another upstream, of which nothing was said.
+    rig.reload(&good.replace("upstream.u", "upstream.v"));
+    assert!(states().iter().all(|state| state != "draining"));
+    rig.roll_back().unwrap();
+    assert_eq!(states(), before);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "upgrade/file.rs"]
+mod file;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -296,35 +299,25 @@ fn what_runs_is_finished_by_the_old_process() {
     // A kept connection is closed by the answer to its next request, not before.
     let answer = ask(&mut idle);
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
+    // What the old process has at the node is left, though the new one counts nothing.
+    let asked = ["drain", &node.to_string(), "--force", "--wait", "--timeout", "1s"];
+    let drained = line.say(&asked);
+    let error = shown(&drained.stderr);
+    assert_eq!(drained.status.code(), Some(75), "{error}");
+    assert!(error.contains("which was upgraded, may still use it"), "{error}");
+    let status = shown(&line.say(&["status"]).stdout);
+    assert!(status.contains("which was upgraded, still finishes its work"), "{status}");
     release.send(()).unwrap();
     let answer = Answer::read(&mut busy).expect("an answer");
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
     assert_eq!(line.first.exit_code(), Some(0));
+    assert!(line.say(&asked).status.success(), "nothing is left");
 }
 
-#[test]
-fn a_process_that_cannot_start_leaves_the_old_one_in_place() {
-    let node = node("answer");
-    let line = Line::start(node.address, "[server]\nupgrade_timeout = \"10s\"\n");
-    let good = line.read();
-    let reigning = line.reigning();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = format!("[probes]\nbind = \"{}\"\n", taken.local_addr().unwrap());
-    for (text, expected) in [
-        ("[[listener]]\nbimd = 1\n".to_owned(), "did you mean `bind`"),
-        (format!("{good}{taken}"), "Address already in use"),
-    ] {
-        line.write(&text);
-        let output = line.say(&["upgrade"]);
-        let error = shown(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(expected) && error.contains("goes on"), "{error}");
-        assert_eq!(line.reigning(), reigning);
-        assert!(get(line.address, "/").unwrap().ends_with("answer"));
-    }
-    line.first.until_said("the upgrade failed; this process goes on");
-    let metrics = admin(&line, "/metrics");
-    assert!(metrics.contains("cobalance_upgrades_total{result=\"failed\"} 2"), "{metrics}");
+/// What `status` says of the configuration.
+fn config_in_use(line: &Line) -> serde_json::Value {
+    let status: serde_json::Value = serde_json::from_str(&admin(line, "/api/v1/status")).unwrap();
+    status["config"].clone()
 }
 
 /// What the admin listener answers.
@@ -435,11 +428,18 @@ fn the_program_on_disk_is_started_one_at_a_time_and_not_for_ever() {
         assert!(error.contains("is under way already"), "{error}");
         let order = line.say(&["drain", &stage.node.address.to_string(), "--force"]);
         assert!(shown(&order.stderr).contains("an upgrade is under way"), "{order:?}");
+        let back = line.say(&["rollback"]);
+        assert!(shown(&back.stderr).contains("an upgrade is under way"), "{back:?}");
+        // Nothing is lost by asking too early: the file is read when the upgrade has failed.
+        line.write(&line.read().replace("[upstream.app]", "[upstream.app]\nretries = 1"));
+        let reload = line.say(&["reload"]);
+        assert!(shown(&reload.stderr).contains("an upgrade is under way"), "{reload:?}");
         first.join().unwrap()
     });
     assert_eq!(first.status.code(), Some(1));
     let error = shown(&first.stderr);
     assert!(error.contains("was not ready within 3 s"), "{error}");
+    until("the file is in use", || config_in_use(&line)["generation"] == 2);
     let order = line.say(&["drain", &stage.node.address.to_string(), "--force"]);
     assert!(order.status.success(), "{order:?}");
 }

@@ -43,7 +43,7 @@ pub(super) async fn answer(handle: &Handle) -> Reply {
 
 fn status(error: &UpgradeError) -> StatusCode {
     match error {
-        UpgradeError::First | UpgradeError::UnderWay | UpgradeError::Ending => StatusCode::CONFLICT,
         UpgradeError::Failed(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        _ => StatusCode::CONFLICT,
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Asked {
     /// Its upstream, if several have nodes of that name
     #[arg(long, value_name = "NAME")]
     upstream: Option<String>,
-    /// Return when nothing is left at what was taken out of work
+    /// Return when nothing is left at what was taken out of work, and after an upgrade the old process has ended
     #[arg(long)]
     wait: bool,
     /// Wait no longer
@@ -147,7 +147,10 @@ fn wait(
     let mut told = Instant::now();
     loop {
         let status = super::status::ask(client)?;
-        let open = still_open(&status, nodes)?;
+        let mut open = still_open(&status, nodes)?;
+        // What it has there is counted by itself alone, and nobody can tell it to leave a node.
+        let at_work = |pid| format!("process {pid}, which was upgraded, may still use it");
+        open.extend(status.predecessors.iter().map(at_work));
         if open.is_empty() {
             print("nothing is left");
             return Ok(());

@@ -109,6 +109,9 @@ fn head(status: &Status) -> String {
     };
     let up = span(Duration::from_secs(status.uptime_s));
     let mut out = format!("cobalance {}, up {up}, {state}\n", status.version);
+    for pid in &status.predecessors {
+        let _ = writeln!(out, "process {pid}, which was upgraded, still finishes its work");
+    }
     for listener in &status.listeners {
         let _ = write!(out, "listener {} on {}", listener.name, listener.address);
         let _ = writeln!(out, ", connections: {}", listener.connections);

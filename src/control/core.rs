@@ -210,6 +210,7 @@ impl Core {
             self.sweep_drains();
         }
         self.look_at_certificates();
+        self.look_at_predecessors();
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.

@@ -26,7 +26,7 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 const FORGET_ABSENT: Duration = Duration::from_secs(3600);
 
 /// All nodes that are drained or pinned, and the upstreams under maintenance.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Drains {
     /// At most one for each upstream.
     pub maintained: Vec<Maintained>,
@@ -165,6 +165,34 @@ impl Drains {
             })
         };
         self.take(|drained| !configured(drained))
+    }
+
+    /// What is in this one and not in another.
+    pub(super) fn without(mut self, other: &Drains) -> Drains {
+        self.all.retain(|one| !other.all.contains(one));
+        self.maintained.retain(|one| !other.maintained.contains(one));
+        self.pinned.retain(|one| !other.pinned.contains(one));
+        self
+    }
+
+    /// Takes what was forgotten back in, but for what something else was said of since.
+    pub(super) fn take_back(&mut self, forgotten: &Drains) {
+        for one in &forgotten.all {
+            let same = |it: &Drained| it.upstream == one.upstream && it.node == one.node;
+            if self.has_room(1) && !self.all.iter().any(same) {
+                self.all.push(one.clone());
+            }
+        }
+        for one in &forgotten.maintained {
+            if !self.maintained.iter().any(|it| it.upstream == one.upstream) {
+                self.maintained.push(one.clone());
+            }
+        }
+        for one in &forgotten.pinned {
+            if !self.pinned.iter().any(|it| it.upstream == one.upstream) {
+                self.pinned.push(one.clone());
+            }
+        }
     }
 
     /// The file's text.

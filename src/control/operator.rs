@@ -132,9 +132,12 @@ impl Core {
     ) {
         let snapshot = self.inner.snapshot.load_full();
         let found = find(&snapshot, order);
-        let forgotten = match order.verb {
-            Verb::Drain | Verb::Pin => Vec::new(),
-            Verb::Ready => self.forget_absent(&snapshot, order.upstream.as_deref(), &order.node),
+        let forgotten = match (order.verb, &found) {
+            // Also what is unknown now may be what is forgotten; what is refused changes nothing.
+            (Verb::Ready, Ok(_) | Err(OrderError::Unknown(_))) => {
+                self.forget_absent(&snapshot, order.upstream.as_deref(), &order.node)
+            }
+            _ => Vec::new(),
         };
         let found = match found {
             Err(OrderError::Unknown(_)) if !forgotten.is_empty() => Ok(Vec::new()),

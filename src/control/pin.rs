@@ -269,13 +269,14 @@ impl Core {
     }
 
     /// Why a configuration must not be put in use: it would take a pinned node away, and nobody would serve.
-    pub(super) fn unpins(&self, config: &Config) -> Option<String> {
+    /// `again` is the command to be tried after that.
+    pub(super) fn unpins(&self, config: &Config, again: &str) -> Option<String> {
         let lost = |one: &Pinned| {
             let what = one.lost_by(config)?;
             let (node, upstream) = (&one.node, &one.upstream);
             Some(format!(
                 "node `{node}` of upstream `{upstream}` is pinned, and this configuration {what}: nobody would \
-                 serve. Run `cobalance unpin` or pin another node first, then `cobalance reload`"
+                 serve. Run `cobalance unpin` or pin another node first, then `cobalance {again}`"
             ))
         };
         self.roster.drains.pinned.iter().find_map(lost)

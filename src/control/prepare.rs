@@ -36,6 +36,7 @@ impl Core {
         config: Config,
         source: ConfigSource,
         metrics: Arc<Metrics>,
+        text: Option<String>,
         mut estate: Option<Estate>,
     ) -> Result<(Core, Handle, Vec<ThreadParts>), StartError> {
         let threads = config.server.threads;
@@ -62,7 +63,7 @@ impl Core {
             roster: Roster::new(metrics),
             bound,
             warnings: Warnings::default(),
-            reloads: Reloads::new(source),
+            reloads: Reloads::new(source, text),
             probation: Probation::new(snapshot.config.clone()),
             certificates: Some(Vec::new()),
             commands: Vec::new(),
@@ -79,7 +80,7 @@ impl Core {
         };
         let parts = core.threads(threads, &snapshot, &signal_sender)?;
         core.announce();
-        core.load_state(&snapshot.config, estate.as_ref());
+        core.load_state(&snapshot.config, estate.as_ref())?;
         core.keep_state(&snapshot.config, estate.is_some());
         core.installed(&snapshot);
         if let Some(estate) = &estate {

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use super::core::Core;
+use super::drains::Drains;
 use super::rollback::{By, RolledBack};
 use super::roster::{Watched, now};
 use super::status::{ProbationStatus, unix};
@@ -38,6 +39,8 @@ pub(super) struct Probation {
     ended: Option<ProbationStatus>,
     /// Holds while the file is not what runs.
     pub(super) rolled_back: Option<RolledBack>,
+    /// What operators had said of what is configured no more since the last one that passed.
+    pub(super) forgotten: Drains,
     /// When a name last came to stand for other addresses.
     renamed: Option<Duration>,
 }
@@ -83,6 +86,7 @@ impl Probation {
             unproven: None,
             ended: None,
             rolled_back: None,
+            forgotten: Drains::default(),
             renamed: None,
         }
     }
@@ -111,6 +115,36 @@ impl Probation {
     /// The generation of that.
     pub(super) fn target_generation(&self) -> Option<u64> {
         self.target().and_then(|at| self.passed.get(at)).map(|passed| passed.generation)
+    }
+
+    /// Whether this generation is in use and has not passed.
+    pub(super) fn is_unproven(&self, generation: u64) -> bool {
+        self.unproven.as_ref().is_some_and(|one| one.generation == generation)
+    }
+
+    /// Why no new process may read the file: for it the first configuration is good, whatever is known here.
+    pub(super) fn against_upgrade(&self) -> Option<String> {
+        if let Some(RolledBack { from, to, .. }) = &self.rolled_back {
+            return Some(format!(
+                "configuration {from} was rolled back to {to}, and the new process would take the file as it \
+                 is: correct it and say `cobalance reload` first"
+            ));
+        }
+        let worse = self.unproven.as_ref().filter(|one| one.worse.is_some())?;
+        Some(format!(
+            "configuration {} does worse than what was in use before, and the new process would know nothing \
+             to go back to: correct the file and say `cobalance reload` first (with `probation = \"0s\"` it is \
+             taken as it is)",
+            worse.generation
+        ))
+    }
+
+    /// Says what an upgrade means for a configuration that is watched.
+    pub(super) fn warn_of_upgrade(&self) {
+        if let Some(Unproven { generation, .. }) = self.unproven {
+            tracing::warn!(target: "cobalance::config", generation,
+                "its probation is not over: the new process takes it as passed, and cannot go back");
+        }
     }
 
     /// What `status` shows: the one under watch, else how the last one ended.
@@ -228,6 +262,7 @@ impl Core {
     /// The configuration in use is one to go back to.
     fn keep_passed(&mut self, generation: u64) {
         self.probation.remember(generation, self.inner.snapshot.load().config.clone());
+        self.probation.forgotten = Drains::default();
         self.inner.metrics.config_probation.set(0);
         self.warnings.settle(Kind::WorseReload, SUBJECT);
     }
@@ -267,7 +302,7 @@ impl Core {
         tracing::error!(target: "cobalance::config", generation, "{message}");
         self.warnings.raise(Kind::WorseReload, SUBJECT, message, SystemTime::now());
         if asked && kept.is_none() {
-            self.roll_back(By::Probation, None);
+            self.roll_back(By::Probation(generation), None);
         }
     }
 

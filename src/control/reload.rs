@@ -59,8 +59,8 @@ pub(super) struct Reloads {
     /// Who waits for the one under way, and who for the next.
     replies: Vec<oneshot::Sender<Outcome>>,
     next: Vec<oneshot::Sender<Outcome>>,
-    again: bool,
-    /// Rollbacks that come when it is over.
+    pub(super) again: bool,
+    /// Rollbacks that come when it, or an upgrade, is over.
     pub(super) rollbacks: Vec<(By, Option<rollback::Reply>)>,
     /// The last text that was tried, by whatever trigger.
     tried: Option<String>,
@@ -68,23 +68,22 @@ pub(super) struct Reloads {
 }
 
 impl Reloads {
-    pub(super) fn new(source: ConfigSource) -> Reloads {
-        let mut watch = Watch::default();
-        // The text that was just loaded is no change; if it has changed since, that is.
-        if let ConfigSource::File(path) = &source
-            && let Ok(text) = std::fs::read_to_string(path)
-        {
-            watch.tried(&text);
-        }
+    /// `text` is what was loaded. It is no change; if the file has changed since, that is one.
+    pub(super) fn new(source: ConfigSource, text: Option<String>) -> Reloads {
+        let on_disk = || match &source {
+            ConfigSource::File(path) => std::fs::read_to_string(path).ok(),
+            ConfigSource::Flags => None,
+        };
+        let tried = text.or_else(on_disk);
         Reloads {
             source,
-            watch: Some(Box::new(watch)),
+            watch: Some(Box::default()),
             busy: false,
             replies: Vec::new(),
             next: Vec::new(),
             again: false,
             rollbacks: Vec::new(),
-            tried: None,
+            tried,
             last: None,
         }
     }
@@ -131,7 +130,8 @@ impl Core {
         let refusal = match &self.reloads.source {
             _ if self.is_ending() => Some("the process is ending"),
             ConfigSource::File(_) if self.upgrade.under_way => {
-                self.upgrade.reload_after |= reply.is_none();
+                // If it fails, nothing has read the file.
+                self.upgrade.reload_after = true;
                 Some("an upgrade is under way, which reads the file")
             }
             ConfigSource::Flags => Some("started without a file: there is nothing to reload"),
@@ -186,7 +186,7 @@ impl Core {
             let outcome = self.outcome(ReloadResult::Unchanged, None);
             return self.reload_ended(outcome);
         }
-        if let Some(error) = self.unpins(&config) {
+        if let Some(error) = self.unpins(&config, "reload") {
             return self.refuse(error);
         }
         if !warnings.is_empty() {
@@ -280,8 +280,9 @@ impl Core {
         self.next_reload();
     }
 
-    /// Begins what was asked for while another was under way, rollbacks first: a file that was written
-    /// after them comes after them.
+    /// Begins what was asked for while another was under way. An operator's rollbacks come first, because a
+    /// file that was written after them comes after them; those of the probation come last, because such a
+    /// file may be right.
     pub(super) fn next_reload(&mut self) {
         self.reloads.busy = false;
         for (by, reply) in mem::take(&mut self.reloads.rollbacks) {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::{Core, Event};
+use super::drains::Drains;
 use super::probation::SUBJECT;
 use super::reload::followed;
 use super::resolve::{self, Answer};
@@ -24,8 +25,8 @@ use crate::config::Config;
 pub(super) enum By {
     /// Somebody at this address.
     Operator(IpAddr),
-    /// Cobalance itself, because `auto_rollback` says so.
-    Probation,
+    /// Cobalance itself, because `auto_rollback` says so, from this generation.
+    Probation(u64),
 }
 
 impl By {
@@ -34,14 +35,14 @@ impl By {
     fn label(self) -> &'static str {
         match self {
             By::Operator(_) => By::LABELS[0],
-            By::Probation => By::LABELS[1],
+            By::Probation(_) => By::LABELS[1],
         }
     }
 
     fn words(self) -> String {
         match self {
             By::Operator(ip) => format!("the operator, from {ip}"),
-            By::Probation => "its probation".into(),
+            By::Probation(_) => "its probation".into(),
         }
     }
 }
@@ -69,7 +70,8 @@ impl RolledBack {
         let RolledBack { from, to, by, .. } = self;
         format!(
             "the file on disk is not what runs: configuration {from} was rolled back to {to} by {by}. \
-             Correct the file: a restart, or `cobalance reload`, takes it as it is"
+             Correct the file: a restart, or `cobalance reload`, takes it as it is; until then `cobalance \
+             upgrade` is refused"
         )
     }
 }
@@ -90,6 +92,9 @@ pub enum RollbackError {
         /// The one that is in use again.
         to: u64,
     },
+    /// What was handed over to another process must hold.
+    #[error("an upgrade is under way; ask again in a moment")]
+    Upgrading,
     /// Listeners are closing.
     #[error("the process is ending")]
     Ending,
@@ -113,13 +118,17 @@ pub(super) struct Rollback {
 impl Core {
     /// Begins a rollback. One that is asked for while a reload is under way comes after it.
     pub(super) fn roll_back(&mut self, by: By, reply: Option<Reply>) {
-        if self.reloads.busy {
-            match by {
-                By::Operator(_) => self.reloads.rollbacks.push((by, reply)),
-                // Another file is on its way: what is wrong may be right with it.
-                By::Probation => {}
+        match by {
+            By::Operator(_) if self.upgrade.under_way => {
+                return answer(reply, Err(RollbackError::Upgrading));
             }
-            return;
+            // Whether it is still wanted is known when these are over: another file may be right.
+            By::Probation(_) if self.upgrade.under_way || self.reloads.again => {
+                return self.reloads.rollbacks.push((by, reply));
+            }
+            _ if self.reloads.busy => return self.reloads.rollbacks.push((by, reply)),
+            By::Probation(judged) if !self.probation.is_unproven(judged) => return,
+            _ => {}
         }
         let target = self.probation.target().and_then(|at| self.probation.passed.get(at));
         let target = match target {
@@ -154,14 +163,7 @@ impl Core {
         }
         let from = self.inner.snapshot.load().generation;
         let config = self.keep_threads(Arc::unwrap_or_clone(config));
-        let put = match self.inner.draining.load(Ordering::Acquire) {
-            true => Err(RollbackError::Ending),
-            false => {
-                let put = self.put_in_use(config);
-                put.map_err(|error| RollbackError::Failed(to, error.to_string()))
-            }
-        };
-        let waiting = match put {
+        let waiting = match self.put_back(config, to) {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::error!(target: "cobalance::config", "no rollback: {error}");
@@ -177,6 +179,35 @@ impl Core {
             answer(reply, Ok(rolled_back));
             let _ = events.send(Event::RolledBack);
         });
+    }
+
+    /// Puts the configuration of an earlier generation in use. Returns what the data threads answer.
+    fn put_back(
+        &mut self,
+        config: Config,
+        to: u64,
+    ) -> Result<Vec<oneshot::Receiver<()>>, RollbackError> {
+        if self.is_ending() {
+            return Err(RollbackError::Ending);
+        }
+        if let Some(error) = self.unpins(&config, "rollback") {
+            return Err(RollbackError::Failed(to, error));
+        }
+        // What operators had said holds again, as if the configuration had never been gone.
+        let before = self.roster.drains.clone();
+        self.roster.drains.take_back(&self.probation.forgotten);
+        match self.put_in_use(config) {
+            Ok(waiting) => {
+                self.probation.forgotten = Drains::default();
+                // `put_in_use` has written the state file only if something was forgotten.
+                drop(self.save());
+                Ok(waiting)
+            }
+            Err(error) => {
+                self.roster.drains = before;
+                Err(RollbackError::Failed(to, error.to_string()))
+            }
+        }
     }
 
     /// Notes it, loudly.

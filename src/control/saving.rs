@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::StartError;
 use super::core::{Core, Event};
 use super::drains::{self, Drains};
 use super::upgrade::Estate;
@@ -32,14 +33,33 @@ struct Written {
 impl Core {
     /// Takes what another process has handed over, else reads the state file of the first configuration. One
     /// that is unusable is told, and gone without.
-    pub(super) fn load_state(&mut self, config: &Config, estate: Option<&Estate>) {
-        if let Some(estate) = estate {
-            match Drains::parse(&estate.state) {
-                Ok(drains) => self.roster.drains = drains,
-                Err(error) => tracing::error!(%error, "the state that was handed over is unusable"),
+    ///
+    /// # Errors
+    /// What was handed over cannot be used, or has a node pinned that the configuration takes away: the
+    /// process that has it goes on.
+    pub(super) fn load_state(
+        &mut self,
+        config: &Config,
+        estate: Option<&Estate>,
+    ) -> Result<(), StartError> {
+        match estate {
+            Some(estate) => self.take_state(config, estate).map_err(StartError::Estate),
+            None => {
+                self.read_state(config);
+                Ok(())
             }
-            return;
         }
+    }
+
+    fn take_state(&mut self, config: &Config, estate: &Estate) -> io::Result<()> {
+        let unusable = |error| {
+            io::Error::other(format!("what operators have said cannot be understood: {error}"))
+        };
+        self.roster.drains = Drains::parse(&estate.state).map_err(unusable)?;
+        self.unpins(config, "upgrade").map_or(Ok(()), |why| Err(io::Error::other(why)))
+    }
+
+    fn read_state(&mut self, config: &Config) {
         let Some(path) = &config.server.state_file else { return };
         match Drains::load(path) {
             Ok(drains) => self.roster.drains = drains,
@@ -58,11 +78,16 @@ impl Core {
     /// Forgets drained nodes that are configured no more, and keeps the state where the configuration wants
     /// it now.
     pub(super) fn keep_state(&mut self, config: &Config, moved: bool) {
+        let before = self.roster.drains.clone();
         let gone = self.roster.drains.retain(config);
         let ended = self.keep_maintenance(config) | self.keep_pins(config);
         for drained in &gone {
             tracing::info!(target: "cobalance::health", upstream = drained.upstream, node = drained.node,
                 "configured no more, and drained no more");
+        }
+        if !gone.is_empty() || ended {
+            // It is wanted again if the configuration turns out to be a mistake.
+            self.probation.forgotten.take_back(&before.without(&self.roster.drains));
         }
         if !gone.is_empty() || ended || moved {
             // What comes of it is a warning, or none. Also nothing is written: the new place may hold what

@@ -24,6 +24,7 @@ impl Core {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            predecessors: self.predecessors(),
             uptime_s: handle.uptime().as_secs(),
             ready: handle.is_ready(),
             draining: handle.is_draining(),

@@ -15,6 +15,9 @@ pub struct Status {
     /// The process. 0: an older one, which does not tell.
     #[serde(default)]
     pub pid: u32,
+    /// Processes that were upgraded and still finish their work; what they do at nodes is not counted here.
+    #[serde(default)]
+    pub predecessors: Vec<u32>,
     /// Seconds since the start.
     pub uptime_s: u64,
     /// Serving, and not ending.

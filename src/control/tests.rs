@@ -26,7 +26,10 @@ struct Rig {
 
 impl Rig {
     fn start(config: Config, source: ConfigSource) -> Rig {
-        let control = start(config, source, Metrics::new()).unwrap();
+        Rig::of(start(config, source, Metrics::new()).unwrap())
+    }
+
+    fn of(control: Control) -> Rig {
         let threads = Obeyed::default();
         for parts in control.threads {
             threads.spawn(parts).unwrap();

@@ -24,11 +24,14 @@ mod channel;
 mod heir;
 mod message;
 mod nodes;
+mod predecessor;
 mod successor;
 mod tunnels;
 
 pub use heir::{Estate, Heir};
 pub use tunnels::Line;
+
+use predecessor::Predecessor;
 
 use message::{KeptSocket, Of, Offer};
 
@@ -36,6 +39,9 @@ use message::{KeptSocket, Of, Offer};
 const VARIABLE: &str = "COBALANCE_UPGRADE";
 /// After the last work: an admin client that takes nothing must not hold up the end.
 const REPLIES_WITHIN: Duration = Duration::from_secs(5);
+
+/// Programs for process 1 of a container that end when the child ends which they were told to start.
+const ENDS_WITH_CHILD: [&str; 5] = ["docker-init", "tini", "dumb-init", "catatonit", "pause"];
 
 /// Which of two processes is the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +70,9 @@ pub struct Upgraded {
 pub enum UpgradeError {
     /// The end of process 1 is the end of its container.
     #[error(
-        "this is process 1: its end would end the container, and the new process with it. Start a new \
-         container instead, or run cobalance under an init (`docker run --init`)"
+        "the end of this process would end its container, and the new process with it: it is process 1, or \
+         the one child of an init that ends with it (as `docker run --init`). Start a new container instead; \
+         only a supervisor that outlives its first child will do, as systemd does"
     )]
     First,
     /// One at a time.
@@ -74,6 +81,9 @@ pub enum UpgradeError {
     /// There is nothing to hand over any more.
     #[error("this process is ending, or another has taken over already")]
     Ending,
+    /// The new process would take a file that has been found bad.
+    #[error("{0}")]
+    Unproven(String),
     /// The new process did not come to serve.
     #[error("{0}")]
     Failed(String),
@@ -101,10 +111,12 @@ pub(super) struct Package {
 #[derive(Default)]
 pub(super) struct Upgrading {
     pub(super) under_way: bool,
-    /// A reload that came meanwhile, for which nobody waits.
+    /// A reload was refused meanwhile.
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
+    /// Those that were upgraded and have not ended.
+    predecessors: Vec<Predecessor>,
     /// Tunnels adopted so far: the data threads get them in turn.
     adopted: usize,
 }
@@ -122,7 +134,8 @@ impl Handle {
     }
 
     async fn upgrade_now(&self) -> Result<Upgraded, UpgradeError> {
-        may_end(std::process::id())?;
+        let first = std::fs::read_to_string("/proc/1/comm").unwrap_or_default();
+        may_end(std::process::id(), std::os::unix::process::parent_id(), first.trim_end())?;
         let began = self.ask(|reply| Event::Upgrade(Told::Begin(reply))).await;
         let package = began.unwrap_or(Err(UpgradeError::Ending))?;
         tracing::info!("upgrade: a new process is started");
@@ -184,6 +197,8 @@ impl Handle {
     pub fn take_over(&self, line: Option<Line>) {
         let _ = self.inner.events.send(Event::Upgrade(Told::Here));
         self.inner.reign.send_replace(Reign::Here);
+        // Who wanted one has it: what is left would be a port that is open, and that nobody serves.
+        self.inner.inherited.lock().clear();
         let Some(line) = line else { return };
         let handle = self.clone();
         let receive = move || {
@@ -238,9 +253,10 @@ impl Inner {
     }
 }
 
-/// Whether the end of this process is not the end of everything.
-fn may_end(pid: u32) -> Result<(), UpgradeError> {
-    if pid == 1 { Err(UpgradeError::First) } else { Ok(()) }
+/// Whether the end of this process is not the end of everything. `first` is the name of process 1.
+fn may_end(pid: u32, parent: u32, first: &str) -> Result<(), UpgradeError> {
+    let ends_with_it = parent == 1 && ENDS_WITH_CHILD.contains(&first);
+    if pid == 1 || ends_with_it { Err(UpgradeError::First) } else { Ok(()) }
 }
 
 /// Upgrades so far: those that went well, and those that did not.
@@ -315,9 +331,14 @@ impl Core {
         if self.upgrade.under_way || self.reloads.busy {
             return Err(UpgradeError::UnderWay);
         }
+        if let Some(why) = self.probation.against_upgrade() {
+            return Err(UpgradeError::Unproven(why));
+        }
+        self.probation.warn_of_upgrade();
         let mut offer = Offer::new(self.roster.drains.render());
         offer.names = self.names.known();
         offer.nodes = self.roster.keep_nodes();
+        offer.predecessors = self.predecessors();
         offer.upgrades = counted(&self.inner.metrics).map(|counter| counter.get());
         let failed = |error: std::io::Error| UpgradeError::Failed(error.to_string());
         let sockets = self.collect(&mut offer.sockets).map_err(failed)?;
@@ -342,6 +363,22 @@ impl Core {
         Ok(sockets)
     }
 
+    /// The processes before this one that still finish their work.
+    pub(super) fn predecessors(&self) -> Vec<u32> {
+        self.upgrade.predecessors.iter().filter(|old| old.works()).map(Predecessor::pid).collect()
+    }
+
+    /// Lets go of those that have ended.
+    pub(super) fn look_at_predecessors(&mut self) {
+        self.upgrade.predecessors.retain(|old| {
+            let works = old.works();
+            if !works {
+                tracing::info!("process {}, which was upgraded, has ended", old.pid());
+            }
+            works
+        });
+    }
+
     fn upgrade_ended(&mut self, well: bool) {
         self.upgrade.under_way = false;
         let [went_well, failed] = counted(&self.inner.metrics);
@@ -353,8 +390,9 @@ impl Core {
         if well {
             self.inner.draining.store(true, std::sync::atomic::Ordering::Release);
             self.inner.reign.send_replace(Reign::Over);
-        } else if std::mem::take(&mut self.upgrade.reload_after) {
-            self.reload(None);
+        } else {
+            self.reloads.again |= std::mem::take(&mut self.upgrade.reload_after);
+            self.next_reload();
         }
     }
 }
@@ -364,9 +402,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_process_of_a_container_stays() {
-        let error = may_end(1).unwrap_err().to_string();
-        assert!(error.contains("this is process 1"), "{error}");
-        assert_eq!(may_end(2), Ok(()));
+    fn whose_end_would_end_a_container_stays() {
+        let error = may_end(1, 0, "cobalance").unwrap_err().to_string();
+        assert!(error.contains("it is process 1"), "{error}");
+        assert_eq!(may_end(7, 1, "tini"), Err(UpgradeError::First));
+        assert_eq!(may_end(7, 1, "systemd"), Ok(()));
+        assert_eq!(may_end(8, 7, "tini"), Ok(()), "a supervisor lies between");
     }
 }

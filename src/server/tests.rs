@@ -97,8 +97,9 @@ fn a_data_thread_that_cannot_start_stops_the_others() {
         0 => threads.spawn(parts),
         _ => Err(io::Error::other("no thread is left")),
     };
-    let error =
-        start_with(config(&["127.0.0.1:9"]), ConfigSource::Flags, None, spawn).err().unwrap();
+    let (config, source) = (config(&["127.0.0.1:9"]), ConfigSource::Flags);
+    let begin = Begin { config, source, text: None };
+    let error = start_with(begin, None, spawn).err().unwrap();
     assert_eq!(error.to_string(), "no thread is left");
     let deadline = Instant::now() + Duration::from_secs(30);
     while threads.stopped.load(std::sync::atomic::Ordering::SeqCst) == 0 {

@@ -284,6 +284,30 @@ async fn a_state_file_that_is_of_no_use_is_told_and_gone_without() {
 }
 
 #[tokio::test]
+async fn what_is_handed_over_and_cannot_be_held_is_not_taken_over() {
+    let take = |state: &str| {
+        let estate = Some(Estate::with_state(state));
+        start_with(config(&NODES), ConfigSource::Flags, None, Metrics::new(), estate)
+    };
+    let pinned = |node: &str| {
+        format!(
+            r#"{{"version": 1, "drained": [], "pinned": [{{"upstream": "app", "node": "{node}",
+            "address": null, "from": "10.0.0.7", "since": 0}}]}}"#
+        )
+    };
+    for (state, expected) in [
+        ("nonsense", "what operators have said cannot be understood"),
+        (r#"{"version": 9}"#, "it is of version 9"),
+        (&*pinned("gone"), "then `cobalance upgrade`"),
+    ] {
+        let error = take(state).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let rig = Rig::of(take(&pinned(NODES[1])).unwrap());
+    assert!(rig.handle.status().await.unwrap().upstreams[0].pinned.is_some());
+}
+
+#[tokio::test]
 async fn a_state_file_that_cannot_be_written_is_told_and_the_node_is_drained_all_the_same() {
     let file = file("state_file = \"DIR/missing/state.json\"");
     let rig = file.start(TWO);

@@ -75,6 +75,21 @@ async fn a_bad_file_changes_nothing_and_says_where() {
 }
 
 #[tokio::test]
+async fn what_the_file_has_become_while_it_was_loaded_is_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cobalance.toml");
+    let loaded = file(LISTENER, "\"127.0.0.1:9\"");
+    fs::write(&path, &loaded).unwrap();
+    let config = read(&path).unwrap().found.unwrap().0;
+    fs::write(&path, file(LISTENER, "\"127.0.0.1:19\"")).unwrap();
+    let source = ConfigSource::File(path);
+    let control = start_with(config, source, Some(loaded), Metrics::new(), None).unwrap();
+    let rig = Rig::of(control);
+    let generation = || async { Some(rig.handle.snapshot().generation).filter(|one| *one == 2) };
+    until("what it is now", generation).await;
+}
+
+#[tokio::test]
 async fn a_lost_file_changes_nothing() {
     let file = watched(&file(LISTENER, "\"127.0.0.1:9\""));
     fs::remove_file(&file.path).unwrap();

@@ -29,6 +29,7 @@ pub struct Estate {
     pub(in crate::control) state: String,
     pub(in crate::control) names: Vec<(String, Vec<SocketAddr>)>,
     pub(super) nodes: Vec<KeptNode>,
+    pub(super) predecessors: Vec<u32>,
     pub(in crate::control) upgrades: [u64; 2],
     pub(super) sockets: Vec<(KeptSocket, TcpListener)>,
 }
@@ -69,6 +70,7 @@ impl Heir {
             state: offer.state,
             names: offer.names.into_iter().collect(),
             nodes: offer.nodes,
+            predecessors: offer.predecessors,
             upgrades: offer.upgrades,
             sockets: offer.sockets.into_iter().zip(sockets).collect(),
         })
@@ -94,6 +96,21 @@ impl Heir {
 }
 
 impl Estate {
+    /// One of a process that knows nothing but what operators have said.
+    #[cfg(test)]
+    pub(in crate::control) fn with_state(state: &str) -> Estate {
+        Estate {
+            pid: 0,
+            program: String::new(),
+            state: state.into(),
+            names: Vec::new(),
+            nodes: Vec::new(),
+            predecessors: Vec::new(),
+            upgrades: [0, 0],
+            sockets: Vec::new(),
+        }
+    }
+
     /// The sockets of the listeners, by name, with what was configured.
     pub(in crate::control) fn take_listeners(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
         let mut listeners = Vec::new();

@@ -29,6 +29,9 @@ pub(super) struct Offer {
     pub(super) names: HashMap<String, Vec<SocketAddr>>,
     pub(super) nodes: Vec<KeptNode>,
     pub(super) sockets: Vec<KeptSocket>,
+    /// Those that it has itself taken over from, and that still work.
+    #[serde(default)]
+    pub(super) predecessors: Vec<u32>,
     /// Upgrades before this one, by how they ended: well, and not.
     pub(super) upgrades: [u64; 2],
 }
@@ -92,6 +95,7 @@ impl Offer {
             names: HashMap::new(),
             nodes: Vec::new(),
             sockets: Vec::new(),
+            predecessors: Vec::new(),
             upgrades: [0, 0],
         }
     }

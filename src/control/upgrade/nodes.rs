@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::heir::Estate;
 use super::message::KeptNode;
+use super::predecessor::Predecessor;
 use crate::clock;
 use crate::control::core::Core;
 use crate::control::roster::{Roster, Watched, now};
@@ -52,6 +53,8 @@ impl Core {
                 watched.publish(&self.roster.metrics);
             }
         }
+        let all = estate.predecessors.iter().chain([&estate.pid]);
+        self.upgrade.predecessors = all.filter_map(|pid| Predecessor::of(*pid)).collect();
         let (pid, program) = (estate.pid, &estate.program);
         tracing::info!("taking over from process {pid}, cobalance {program}");
     }
