@@ -259,6 +259,7 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
+            let waited = self.record.waited_ns();
             let pick = match self.pick_or_park(plan, upload, unread).await {
                 Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
@@ -269,8 +270,15 @@ impl<'a> Exchange<'a> {
                 Err(cause) => return Err(last.map_or(cause, |(cause, _)| cause)),
             };
             if self.wants_shield(plan, upload) {
-                // It was parked, and its body stayed with the client.
-                return Ok(Served::Renewed);
+                // It was parked, and its body stayed with the client; or it follows a node that takes
+                // nothing else. To look again first might find the same for ever.
+                drop(pick);
+                Box::pin(self.shield(plan.upstream, upload, unread)).await?;
+                return Ok(Served::Shielded);
+            }
+            if self.record.waited_ns() != waited {
+                // Other nodes may have come up meanwhile.
+                self.guard(plan.upstream)?;
             }
             if let Some((cause, reason)) = last.take() {
                 // Paid for only now that there is somebody to ask.
