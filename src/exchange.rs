@@ -13,6 +13,7 @@ use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
+use crate::upstream::parking::Spot;
 
 pub mod affinity;
 pub mod answer;
@@ -102,6 +103,7 @@ pub async fn exchange(
             record: &mut record,
             begun: false,
             body_done: head.framing == Framing::Empty,
+            spot: None,
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
@@ -127,6 +129,8 @@ struct Exchange<'a> {
     begun: bool,
     /// The request was read to its end.
     body_done: bool,
+    /// Its place among what is parked, while it goes on to the newest view.
+    spot: Option<Box<Spot>>,
 }
 
 /// How the attempts with one view ended.

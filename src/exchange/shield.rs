@@ -49,6 +49,8 @@ impl Exchange<'_> {
         upload: &mut Upload,
         unread: &mut Unread,
     ) -> Result<(), Cause> {
+        // It is not parked any more.
+        self.spot = None;
         let (thread, snapshot) = (self.client.thread, &self.view.snapshot);
         let (spool, settings) = (snapshot.spool.clone(), snapshot.config.spool.clone());
         let mut store = Store::new(&spool, &settings);
