@@ -11,7 +11,7 @@ use super::{Exchange, Plan};
 use crate::config::{self, Preset};
 use crate::error::Cause;
 use crate::http1::body::Framing;
-use crate::limit::uploads::{Gauge, Pace};
+use crate::limit::uploads::{Floor, Gauge, Pace};
 use crate::spool::{Refused, Spool, Store};
 
 /// What a client waits for that asked whether to send its body (RFC 9110, 15.2.1).
@@ -88,10 +88,15 @@ impl Exchange<'_> {
         (spool, settings): (&Spool, &config::Spool),
     ) -> Result<bool, Cause> {
         let mut slow = false;
+        let window = self.client.listener.settings.body_idle_timeout;
+        let mut floor = Floor::new(window, 0, self.client.thread.now_ns());
         loop {
             upload.keep_more(unread, store)?;
             if upload.is_done() {
                 return Ok(slow);
+            }
+            if floor.is_below(upload.received(), self.client.thread.now_ns()) {
+                return Err(Cause::BodyTimeout);
             }
             let full = store.room() == 0;
             match gauge.look(upload.received(), full, self.client.thread.look_at_clock()) {
@@ -116,6 +121,7 @@ impl Exchange<'_> {
             }
             if unread.get().is_empty() {
                 upload.read_more(self.client, unread, &self.deadlines.up).await?;
+                self.client.thread.look_at_clock();
             }
         }
     }
