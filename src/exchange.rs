@@ -5,6 +5,7 @@
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
@@ -14,6 +15,7 @@ use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
+use crate::upstream::quiet::{Mark, Quiet};
 
 pub mod affinity;
 pub mod answer;
@@ -104,12 +106,14 @@ pub async fn exchange(
             begun: false,
             body_done: head.framing == Framing::Empty,
             spot: None,
+            worked: Vec::new(),
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
             // What is rare is boxed: every exchange would have to hold room for it.
             Err(cause) => Box::pin(exchange.fail(cause)).await,
         };
+        exchange.settle_work();
         (next, exchange.view)
     };
     drop(counted);
@@ -131,6 +135,8 @@ struct Exchange<'a> {
     body_done: bool,
     /// Its place among what is parked, while it goes on to the newest view.
     spot: Option<Box<Spot>>,
+    /// Where it was remembered as work on the app; nearly always empty.
+    worked: Vec<(Arc<Quiet>, Mark)>,
 }
 
 /// How the attempts with one view ended.
