@@ -85,7 +85,7 @@ impl Socket {
         let _ = match self {
             Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
             Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
-            Socket::Tls(stream) => stream.try_io(Interest::READABLE, empty),
+            Socket::Tls(stream) => stream.tcp().try_io(Interest::READABLE, empty),
         };
     }
 

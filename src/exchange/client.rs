@@ -192,7 +192,7 @@ async fn has_ended(socket: &Socket) -> bool {
     let ready = match socket {
         Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
         Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
-        Socket::Tls(stream) => stream.ready(Interest::READABLE).await,
+        Socket::Tls(stream) => stream.tcp().ready(Interest::READABLE).await,
     };
     ready.map_or(true, |ready| ready.is_read_closed())
 }

@@ -17,7 +17,7 @@ use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, CommonState, ServerConfig};
-use tokio::io::{Interest, Ready};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Idle;
@@ -198,21 +198,9 @@ impl Secure {
         }
     }
 
-    /// As of a plain stream: what the runtime knows of the kernel's side.
-    pub(super) fn try_io(
-        &self,
-        interest: Interest,
-        io: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.stream.try_io(interest, io)
-    }
-
-    /// Waits for the kernel's side.
-    ///
-    /// # Errors
-    /// The runtime is gone.
-    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        self.stream.ready(interest).await
+    /// The stream beneath, to ask what the runtime knows of it.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Ready when a read would not wait, or the kernel has something that may come to nothing.
