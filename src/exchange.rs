@@ -5,6 +5,7 @@
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
@@ -13,6 +14,8 @@ use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
+use crate::upstream::parking::Spot;
+use crate::upstream::quiet::{Mark, Quiet};
 
 pub mod affinity;
 pub mod answer;
@@ -102,12 +105,15 @@ pub async fn exchange(
             record: &mut record,
             begun: false,
             body_done: head.framing == Framing::Empty,
+            spot: None,
+            worked: Vec::new(),
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
             // What is rare is boxed: every exchange would have to hold room for it.
             Err(cause) => Box::pin(exchange.fail(cause)).await,
         };
+        exchange.settle_work();
         (next, exchange.view)
     };
     drop(counted);
@@ -127,6 +133,10 @@ struct Exchange<'a> {
     begun: bool,
     /// The request was read to its end.
     body_done: bool,
+    /// Its place among what is parked, while it goes on to the newest view.
+    spot: Option<Box<Spot>>,
+    /// Where it was remembered as work on the app; nearly always empty.
+    worked: Vec<(Arc<Quiet>, Mark)>,
 }
 
 /// How the attempts with one view ended.
@@ -259,6 +269,7 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
+            let waited = self.record.waited_ns();
             let pick = match self.pick_or_park(plan, upload, unread).await {
                 Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
@@ -269,8 +280,15 @@ impl<'a> Exchange<'a> {
                 Err(cause) => return Err(last.map_or(cause, |(cause, _)| cause)),
             };
             if self.wants_shield(plan, upload) {
-                // It was parked, and its body stayed with the client.
-                return Ok(Served::Renewed);
+                // It was parked, and its body stayed with the client; or it follows a node that takes
+                // nothing else. To look again first might find the same for ever.
+                drop(pick);
+                Box::pin(self.shield(plan.upstream, upload, unread)).await?;
+                return Ok(Served::Shielded);
+            }
+            if self.record.waited_ns() != waited {
+                // Other nodes may have come up meanwhile.
+                self.guard(plan.upstream)?;
             }
             if let Some((cause, reason)) = last.take() {
                 // Paid for only now that there is somebody to ask.

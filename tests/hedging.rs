@@ -285,3 +285,29 @@ fn the_budget_bounds_it() {
     while budget.withdraw(clock::now_ns() / 1_000_000_000) {}
     is_never_hedged(&proxy, [&a, &b], "GET", LIST, "");
 }
+
+#[test]
+fn the_second_one_goes_on_alone_when_the_first_is_lost() {
+    // Whoever is asked first closes when the second has been asked; that one answers when it is told to.
+    let first: Arc<Mutex<Option<String>>> = Arc::default();
+    let (open, gate) = origin::gate();
+    let nodes = pair(move |name, _, met| {
+        let is_first = first.lock().get_or_insert_with(|| name.to_owned()) == name;
+        if is_first {
+            until("the second was asked", || met().asked == 2);
+            return None;
+        }
+        gate.lock().recv().ok()?;
+        Some(answer("second"))
+    });
+    let proxy = proxy(&nodes.each_ref().map(|node| node.address), HEDGE);
+    let mut stream = send(&proxy, "GET", "/api/posts:list?n=1", "");
+    let lost = |node: usize| proxy.node(node).metrics.attempts[AttemptResult::Reset as usize].get();
+    // It is over while the second still takes its time, which is watched like that of any attempt.
+    until("the first is over", || lost(0) + lost(1) == 1);
+    assert_eq!(proxy.node(0).in_flight() + proxy.node(1).in_flight(), 1);
+    open.send(()).unwrap();
+    let read = Answer::read(&mut stream).unwrap();
+    assert_eq!((read.status, read.text(), hedged(&proxy)), (200, "second".to_owned(), 1));
+    assert_eq!(nodes.iter().map(|node| node.seen().len()).sum::<usize>(), 2);
+}

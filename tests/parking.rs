@@ -377,3 +377,46 @@ fn a_reload_brings_what_is_parked_to_other_nodes() {
     assert!(line["parked_ms"].as_f64().unwrap() > 0.0, "{line}");
     assert_eq!((&line["status"], &line["upstream"]), (&200.into(), &"a".into()));
 }
+
+#[test]
+fn a_reload_turns_nobody_away_who_is_parked() {
+    const EACH: usize = 5;
+    let node = Actor::new("back", COMMANDING);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    let text = |limit: usize| {
+        format!(
+            "[server]\nthreads = 1\n[admin]\nenabled = false\n[access_log]\nenabled = false\n\
+             [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
+             [upstream.a]\nnodes = [\"{}\"]\npark_limit = {limit}\n{}",
+            node.origin.address,
+            QUICK.replace("{name}", "a"),
+        )
+    };
+    std::fs::write(&file, text(EACH)).unwrap();
+    let config = support::parse(&text(EACH));
+    let running = server::start(config, ConfigSource::File(file.clone())).unwrap();
+    let address = running.address("public").unwrap();
+    let connect = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(GET.as_bytes()).unwrap();
+        stream
+    };
+    let snapshot = || running.handle().snapshot();
+    let parked = || snapshot().upstreams[0].shared.parking.total();
+    let mut waiting: Vec<TcpStream> = Vec::new();
+    for n in 1..=EACH {
+        waiting.push(connect());
+        until("it waits", || parked() == n);
+    }
+    // There is less room than they take, and they stay all the same.
+    std::fs::write(&file, text(1)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(running.handle().reload());
+    assert_503(&read(&mut connect()), "PARK_FULL");
+    assert_eq!((parked(), snapshot().upstreams[0].settings.park_limit), (EACH, 1));
+    node.health([Act::Ok("ok")]);
+    waiting.iter_mut().for_each(|stream| assert_eq!(read(stream).text(), "back"));
+    until("all have left", || parked() == 0);
+}

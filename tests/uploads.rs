@@ -3,6 +3,9 @@
 
 mod support;
 
+#[path = "uploads/refusals.rs"]
+mod refusals;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -218,6 +221,20 @@ fn who_leaves_or_stalls_leaves_nothing() {
     let mut stream = begin(&hasty, &counted(BODY), &body(300_000));
     assert_eq!(answer(&mut stream).status, 408);
     until_empty(&hasty);
+    // Nor does it help to send a byte now and then.
+    let mut stream = begin(&hasty, &counted(BODY), &body(300_000));
+    let mut writer = stream.try_clone().unwrap();
+    let until_it_ends = std::thread::spawn(move || {
+        let (mut sent, mut last) = (0, Instant::now());
+        while sent < BODY - 300_001 && writer.write_all(b"x").is_ok() {
+            until("a moment is over", || last.elapsed() > 10 * MOMENT);
+            (sent, last) = (sent + 1, Instant::now());
+        }
+    });
+    assert_eq!(answer(&mut stream).status, 408);
+    until_empty(&hasty);
+    drop(stream);
+    until_it_ends.join().unwrap();
     assert_eq!(origin.connections(), 0);
 }
 

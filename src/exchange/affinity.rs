@@ -70,18 +70,22 @@ impl Exchange<'_> {
         }
         let (flow, begins) = traits.flow.unwrap_or((Flow::Admin, false));
         let key_of = |who: &[u8]| xxh3_64_with_seed(&[&[flow as u8], who].concat(), app);
-        let address = self.record.client.to_string();
+        // What is formatted, and which token is read, is paid for by every request of some minutes.
+        let of_address = || key_of(self.record.client.to_string().as_bytes());
         let key = match flow.is_of_a_session() {
             false => key_of(b""),
             true => match self.session(app_name) {
                 Some(session) => key_of(&session.to_be_bytes()),
                 // An address may be that of many: it stands only for what cannot have a token.
-                None if own || self.head.websocket => key_of(address.as_bytes()),
+                None if own || self.head.websocket => of_address(),
                 None => return None,
             },
         };
-        let node = affinity.node_of(key, now);
-        let by_address = (begins && flow == Flow::Admin).then(|| key_of(address.as_bytes()));
+        let node = match own {
+            true => affinity.node_of(key, now),
+            false => affinity.node_of_session(key, now),
+        };
+        let by_address = (begins && flow == Flow::Admin).then(of_address);
         let follow = Follow { flow, begins, own, key, by_address, node };
         (own || node.is_some()).then(|| Box::new(follow))
     }
@@ -90,7 +94,7 @@ impl Exchange<'_> {
     fn session(&self, app: Option<&str>) -> Option<u64> {
         let field = self.head.value_named(b"authorization").and_then(nocobase::bearer);
         let token = field.or_else(|| headers::cookie(self.head, &nocobase::token_cookie(app)));
-        token.and_then(nocobase::session)
+        token.and_then(|token| self.client.thread.session(token))
     }
 
     /// A node has taken a request: what follows it comes there as well.

@@ -87,6 +87,7 @@ impl<'a> Exchange<'a> {
         match tried {
             Ok(Tried::Answered { next, .. }) => Ok(Attempted::Done(next)),
             Ok(Tried::Refused) => {
+                debug_assert!(upload.is_replayable(), "a refusal is passed on unless it is");
                 upstream.pass_over(node, plan.wish.app, self.client.thread.now_ns());
                 plan.wish.tried.push(node);
                 upstream.upstream.metrics.retries[RetryReason::Refused as usize].inc();
@@ -185,9 +186,10 @@ impl<'a> Exchange<'a> {
             deadline: &self.deadlines.up,
             sent: &seen.sent,
         };
-        let replayable = upload.is_replayable();
         let give_up = |since_ns, now| {
-            seen.rescue.set(replayable && may_rescue(client.thread, (node, plan), since_ns, now));
+            let may = || may_rescue(client.thread, (node, plan), since_ns, now);
+            // Asked now: what can be replayed may have been streamed since the attempt began.
+            seen.rescue.set(flags.is_replayable() && may());
             seen.rescue.get()
         };
         let mut beside = pin!(async {
@@ -218,7 +220,7 @@ impl<'a> Exchange<'a> {
         let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
-            if !flags.streamed.get() && another_may_take_it(client.thread, node, plan) {
+            if flags.is_replayable() && another_may_take_it(client.thread, node, plan) {
                 return Ok(Reply::Refused);
             }
         }

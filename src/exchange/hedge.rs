@@ -4,6 +4,7 @@
 //! Off unless `[upstream.NAME.hedge]` is written. Only what is safe to repeat and was sent whole is asked twice,
 //! once, within the budget of retries, and only of a node of the same tier.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
@@ -156,7 +157,8 @@ impl<'a> Exchange<'a> {
         Some(second)
     }
 
-    /// Runs both until one has something of an answer, or the second has failed.
+    /// Runs both until one has something of an answer, or the second has failed, or has the request for
+    /// itself.
     async fn both<'p>(
         &mut self,
         (leg, connection): (&Leg<'p>, &Connection),
@@ -172,13 +174,13 @@ impl<'a> Exchange<'a> {
         let until_ns = leg.seen.sent_ns.get().saturating_add(patience);
         let ended = {
             let mut leaves = pin!(client.watch(unread));
-            let mut other = pin!(self.ask_second(until_ns, second, plan, upload));
-            let mut is_lost = false;
+            let is_lost = Cell::new(false);
+            let mut other = pin!(self.ask_second((until_ns, &is_lost), second, plan, upload));
             poll_fn(|cx| {
-                if !is_lost {
+                if !is_lost.get() {
                     match first_byte(connection, cx) {
                         Poll::Ready(true) => return Poll::Ready(Ok(Ok(Won::First))),
-                        Poll::Ready(false) => is_lost = true,
+                        Poll::Ready(false) => is_lost.set(true),
                         Poll::Pending => {}
                     }
                 }
@@ -204,10 +206,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Connects to the second node, sends, and waits for its first byte.
+    /// Connects to the second node, sends, and waits for its first byte; not when the first one is lost: then
+    /// it is as any attempt, watched for its node's silence.
     async fn ask_second(
         &mut self,
-        until_ns: u64,
+        (until_ns, is_lost): (u64, &Cell<bool>),
         second: &Leg<'_>,
         plan: &Plan<'_>,
         upload: &Upload,
@@ -216,7 +219,11 @@ impl<'a> Exchange<'a> {
         second.waiting.begin();
         let down = &self.deadlines.down;
         down.set_at(until_ns.min(plan.until_ns));
-        match down.guard(poll_fn(|cx| first_byte(&connection, cx))).await {
+        let byte = poll_fn(|cx| match first_byte(&connection, cx) {
+            Poll::Pending if is_lost.get() => Poll::Ready(true),
+            other => other,
+        });
+        match down.guard(byte).await {
             Ok(true) => Ok(connection),
             Ok(false) => Err(Cause::ConnectionTerminated),
             // The first one's time is over at the same moment, and that is what is told.

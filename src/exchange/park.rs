@@ -63,7 +63,10 @@ impl Exchange<'_> {
                 return Ok(Picked::Renewed);
             }
             match picked {
-                Ok(pick) => return Ok(Picked::Node(pick)),
+                Ok(pick) => {
+                    self.spot = None;
+                    return Ok(Picked::Node(pick));
+                }
                 Err(Unpicked::Failed(cause)) => return Err(cause),
                 // Under maintenance nobody waits, and the nodes that are closed stay so.
                 Err(Unpicked::Nobody(_)) if self.record.let_through != 0 => {
@@ -108,7 +111,11 @@ impl Exchange<'_> {
         self.compact(plan, unread);
         let bounds = Bounds { count: settings.park_limit, bytes: settings.park_bytes };
         let bytes = self.held(plan, upload, unread);
-        let spot = upstream.shared.parking.enter(kind, bytes, bounds);
+        // Who was parked before a reload needs no room: it has it.
+        let (parking, had) = (&upstream.shared.parking, self.spot.take());
+        let spot = had
+            .and_then(|spot| spot.stay(parking, kind, bytes, bounds))
+            .or_else(|| parking.enter(kind, bytes, bounds));
         let line = &plan.upstream.lot(kind).line;
         let (Some(spot), Some(place)) = (spot, line.enter(plan.wish.safe_to_repeat)) else {
             metrics.ended(ParkOutcome::Full);
@@ -142,7 +149,7 @@ impl Exchange<'_> {
         };
         match &result {
             // It goes on waiting, if there is nobody after the reload either.
-            Ok(Some(Picked::Renewed)) => {}
+            Ok(Some(Picked::Renewed)) => self.spot = Some(Box::new(spot)),
             Ok(_) => metrics.ended(ParkOutcome::Released),
             Err(Cause::ClientLeft) => metrics.ended(ParkOutcome::Left),
             Err(_) => metrics.ended(ParkOutcome::Timeout),

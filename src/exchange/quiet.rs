@@ -9,6 +9,7 @@ use super::tunnel::frames;
 use super::tunnel::quiet::{Page, Under};
 use super::view::LocalUpstream;
 use super::{Exchange, Plan};
+use crate::error::Cause;
 use crate::headers;
 use crate::health::HealthState;
 use crate::nocobase;
@@ -31,8 +32,8 @@ impl Client {
 }
 
 impl Exchange<'_> {
-    /// Remembers who works on the app itself.
-    pub(super) fn note_work(&self, upstream: &LocalUpstream, method: &str, target: &str) {
+    /// Remembers who works on the app itself, as it says. [`Exchange::settle_work`] looks what became of it.
+    pub(super) fn note_work(&mut self, upstream: &LocalUpstream, method: &str, target: &str) {
         let settings = &upstream.upstream.settings;
         if !settings.quiet_restarts || !nocobase::is_work_on_app(method, target, &settings.api_path)
         {
@@ -42,7 +43,26 @@ impl Exchange<'_> {
         // Where the browser's cookie came along, it came with the handshakes of its pages as well.
         let address = client.cookie.is_none().then_some(client.address);
         for client in [client.cookie, client.token, address].into_iter().flatten() {
-            upstream.upstream.shared.quiet.works(client, now_ns);
+            let mark = upstream.upstream.shared.quiet.works(client, now_ns);
+            self.worked.push((upstream.upstream.shared.quiet.clone(), mark));
+        }
+    }
+
+    /// Forgets work that no node has accepted: anybody can ask for it. A restart may have ended its node before
+    /// the answer was there.
+    pub(super) fn settle_work(&mut self) {
+        let accepted = match self.record.from_node {
+            true => self.record.status < 400,
+            false => matches!(
+                self.record.cause,
+                Some(Cause::ConnectionTerminated | Cause::ResponseTimeout)
+            ),
+        };
+        if !accepted {
+            // The last first: each knows what was before it.
+            while let Some((quiet, mark)) = self.worked.pop() {
+                quiet.did_not_work(mark);
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::{Exchange, Plan};
 use crate::config::{self, Preset};
 use crate::error::Cause;
 use crate::http1::body::Framing;
-use crate::limit::uploads::{Gauge, Pace};
+use crate::limit::uploads::{Floor, Gauge, Pace};
 use crate::spool::{Refused, Spool, Store};
 
 /// What a client waits for that asked whether to send its body (RFC 9110, 15.2.1).
@@ -49,6 +49,8 @@ impl Exchange<'_> {
         upload: &mut Upload,
         unread: &mut Unread,
     ) -> Result<(), Cause> {
+        // It is not parked any more.
+        self.spot = None;
         let (thread, snapshot) = (self.client.thread, &self.view.snapshot);
         let (spool, settings) = (snapshot.spool.clone(), snapshot.config.spool.clone());
         let mut store = Store::new(&spool, &settings);
@@ -86,10 +88,15 @@ impl Exchange<'_> {
         (spool, settings): (&Spool, &config::Spool),
     ) -> Result<bool, Cause> {
         let mut slow = false;
+        let window = self.client.listener.settings.body_idle_timeout;
+        let mut floor = Floor::new(window, 0, self.client.thread.now_ns());
         loop {
             upload.keep_more(unread, store)?;
             if upload.is_done() {
                 return Ok(slow);
+            }
+            if floor.is_below(upload.received(), self.client.thread.now_ns()) {
+                return Err(Cause::BodyTimeout);
             }
             let full = store.room() == 0;
             match gauge.look(upload.received(), full, self.client.thread.look_at_clock()) {
@@ -114,6 +121,7 @@ impl Exchange<'_> {
             }
             if unread.get().is_empty() {
                 upload.read_more(self.client, unread, &self.deadlines.up).await?;
+                self.client.thread.look_at_clock();
             }
         }
     }

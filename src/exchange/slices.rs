@@ -22,9 +22,17 @@ impl<T> Slices<T> {
         (now_ns, window_ns): (u64, u64),
         rng: &mut fastrand::Rng,
     ) {
-        self.due.retain(|(_, one)| one.strong_count() > 0);
         let mut at = || now_ns + rng.u64(0..window_ns.max(1));
-        self.due.extend(all.into_iter().map(|one| (at(), Rc::downgrade(&one))));
+        let mut all = all.into_iter().map(|one| (at(), Rc::downgrade(&one)));
+        let (first, second) = (all.next(), all.next());
+        if let (Some(one), None) = (&first, &second) {
+            // They may come one by one, thousands of them.
+            let place = self.due.partition_point(|(at_ns, _)| *at_ns <= one.0);
+            self.due.insert(place, one.clone());
+            return;
+        }
+        self.due.retain(|(_, one)| one.strong_count() > 0);
+        self.due.extend(first.into_iter().chain(second).chain(all));
         self.due.make_contiguous().sort_by_key(|(at_ns, _)| *at_ns);
     }
 
@@ -52,6 +60,17 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
+
+    #[test]
+    fn who_comes_alone_is_put_in_its_place() {
+        let (mut slices, mut rng) = (Slices::default(), fastrand::Rng::with_seed(5));
+        let all: Vec<Rc<u32>> = (0..100).map(Rc::new).collect();
+        all.iter().for_each(|one| slices.add([one.clone()], (1_000, 1_000), &mut rng));
+        slices.add([], (1_000, 1_000), &mut rng);
+        assert_eq!(slices.due.len(), 100);
+        assert!(slices.due.iter().is_sorted_by_key(|(at_ns, _)| *at_ns));
+        assert!(slices.due.iter().all(|(at_ns, _)| (1_000..2_000).contains(at_ns)));
+    }
 
     #[test]
     fn each_has_its_moment_and_leave_is_asked_for() {

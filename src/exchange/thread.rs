@@ -6,12 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::maintenance::Keeper;
 use super::tunnel::Tunnels;
 use super::view::View;
 use crate::clock;
 use crate::http1::buffers::{Buffers, LARGE};
 use crate::http1::deadline::Wheel;
+use crate::nocobase;
 use crate::snapshot::Snapshot;
 use crate::telemetry::access_log::LineBuffer;
 use crate::telemetry::metrics::Metrics;
@@ -21,6 +24,9 @@ use crate::upstream::{Dial, Node, Signal, Signals};
 const MAX_WARNED: usize = 8;
 /// A peer is told of again after so long.
 const WARN_AGAIN_NS: u64 = 60_000_000_000;
+
+/// Tokens whose sessions are remembered: more than hold the work of a thread together at a time.
+const SESSIONS: usize = 1024;
 
 /// The state of one data thread; never leaves it.
 pub struct Thread {
@@ -50,6 +56,8 @@ pub struct Thread {
     pub dial: Dial,
     /// Through which all tunnels of the thread read: an idle one has no buffer.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Hashes of tokens that came lately, and the sessions that they stand for.
+    sessions: RefCell<Vec<(u64, Option<u64>)>>,
     /// Peers that control was told of, and when.
     warned_of: RefCell<Vec<(IpAddr, u64)>>,
     now_ns: Cell<u64>,
@@ -86,6 +94,7 @@ impl Thread {
             maintenance: Keeper::default(),
             dial,
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
+            sessions: RefCell::default(),
             warned_of: RefCell::default(),
             now_ns: Cell::new(clock::now_ns()),
             epoch: Cell::new((unix_ms(), clock::now_ns())),
@@ -130,6 +139,21 @@ impl Thread {
     /// Whether the process is about to end: waits are cut short, and nothing new is begun.
     pub fn is_ending(&self) -> bool {
         self.draining.get() && !self.handed_over.get()
+    }
+
+    /// The session that a token stands for ([`nocobase::session`]): a browser sends the same one with
+    /// everything, so it is seldom decoded and parsed.
+    pub fn session(&self, token: &[u8]) -> Option<u64> {
+        let hash = xxh3_64(token);
+        let mut known = self.sessions.borrow_mut();
+        if known.is_empty() {
+            known.resize(SESSIONS, (xxh3_64(b""), None));
+        }
+        let place = &mut known[hash as usize % SESSIONS];
+        if place.0 != hash {
+            *place = (hash, nocobase::session(token));
+        }
+        place.1
     }
 
     /// Whether a view is the newest.

@@ -55,7 +55,7 @@ pub struct Flags {
     /// All of it was read and sent.
     pub done: Cell<bool>,
     /// Something went to the node that no other can be sent.
-    pub streamed: Cell<bool>,
+    streamed: Cell<bool>,
     /// The node took all that was sent so far.
     whole: bool,
     kept: Option<Kept>,
@@ -67,6 +67,11 @@ impl Flags {
         let done = Cell::new(whole && upload.is_done() && upload.kept.is_none());
         let kept = upload.kept.clone();
         Flags { done, streamed: Cell::new(upload.streamed), whole, kept }
+    }
+
+    /// Whether a further node can be sent the whole, as it stands now.
+    pub fn is_replayable(&self) -> bool {
+        !self.streamed.get() && self.kept.as_ref().is_none_or(|kept| kept.borrow().is_some())
     }
 
     /// No other node will be asked: what was kept for it is given back.
@@ -274,6 +279,8 @@ impl Upload {
                 return Ok(());
             }
             if !self.body.is_done() {
+                // Here, not when more of it comes: a refusal may come before that.
+                self.set_streamed(flags);
                 flags.settle();
             }
         }
@@ -285,8 +292,7 @@ impl Upload {
                 client.read_body(unread, large, node.deadline, patience).await?;
                 patience = client.listener.settings.body_idle_timeout;
             }
-            self.streamed = true;
-            flags.streamed.set(true);
+            self.set_streamed(flags);
             while !unread.get().is_empty() && !self.body.is_done() && out.len() < LARGE {
                 self.step(unread, usize::MAX, |piece| append(&mut out, piece))?;
             }
@@ -298,6 +304,12 @@ impl Upload {
         client.thread.buffers.give_back(out);
         flags.done.set(true);
         Ok(())
+    }
+
+    /// Something goes to the node that no other can be sent.
+    fn set_streamed(&mut self, flags: &Flags) {
+        self.streamed = true;
+        flags.streamed.set(true);
     }
 
     /// Sends what was kept, framed as the head for the node says. False: the node stopped taking it.

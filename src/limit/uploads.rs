@@ -62,9 +62,60 @@ impl Gauge {
     }
 }
 
+/// What comes more slowly holds its share of the spool for nobody's good: a gigabyte would take 12 days, and
+/// 64 KiB more than a minute. A modem of 1991 was faster.
+pub const FLOOR: u64 = 1024;
+/// Windows in a row that must be below it: a line that comes and goes is left alone.
+const WINDOWS: u64 = 3;
+
+/// Whether an upload that is kept comes too slowly to be waited for.
+#[derive(Debug)]
+pub struct Floor {
+    window_ns: u64,
+    since_ns: u64,
+    since_bytes: u64,
+    below: u64,
+}
+
+impl Floor {
+    /// Begins to measure, in windows of this length.
+    #[must_use]
+    pub fn new(window: Duration, received: u64, now_ns: u64) -> Floor {
+        let window_ns = clock::nanos(window).max(1);
+        Floor { window_ns, since_ns: now_ns, since_bytes: received, below: 0 }
+    }
+
+    /// Whether, now that so many bytes were received, less than [`FLOOR`] a second came in each of the last
+    /// three windows.
+    pub fn is_below(&mut self, received: u64, now_ns: u64) -> bool {
+        let took = now_ns.saturating_sub(self.since_ns);
+        if took >= self.window_ns {
+            let came = u128::from(received.saturating_sub(self.since_bytes));
+            let enough = came * 1_000_000_000 >= u128::from(FLOOR) * u128::from(took);
+            self.below = if enough { 0 } else { self.below + took / self.window_ns };
+            (self.since_ns, self.since_bytes) = (now_ns, received);
+        }
+        self.below >= WINDOWS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_windows_in_a_row_below_the_floor_are_too_slow() {
+        let window = Duration::from_secs(60);
+        let mut floor = Floor::new(window, MIB, 7 * S);
+        assert!(!floor.is_below(MIB, 66 * S));
+        assert!(!floor.is_below(MIB + 60 * FLOOR - 1, 67 * S), "one");
+        assert!(!floor.is_below(MIB + 60 * FLOOR, 127 * S), "two");
+        assert!(floor.is_below(MIB + 61 * FLOOR, 187 * S), "three");
+        let mut floor = Floor::new(window, 0, 0);
+        assert!(!floor.is_below(1, 119 * S) && !floor.is_below(61 * FLOOR, 179 * S));
+        assert!(!floor.is_below(62 * FLOOR, 239 * S), "it began anew");
+        assert!(!floor.is_below(62 * FLOOR, 298 * S) && floor.is_below(62 * FLOOR, 360 * S));
+    }
 
     const S: u64 = 1_000_000_000;
     const MIB: u64 = 1024 * 1024;

@@ -73,6 +73,25 @@ impl Parking {
 }
 
 impl Spot {
+    /// The same place after a reload, for what the exchange holds now; none of another upstream or kind.
+    /// Whoever is parked stays, also where the new bounds are less.
+    #[must_use]
+    pub fn stay(
+        mut self,
+        parking: &Arc<Parking>,
+        kind: Kind,
+        bytes: usize,
+        bounds: Bounds,
+    ) -> Option<Spot> {
+        if !Arc::ptr_eq(&self.parking, parking) || self.kind != kind {
+            return None;
+        }
+        self.bounds = bounds;
+        parking.bytes.fetch_add(bytes, Relaxed);
+        parking.bytes.fetch_sub(self.bytes.replace(bytes), Relaxed);
+        Some(self)
+    }
+
     /// Room for more bytes at the same place. False: there is none, and nothing was taken.
     #[must_use]
     pub fn grow(&self, bytes: usize) -> bool {
@@ -136,6 +155,19 @@ mod tests {
         assert!(parking.enter(Upgrade, 1, bounds).is_none());
         drop(first);
         assert_eq!(parking.bytes(), 0);
+    }
+
+    #[test]
+    fn who_is_parked_stays_although_the_bounds_are_less() {
+        let bounds = Bounds { count: 1, bytes: 100 };
+        let less = Bounds { count: 0, bytes: 50 };
+        let (parking, other) = (Arc::<Parking>::default(), Arc::<Parking>::default());
+        let spot = parking.enter(Request, 100, bounds).unwrap();
+        let spot = spot.stay(&parking, Request, 60, less).unwrap();
+        assert_eq!((parking.total(), parking.bytes()), (1, 60));
+        assert!(!spot.grow(1) && parking.enter(Request, 1, bounds).is_none());
+        assert!(spot.stay(&other, Request, 60, bounds).is_none(), "it is of another upstream");
+        assert_eq!((parking.total(), parking.bytes()), (0, 0));
     }
 
     proptest! {

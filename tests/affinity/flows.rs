@@ -1,10 +1,13 @@
 //! Flows that live in one node's memory.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use cobalance::health::{HealthState, OperatorState};
 use cobalance::telemetry::metrics::AffinityOutcome;
 
 use crate::support::origin::{self, Origin};
-use crate::support::{Answer, Proxy, until};
+use crate::support::{Answer, PATIENCE, Proxy, until};
 use crate::{ask, place, proxy, send, who};
 
 const ROUND: &str = "balance = \"round_robin\"";
@@ -176,4 +179,24 @@ fn a_flow_comes_before_the_sticky_cookie_and_leaves_it_as_it_is() {
     let answer = ask(&proxy, "GET", "/api/backups:taskStatus", &at_another);
     assert_eq!((answer.text(), answer.field("set-cookie")), (run_by.clone(), None));
     assert_ne!(who(&proxy, "GET", "/", &at_another), run_by);
+}
+
+#[test]
+fn a_large_body_follows_to_a_drained_node_although_nobody_else_is_there() {
+    const BODY: usize = 100_000;
+    let [a, b, c] = three();
+    let proxy = proxy(&[&a, &b, &c], ROUND);
+    let run_by = place(&who(&proxy, "POST", "/api/backups:create", ""));
+    proxy.node(run_by).set_operator(OperatorState::Draining);
+    let others = [0, 1, 2].into_iter().filter(|other| *other != run_by);
+    others.for_each(|other| proxy.node(other).set_health(HealthState::Down));
+    let mut stream = TcpStream::connect(proxy.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!(
+        "POST /api/backups:taskStatus HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&[b'x'; BODY]).unwrap();
+    let answer = Answer::read(&mut stream).expect("an answer");
+    assert_eq!((answer.status, place(&answer.text())), (200, run_by));
 }

@@ -6,7 +6,8 @@ use cobalance::health::HealthState;
 use cobalance::telemetry::metrics::DialogOutcome;
 
 use super::pages::{Page, RESTART, Speaker, message};
-use super::support::{Answer, Proxy, until};
+use super::support::origin::Origin;
+use super::support::{Answer, Proxy, config, until};
 use super::{CLOSING, STOPPED, outcomes, proxy};
 
 /// A token as NocoBase makes it, of user 1, issued at a time of its own.
@@ -84,4 +85,23 @@ fn what_only_reads_is_no_work() {
     a.say(STOPPED);
     assert_eq!(page.rest(), RESTART);
     until("it is gone", || proxy.node(0).tunnels() == 0);
+}
+
+#[test]
+fn what_a_node_did_not_accept_is_no_work() {
+    let refusing = Origin::answering("HTTP/1.1 401 x\r\nContent-Length: 0\r\n\r\n");
+    let proxy = Proxy::start(config(&[refusing.address], "", ""));
+    let quiet = &proxy.snapshot.upstreams[0].shared.quiet;
+    for n in 0..10 {
+        let mut stream = proxy.connect();
+        write!(
+            stream,
+            "POST /api/app:restart HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\
+             Authorization: Bearer {n}\r\n\r\n"
+        )
+        .unwrap();
+        assert_eq!(Answer::read(&mut stream).unwrap().status, 401);
+        until("it is forgotten", || quiet.at_work() == 0);
+    }
+    assert_eq!(refusing.seen().len(), 10);
 }
