@@ -35,13 +35,12 @@ const MOST_TIMES: u32 = 10;
 /// Looks in the time.
 const LOOKS: u32 = 30;
 
-/// Why we answered ourselves, by what in a configuration can be the cause. TLS towards nodes will be one
-/// more way of not reaching them.
+/// Why we answered ourselves, by what in a configuration can be the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     /// No route matched.
     NoRoute,
-    /// A node could not be reached.
+    /// A node could not be reached, or not over TLS.
     Connect,
     /// No node was eligible.
     NoNode,
@@ -83,9 +82,10 @@ enum Says {
 fn says(reason: &str) -> Option<Says> {
     Some(match reason {
         "destination_not_found" => Says::Against(Group::NoRoute),
-        "destination_ip_unroutable" | "connection_refused" | "connection_timeout" => {
-            Says::Against(Group::Connect)
-        }
+        "destination_ip_unroutable"
+        | "connection_refused"
+        | "connection_timeout"
+        | "tls_protocol_error" => Says::Against(Group::Connect),
         "destination_unavailable" | "park_full" | "parked_timeout" => Says::Against(Group::NoNode),
         "http_protocol_error" | "http_response_header_section_size" => {
             Says::Against(Group::Malformed)
@@ -104,7 +104,9 @@ fn says(reason: &str) -> Option<Says> {
         | "not_implemented"
         | "client_left"
         | "client_stalled"
-        | "maintenance" => Says::Nothing,
+        | "maintenance"
+        | "pinned_unavailable"
+        | "guarded_change" => Says::Nothing,
         _ => return None,
     })
 }

@@ -170,10 +170,16 @@ fn each_reason_has_its_place() {
         counted.iter().filter(|(_, counts)| by(counts)).map(|(reason, _)| *reason).collect()
     };
     // Each name in the table is that of a reason.
-    assert_eq!(of(&|counts| failed(counts) == 1).len(), 14);
-    assert_eq!(of(&|counts| counts.requests == 9).len(), 11);
+    assert_eq!(of(&|counts| failed(counts) == 1).len(), 15);
+    assert_eq!(of(&|counts| counts.requests == 9).len(), 13);
+    // One that is new has to be given its place.
     let plain = of(&|counts| failed(counts) == 0 && counts.requests == 10);
-    assert!(plain.contains(&"connection_terminated"), "{plain:?}");
+    assert_eq!(
+        plain,
+        ["connection_terminated", "http_response_incomplete", "proxy_internal_error"]
+    );
+    let tls = Counts::of(10, [("tls_protocol_error", 1)]);
+    assert_eq!(tls.failed[Group::Connect as usize], 1);
     let many = Counts::of(3, [("client_left", 5), ("queue_full", 2)]);
     assert_eq!((many.requests, many.failed), (0, [0, 0, 0, 0, 0, 2]));
 }
