@@ -269,7 +269,6 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
-            let waited = self.record.waited_ns();
             let pick = match self.pick_or_park(plan, upload, unread).await {
                 Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
@@ -286,10 +285,8 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
-            if self.record.waited_ns() != waited {
-                // Other nodes may have come up meanwhile.
-                self.guard(plan.upstream)?;
-            }
+            // Other nodes may have come up while it waited, or was tried in vain.
+            self.guard(plan.upstream)?;
             if let Some((cause, reason)) = last.take() {
                 // Paid for only now that there is somebody to ask.
                 if !pay(plan, reason) {

@@ -306,6 +306,16 @@ impl Core {
         }
     }
 
+    /// Whether something else may be the cause by now; then nothing is done by itself, and `status` says why.
+    pub(super) fn keeps_disturbed(&mut self) -> bool {
+        let why = self.probation.unproven.as_ref().and_then(|unproven| self.disturbed(unproven));
+        let disturbed = why.is_some();
+        if let Some(unproven) = self.probation.unproven.as_mut().filter(|_| disturbed) {
+            unproven.kept = why;
+        }
+        disturbed
+    }
+
     /// What is said of a configuration that is worse.
     fn worse_message(&self) -> Option<String> {
         let unproven = self.probation.unproven.as_ref()?;

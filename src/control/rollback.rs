@@ -128,6 +128,8 @@ impl Core {
             }
             _ if self.reloads.busy => return self.reloads.rollbacks.push((by, reply)),
             By::Probation(judged) if !self.probation.is_unproven(judged) => return,
+            // It may have waited since the verdict.
+            By::Probation(_) if self.keeps_disturbed() => return,
             _ => {}
         }
         let target = self.probation.target().and_then(|at| self.probation.passed.get(at));

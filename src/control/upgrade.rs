@@ -41,7 +41,7 @@ const VARIABLE: &str = "COBALANCE_UPGRADE";
 const REPLIES_WITHIN: Duration = Duration::from_secs(5);
 
 /// Programs for process 1 of a container that end when the child ends which they were told to start.
-const ENDS_WITH_CHILD: [&str; 5] = ["docker-init", "tini", "dumb-init", "catatonit", "pause"];
+const ENDS_WITH_CHILD: [&str; 4] = ["docker-init", "tini", "dumb-init", "catatonit"];
 
 /// Which of two processes is the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -253,9 +253,10 @@ impl Inner {
     }
 }
 
-/// Whether the end of this process is not the end of everything. `first` is the name of process 1.
+/// Whether the end of this process is not the end of everything. `first` is the name of process 1. A parent
+/// that cannot be seen (0) is a container's runtime, whoever is process 1 in what containers share.
 fn may_end(pid: u32, parent: u32, first: &str) -> Result<(), UpgradeError> {
-    let ends_with_it = parent == 1 && ENDS_WITH_CHILD.contains(&first);
+    let ends_with_it = parent == 0 || parent == 1 && ENDS_WITH_CHILD.contains(&first);
     if pid == 1 || ends_with_it { Err(UpgradeError::First) } else { Ok(()) }
 }
 
@@ -406,6 +407,7 @@ mod tests {
         let error = may_end(1, 0, "cobalance").unwrap_err().to_string();
         assert!(error.contains("it is process 1"), "{error}");
         assert_eq!(may_end(7, 1, "tini"), Err(UpgradeError::First));
+        assert_eq!(may_end(7, 0, "pause"), Err(UpgradeError::First));
         assert_eq!(may_end(7, 1, "systemd"), Ok(()));
         assert_eq!(may_end(8, 7, "tini"), Ok(()), "a supervisor lies between");
     }

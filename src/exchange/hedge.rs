@@ -89,7 +89,11 @@ impl<'a> Exchange<'a> {
                 let took = now.saturating_sub(leg.seen.sent_ns.get());
                 plan.upstream.upstream.shared.heads.observe(took);
                 match connection.socket().peek_idle() {
-                    Idle::Closed => self.failed_beside(leg, plan, &Cause::ConnectionTerminated),
+                    Idle::Closed => {
+                        self.failed_beside(leg, plan, &Cause::ConnectionTerminated);
+                        // It has closed on this very request.
+                        plan.wish.tried.push(leg.pick.node);
+                    }
                     _ => self.record.attempts.push(leg.told(AttemptResult::Cancelled, now)),
                 }
                 *leg = second;

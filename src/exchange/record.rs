@@ -104,11 +104,6 @@ impl Record {
         }
     }
 
-    /// How long it has waited for a node so far: in the queue and parked.
-    pub fn waited_ns(&self) -> u64 {
-        self.queue_ns + self.parked_ns.unwrap_or_default()
-    }
-
     /// When the first byte of the request came.
     pub fn begun_ns(&self) -> u64 {
         self.begun_ns

@@ -92,14 +92,15 @@ impl Exchange<'_> {
         let mut floor = Floor::new(window, 0, self.client.thread.now_ns());
         loop {
             upload.keep_more(unread, store)?;
+            let now = self.client.thread.look_at_clock();
             if upload.is_done() {
                 return Ok(slow);
             }
-            if floor.is_below(upload.received(), self.client.thread.now_ns()) {
+            if floor.is_below(upload.received(), now) {
                 return Err(Cause::BodyTimeout);
             }
             let full = store.room() == 0;
-            match gauge.look(upload.received(), full, self.client.thread.look_at_clock()) {
+            match gauge.look(upload.received(), full, now) {
                 Pace::Fast => return Ok(slow),
                 Pace::Unknown => {}
                 Pace::Slow => {
@@ -121,7 +122,6 @@ impl Exchange<'_> {
             }
             if unread.get().is_empty() {
                 upload.read_more(self.client, unread, &self.deadlines.up).await?;
-                self.client.thread.look_at_clock();
             }
         }
     }

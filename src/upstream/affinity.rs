@@ -1,7 +1,8 @@
 //! Which node took what has to be followed there: the flows of an upstream that live in one node's memory.
 //!
-//! A hash would name the same node until one leaves; this remembers. Only requests of such flows, which are
-//! rare, take the lock; everybody else reads one number, and only to learn whether any session is followed.
+//! A hash would name the same node until one leaves; this remembers. Requests of such flows, which are
+//! rare, take the lock, and so do those of a session that is followed; everybody else reads one number, and
+//! while any session is followed a word of a filter.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
