@@ -19,16 +19,16 @@ const ADMIN = '[data-testid=user-center-button]';
 const PAGES = ['/admin/settings/system-settings', '/admin', '/admin/settings/plugin-manager'];
 
 class Browser {
-  /** `shots` is the directory for screenshots. */
-  static async open(base, shots) {
+  /** `shots` is the directory for screenshots; `flags` are more of Chromium's. */
+  static async open(base, shots, flags = []) {
     const { chromium } = require(path.join(TOOLS, 'node_modules', 'playwright-core'));
     const profile = fs.mkdtempSync(path.join(os.tmpdir(), 'cobalance-chromium-'));
     const context = await chromium.launchPersistentContext(profile, {
-      executablePath: '/usr/bin/chromium', headless: true, viewport: { width: 1280, height: 800 }, args: FLAGS,
+      executablePath: '/usr/bin/chromium', headless: true, viewport: { width: 1280, height: 800 }, args: [...FLAGS, ...flags],
     });
     const browser = new Browser();
     Object.assign(browser, { base, shots, profile, context, page: context.pages()[0] || await context.newPage() });
-    browser.seen = { requests: 0, failed: [], sockets: [] };
+    browser.seen = { requests: 0, failed: [], sockets: [], protocols: {} };
     await browser.watchSockets(await browser.watch(browser.page));
     return browser;
   }
@@ -43,6 +43,7 @@ class Browser {
       addresses.set(requestId, `${request.method} ${request.url.replace(this.base, '').slice(0, 100)}`);
     });
     session.on('Network.responseReceived', ({ requestId, response }) => {
+      this.seen.protocols[response.protocol] = (this.seen.protocols[response.protocol] || 0) + 1;
       // 401 is how NocoBase tells a page that nobody is signed in yet.
       if (response.status >= 400 && response.status !== 401) this.note(`${response.status} ${addresses.get(requestId)}`);
     });
@@ -75,7 +76,8 @@ class Browser {
 
   /** Is the `/ws` of the page that stays open now? */
   connected() {
-    return this.seen.sockets.some((socket) => socket.status === 101 && !socket.closed);
+    // 200 is how a WebSocket begins in a stream of HTTP/2 (RFC 8441).
+    return this.seen.sockets.some((socket) => [101, 200].includes(socket.status) && !socket.closed);
   }
 
   async signIn({ account, password }) {

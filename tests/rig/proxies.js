@@ -58,11 +58,12 @@ bind = "127.0.0.1:${admin}"
 
 [access_log]
 path = "${log}"
-`;
+
+${more.tables || ''}`;
 
 /**
  * Starts cobalance in front of `nodes` (`[{ name, port }]`). `more` are lines for tables, `{ server,
- * listener, upstream }`; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
+ * listener, upstream }`, and whole `tables`; `reload(n)` rewrites the file with the weight of the last node changed and leaves finding
  * it to the process. `minimal` writes the five-line file and nothing else: the admin address is the
  * default one, and the access log goes to stdout.
  */
