@@ -130,6 +130,19 @@ pub struct Listener {
     pub certificates: Vec<String>,
     /// What it asks of its clients; `None` asks nothing.
     pub client_auth: Option<ClientAuth>,
+    /// What is spoken.
+    pub protocols: Protocols,
+    /// Streams that a client may have open on one connection of HTTP/2.
+    pub max_streams: u32,
+}
+
+/// Which versions of HTTP a listener speaks. On a plain one, HTTP/2 is known by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocols {
+    /// HTTP/1.0 and 1.1.
+    pub h1: bool,
+    /// HTTP/2.
+    pub h2: bool,
 }
 
 /// `[[route]]`

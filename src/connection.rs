@@ -15,14 +15,19 @@ use crate::exchange::client::{Client, Unread};
 use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
 use crate::exchange::{Deadlines, Join, Next, exchange, maintenance, tunnel};
-use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
+use crate::http1::deadline::Deadline;
+use crate::http1::io::{Failure, HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
 use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
 
+use preface::Protocol;
+
 mod handshake;
+mod http2;
+mod preface;
 
 /// After an answer to a request that was not read whole, this much more is read and thrown away, so that
 /// the kernel does not reset the connection before the client has seen the answer.
@@ -43,7 +48,6 @@ impl Admitted {
             listener.metrics.rejected_limit.inc();
             return None;
         }
-        listener.metrics.connections.inc();
         Some(admitted)
     }
 
@@ -62,7 +66,7 @@ impl Drop for Admitted {
 /// Serves one connection to its end.
 pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer: SocketAddr) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
-    let _open = Open::new(&thread);
+    let open = Open::new(&thread);
     let listener = admitted.0.clone();
     let mut first_until_ns = None;
     let socket = match (socket, &listener.tls) {
@@ -73,12 +77,13 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
             first_until_ns = Some(until_ns);
             match Box::pin(handshake::accept(stream, tls, &deadlines.down, until_ns)).await {
                 Some(socket) => socket,
-                None => return,
+                None => return listener.metrics.connections[0].inc(),
             }
         }
         (socket, _) => socket,
     };
     let certificate = handshake::certificate(&socket);
+    let spoken = handshake::protocol(&socket);
     let mut connection = Connection {
         thread,
         listener,
@@ -91,6 +96,17 @@ pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer:
         first_until_ns,
     };
     let mut unread = Unread::default();
+    let spoken = Box::pin(connection.choose_protocol(spoken, &mut unread)).await;
+    let counted = &connection.listener.metrics.connections;
+    counted[usize::from(spoken == Some(Protocol::Http2))].inc();
+    match spoken {
+        Some(Protocol::Http1) => {}
+        Some(Protocol::Http2) => {
+            let parts = connection.into_http2(open, unread.take());
+            return Box::pin(http2::serve(parts)).await;
+        }
+        None => return connection.part(),
+    }
     loop {
         let head = match connection.next_head(&mut unread).await {
             Some(head) => head,
@@ -277,25 +293,8 @@ impl Connection {
 
     /// Answers a request that could not be read, and ends the connection.
     async fn refuse(&mut self, cause: Cause, at_ns: u64) {
-        self.thread.look_at_clock();
-        let mut record = Record::begin(&self.thread, self.peer, at_ns);
-        record.status = cause.status();
-        let shape = answer::Shape {
-            json: false,
-            to_head: false,
-            keep_alive: false,
-            maintaining: false,
-            request_id: record.id.as_str(),
-        };
-        let mut out = self.thread.buffers.small();
-        answer::write(&mut out, &cause, &shape);
-        let stall = (&self.deadlines.down, self.listener.settings.send_timeout);
-        let written = write_all(&self.socket, [&out, &[], &[]], stall, &mut 0).await;
-        self.thread.buffers.give_back(out);
-        record.cause = Some(cause);
-        let view = self.thread.view();
-        record.finish(&self.thread, &view, &self.listener, None);
-        if written.is_ok() {
+        let (from, to) = ((&self.listener, self.peer), (&self.socket, &self.deadlines.down));
+        if refuse(&self.thread, from, to, (cause, false), at_ns).await.is_ok() {
             self.linger().await;
         }
     }
@@ -321,21 +320,22 @@ impl Connection {
     /// Reads on a little and throws it away.
     async fn linger(&self) {
         Box::pin(self.close()).await;
-        let down = &self.deadlines.down;
-        down.set(LINGER_TIME);
-        let mut left = LINGER_BYTES;
-        let drained = poll_fn(|cx| {
-            let mut scratch = self.thread.scratch.borrow_mut();
-            while left > 0 {
-                match ready!(self.socket.poll_read_slice(cx, &mut scratch)) {
-                    Ok(n @ 1..) => left = left.saturating_sub(n),
-                    _ => break,
-                }
-            }
-            Poll::Ready(())
-        });
-        // Whatever came of it, the connection ends now.
-        let _ = down.guard(drained).await;
+        linger(&self.thread, &self.socket, &self.deadlines.down).await;
+    }
+
+    fn into_http2(self, open: Open, early: Vec<u8>) -> http2::Parts {
+        http2::Parts {
+            thread: self.thread,
+            listener: self.listener,
+            admitted: self.admitted,
+            open,
+            socket: self.socket,
+            peer: self.peer,
+            certificate: self.certificate,
+            deadline: self.deadlines.down,
+            first_until_ns: self.first_until_ns,
+            early,
+        }
     }
 
     fn into_tunnel(self, join: Box<Join>, mut unread: Unread) {
@@ -352,6 +352,52 @@ impl Connection {
         maintenance::spawn(self.thread.clone(), hold, parts, &early);
         self.thread.buffers.give_back(early);
     }
+}
+
+/// Answers a request that could not be read.
+async fn refuse(
+    thread: &Thread,
+    (listener, peer): (&Arc<Listener>, SocketAddr),
+    (socket, down): (&Socket, &Deadline),
+    (cause, to_head): (Cause, bool),
+    at_ns: u64,
+) -> Result<(), Failure> {
+    thread.look_at_clock();
+    let mut record = Record::begin(thread, peer, at_ns);
+    record.status = cause.status();
+    let shape = answer::Shape {
+        json: false,
+        to_head,
+        keep_alive: false,
+        maintaining: false,
+        request_id: record.id.as_str(),
+    };
+    let mut out = thread.buffers.small();
+    answer::write(&mut out, &cause, &shape);
+    let stall = (down, listener.settings.send_timeout);
+    let written = write_all(socket, [&out, &[], &[]], stall, &mut 0).await;
+    thread.buffers.give_back(out);
+    record.cause = Some(cause);
+    record.finish(thread, &thread.view(), listener, None);
+    written
+}
+
+/// Reads what still comes to an end that was announced, and throws it away.
+async fn linger(thread: &Thread, socket: &Socket, deadline: &Deadline) {
+    deadline.set(LINGER_TIME);
+    let mut left = LINGER_BYTES;
+    let drained = poll_fn(|cx| {
+        let mut scratch = thread.scratch.borrow_mut();
+        while left > 0 {
+            match ready!(socket.poll_read_slice(cx, &mut scratch)) {
+                Ok(n @ 1..) => left = left.saturating_sub(n),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    });
+    // Whatever came of it, the connection ends now.
+    let _ = deadline.guard(drained).await;
 }
 
 /// An empty line before a request is passed over (RFC 9112, 2.2): one, as a careless client sends it.

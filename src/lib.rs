@@ -7,8 +7,9 @@ pub mod error;
 pub mod net;
 pub mod units;
 
-// layer 1: what is counted and logged; the HTTP/1.1 codec; certificates and crypto
+// layer 1: what is counted and logged; the codecs of HTTP/1.1 and HTTP/2; certificates and crypto
 pub mod http1;
+pub mod http2;
 pub mod telemetry;
 pub mod tls;
 

@@ -10,8 +10,10 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 mod secure;
+mod stream;
 
 pub use secure::{HandshakeError, Secure};
+pub use stream::Stream;
 
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub enum Socket {
     Unix(UnixStream),
     /// Over TLS. In a box: sockets are moved, and most are plain.
     Tls(Box<Secure>),
+    /// One of several on a connection.
+    Stream(Box<dyn Stream>),
 }
 
 /// What a peek at an idle connection found.
@@ -59,9 +63,9 @@ impl Socket {
         let read = match self {
             Socket::Tcp(stream) => stream.try_read_buf(&mut buf.limit(max)),
             Socket::Unix(stream) => stream.try_read_buf(&mut buf.limit(max)),
-            Socket::Tls(stream) => {
+            Socket::Tls(_) | Socket::Stream(_) => {
                 let end = buf.len() + max;
-                return stream.try_read(&mut |piece| {
+                return self.try_take(&mut |piece| {
                     let taken = piece.len().min(end - buf.len());
                     buf.extend_from_slice(&piece[..taken]);
                     taken
@@ -69,6 +73,15 @@ impl Socket {
             }
         };
         self.note_short(read, max)
+    }
+
+    /// What has pieces of its own offers them.
+    fn try_take(&self, take: &mut dyn FnMut(&[u8]) -> usize) -> io::Result<usize> {
+        match self {
+            Socket::Tls(stream) => stream.try_read(take),
+            Socket::Stream(stream) => stream.try_read(take),
+            Socket::Tcp(_) | Socket::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// A read that came short has emptied the socket: the next one would only say so. The runtime is told
@@ -86,6 +99,8 @@ impl Socket {
             Socket::Tcp(stream) => stream.try_io(Interest::READABLE, empty),
             Socket::Unix(stream) => stream.try_io(Interest::READABLE, empty),
             Socket::Tls(stream) => stream.tcp().try_io(Interest::READABLE, empty),
+            // It is never ready without something to read.
+            Socket::Stream(_) => return,
         };
     }
 
@@ -100,9 +115,9 @@ impl Socket {
             let read = match self {
                 Socket::Tcp(stream) => self.note_short(stream.try_read(into), into.len()),
                 Socket::Unix(stream) => self.note_short(stream.try_read(into), into.len()),
-                Socket::Tls(stream) => {
+                Socket::Tls(_) | Socket::Stream(_) => {
                     let mut at = 0;
-                    stream.try_read(&mut |piece| {
+                    self.try_take(&mut |piece| {
                         let taken = piece.len().min(into.len() - at);
                         into[at..at + taken].copy_from_slice(&piece[..taken]);
                         at += taken;
@@ -123,6 +138,7 @@ impl Socket {
             Socket::Tcp(stream) => stream.poll_read_ready(cx),
             Socket::Unix(stream) => stream.poll_read_ready(cx),
             Socket::Tls(stream) => stream.poll_read_ready(cx),
+            Socket::Stream(stream) => stream.poll_read_ready(cx),
         }
     }
 
@@ -160,6 +176,7 @@ impl Socket {
             (Socket::Tcp(stream), many) => stream.try_write_vectored(many),
             (Socket::Unix(stream), many) => stream.try_write_vectored(many),
             (Socket::Tls(stream), many) => stream.try_write(many),
+            (Socket::Stream(stream), many) => stream.try_write(many),
         }
     }
 
@@ -171,7 +188,7 @@ impl Socket {
                 let flags = SendFlags::MORE | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
                 Ok(rustix::net::send(stream, bytes, flags)?)
             }),
-            Socket::Unix(_) => self.try_write(&[IoSlice::new(bytes)]),
+            Socket::Unix(_) | Socket::Stream(_) => self.try_write(&[IoSlice::new(bytes)]),
             Socket::Tls(stream) => stream.try_write_last(bytes),
         }
     }
@@ -182,6 +199,7 @@ impl Socket {
             Socket::Tcp(stream) => stream.poll_write_ready(cx),
             Socket::Unix(stream) => stream.poll_write_ready(cx),
             Socket::Tls(stream) => stream.poll_write_ready(cx),
+            Socket::Stream(stream) => stream.poll_write_ready(cx),
         }
     }
 
@@ -192,6 +210,10 @@ impl Socket {
             Socket::Tcp(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
             Socket::Unix(stream) => rustix::net::shutdown(stream, rustix::net::Shutdown::Write),
             Socket::Tls(stream) => {
+                stream.shutdown_write();
+                Ok(())
+            }
+            Socket::Stream(stream) => {
                 stream.shutdown_write();
                 Ok(())
             }
@@ -217,6 +239,15 @@ impl Socket {
         }
     }
 
+    /// Whether nobody between can read it.
+    pub fn is_encrypted(&self) -> bool {
+        match self {
+            Socket::Tls(_) => true,
+            Socket::Stream(stream) => stream.is_encrypted(),
+            Socket::Tcp(_) | Socket::Unix(_) => false,
+        }
+    }
+
     /// Dropping it resets the connection: where the end of the stream is the end of the answer, only a
     /// reset says that the answer is not whole.
     pub fn reset_on_drop(&self) {
@@ -227,6 +258,7 @@ impl Socket {
             }
             Socket::Unix(_) => {}
             Socket::Tls(stream) => stream.reset_on_drop(),
+            Socket::Stream(stream) => stream.reset_on_drop(),
         }
     }
 
@@ -238,6 +270,7 @@ impl Socket {
             Socket::Tcp(stream) => rustix::net::recv(stream, &mut byte, flags),
             Socket::Unix(stream) => rustix::net::recv(stream, &mut byte, flags),
             Socket::Tls(stream) => return stream.peek_idle(),
+            Socket::Stream(stream) => return stream.peek_idle(),
         };
         match peeked {
             Err(rustix::io::Errno::AGAIN) => Idle::Clean,

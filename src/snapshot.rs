@@ -206,7 +206,8 @@ fn listener_tls(
     let shown: Vec<_> = settings.certificates.iter().filter_map(slot).collect();
     let secrets = config.tls.tickets.as_ref().map(|tickets| &tickets.loaded).or(own_secret);
     let clients = settings.client_auth.as_ref().map(|auth| &auth.loaded);
-    (!shown.is_empty()).then(|| tls::Server::new(shown, secrets.cloned(), clients))
+    let spoken = (settings.protocols.h1, settings.protocols.h2);
+    (!shown.is_empty()).then(|| tls::Server::new(shown, secrets.cloned(), clients, spoken))
 }
 
 fn upstream(

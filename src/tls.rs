@@ -14,7 +14,7 @@ pub mod upstream;
 
 pub use certificate::{Certificate, Part, Problem};
 pub use names::{Resolver, Slot};
-pub use server::Server;
+pub use server::{HTTP_2, Server};
 pub use tickets::Secrets;
 pub use upstream::{Roots, Towards};
 

@@ -31,6 +31,9 @@ pub const MAX_CONNECTIONS: usize = 10_000;
 pub const MAX_HEAD: usize = 16 * 1024;
 /// Browsers send about 20, chains of proxies 40.
 pub const MAX_FIELDS: usize = 100;
+/// Nginx's, and what RFC 9113 (6.5.2) recommends at least is 100: a page of NocoBase asks for some sixty files
+/// at once.
+pub const MAX_STREAMS: u32 = 128;
 /// Uploads are real, and unlimited is not a default.
 pub const MAX_BODY: u64 = 1024 * 1024 * 1024;
 /// Nginx's `keepalive_requests`: bounds what one connection can hold on to.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
-    Preset, Role, Server, Spool, Upstream, defaults, threads,
+    Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
 };
 
 impl Default for Server {
@@ -54,6 +54,8 @@ impl Listener {
             trusted_proxies: Vec::new(),
             certificates: Vec::new(),
             client_auth: None,
+            protocols: Protocols { h1: true, h2: false },
+            max_streams: defaults::MAX_STREAMS,
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) static LISTENER: TableKeys = TableKeys {
         "certificates",
         "client_auth",
         "client_ca",
+        "protocols",
+        "max_streams",
     ],
 };
 

@@ -6,11 +6,13 @@ use rustls::{Error, HandshakeKind, InvalidMessage};
 use tokio::net::TcpStream;
 
 use super::FIRST_WHILE_DRAINING;
+use super::preface::Protocol;
 use crate::headers::client_certificate::fields;
 use crate::http1::deadline::Deadline;
 use crate::net::{HandshakeError, Secure, Socket};
 use crate::snapshot::Tls;
 use crate::telemetry::metrics::HandshakeFailure;
+use crate::tls::HTTP_2;
 
 /// What is said to a client that speaks HTTP without TLS, in HTTP without TLS.
 const NOT_TLS: &[u8] =
@@ -60,6 +62,17 @@ pub(super) async fn accept(
             None
         }
     }
+}
+
+/// What TLS has agreed to be spoken; `None` without TLS.
+pub(super) fn protocol(socket: &Socket) -> Option<Protocol> {
+    let agreed = |secure: &Secure| {
+        secure.with_session(|session| match session.alpn_protocol() {
+            Some(HTTP_2) => Protocol::Http2,
+            _ => Protocol::Http1,
+        })
+    };
+    socket.tls().map(agreed)
 }
 
 /// Fields that tell the nodes of the certificate that a client has shown; empty without one.

@@ -193,6 +193,7 @@ async fn has_ended(socket: &Socket) -> bool {
         Socket::Tcp(stream) => stream.ready(Interest::READABLE).await,
         Socket::Unix(stream) => stream.ready(Interest::READABLE).await,
         Socket::Tls(stream) => stream.tcp().ready(Interest::READABLE).await,
+        Socket::Stream(stream) => return poll_fn(|cx| stream.poll_gone(cx)).await,
     };
     ready.map_or(true, |ready| ready.is_read_closed())
 }

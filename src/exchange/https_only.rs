@@ -15,7 +15,7 @@ impl Exchange<'_> {
     /// `None`: the client speaks TLS, to us or to a trusted proxy.
     pub(super) async fn redirect_to_https(&mut self) -> Option<Result<Next, Cause>> {
         let (client, head) = (self.client, self.head);
-        if client.socket.tls().is_some() {
+        if client.socket.is_encrypted() {
             return None;
         }
         let proxies = &client.listener.settings.trusted_proxies;

@@ -58,7 +58,7 @@ impl Exchange<'_> {
         let (head, settings) = (self.head, &upstream.upstream.settings);
         let proxies = &self.client.listener.settings.trusted_proxies;
         let forwarding = Forwarding {
-            secure: self.client.socket.tls().is_some(),
+            secure: self.client.socket.is_encrypted(),
             certificate: self.client.certificate,
             ..Forwarding::new(self.client.peer.ip(), proxies, head)
         };

@@ -161,7 +161,7 @@ impl Record {
             method,
             host: head.map_or(&b""[..], RequestHead::host),
             path: target,
-            protocol: head.map_or("", |head| if head.version_11 { "HTTP/1.1" } else { "HTTP/1.0" }),
+            protocol: head.map_or("", RequestHead::protocol),
             status: self.status,
             bytes_in: self.bytes_in,
             bytes_out: self.bytes_out,

@@ -77,6 +77,19 @@ impl Decoder {
         Ok(Step { skip, data: 0 })
     }
 
+    /// Takes framing alone, up to the next data or the end; returns how many bytes.
+    ///
+    /// # Errors
+    /// As for [`Decoder::step`].
+    pub fn skip(&mut self, input: &[u8]) -> Result<usize, Violation> {
+        let mut skipped = 0;
+        while skipped < input.len() && !matches!(self.at, At::Data | At::Done) {
+            self.framing(input[skipped])?;
+            skipped += 1;
+        }
+        Ok(skipped)
+    }
+
     fn framing(&mut self, byte: u8) -> Result<(), Violation> {
         self.at = match (self.at, byte) {
             (At::Size { digits }, _) if byte.is_ascii_hexdigit() => {

@@ -7,6 +7,10 @@ use super::body::Framing;
 use super::buffers::Buffers;
 use super::field::{Claims, ConnectionOptions, Field, Known, Span};
 
+mod assembly;
+
+pub use assembly::Assembly;
+
 /// Fields that fit the parser's stack; `max_fields` is held below it by the configuration.
 pub const MAX_FIELDS: usize = 256;
 
@@ -37,12 +41,23 @@ pub struct RequestHead {
     pub websocket: bool,
     /// `TE` has `trailers`.
     pub te_trailers: bool,
+    /// It came over HTTP/2, and was put into this form.
+    pub http2: bool,
 }
 
 impl RequestHead {
     /// The method.
     pub fn method(&self) -> &[u8] {
         self.method.get(&self.bytes)
+    }
+
+    /// The protocol that it came in.
+    pub fn protocol(&self) -> &'static str {
+        match (self.http2, self.version_11) {
+            (true, _) => "HTTP/2.0",
+            (false, true) => "HTTP/1.1",
+            (false, false) => "HTTP/1.0",
+        }
     }
 
     /// Path and query, or `*`.
@@ -151,6 +166,7 @@ impl Draft {
             expect_continue: self.expect_continue && self.version_11 && framing != Framing::Empty,
             te_trailers: self.te_trailers,
             websocket,
+            http2: false,
             framing,
             bytes,
             fields,

@@ -13,6 +13,7 @@ use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies, s
 mod ended;
 mod families;
 mod handles;
+mod http2;
 mod labels;
 mod tls;
 
@@ -100,6 +101,7 @@ pub struct Metrics {
     pub spool: SpoolMetrics,
     clients: ClientFamilies,
     tls: tls::TlsFamilies,
+    http2: http2::Http2Families,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
 }
@@ -162,6 +164,7 @@ impl Metrics {
             spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
+            http2: http2::Http2Families::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
             registry,
@@ -172,8 +175,9 @@ impl Metrics {
     pub fn listener(&self, listener: &str) -> ListenerMetrics {
         let f = &self.clients;
         ListenerMetrics {
-            connections: f.connections.with_label_values(&[listener, "h1"]),
+            connections: ["h1", "h2"].map(|p| f.connections.with_label_values(&[listener, p])),
             rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
+            http2_floods: self.floods(listener),
             in_flight: f.requests_in_flight.with_label_values(&[listener]),
         }
     }

@@ -12,6 +12,8 @@ use super::{Resolver, Secrets, Slot, provider};
 
 /// The protocol that is spoken above TLS, as a client names it (RFC 7301).
 pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
+/// The same for HTTP/2.
+pub const HTTP_2: &[u8] = b"h2";
 
 /// A TLS listener as run.
 #[derive(Debug)]
@@ -24,11 +26,13 @@ pub struct Server {
 
 impl Server {
     /// `slots` are its certificates, the first for whoever names none. Without `secrets` there are no
-    /// tickets; without `clients` nobody is asked for a certificate.
+    /// tickets; without `clients` nobody is asked for a certificate. `h1` and `h2` say what is spoken; who
+    /// speaks both gets HTTP/2.
     pub fn new(
         slots: Vec<Arc<Slot>>,
         secrets: Option<Secrets>,
         clients: Option<&Clients>,
+        (h1, h2): (bool, bool),
     ) -> Server {
         let context = clients.map_or([0; 32], |clients| *clients.fingerprint());
         let resolver = Arc::new(Resolver::new(slots));
@@ -42,7 +46,8 @@ impl Server {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(resolver.clone());
-        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+        let spoken = [(h2, HTTP_2), (h1, HTTP_1_1)].into_iter().filter(|(spoken, _)| *spoken);
+        config.alpn_protocols = spoken.map(|(_, name)| name.to_vec()).collect();
         // A session in memory would be known to this process alone, and cost it memory; a ticket does not.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(secrets) = secrets {

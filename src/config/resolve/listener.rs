@@ -6,7 +6,7 @@ use super::certificate::{self, Certificates};
 use super::{Placed, Twice, name, parsed, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{POSITIVE, Table};
-use crate::config::{Listener, address, keys};
+use crate::config::{Listener, Protocols, address, keys};
 
 pub(super) fn all(root: &Table<'_>, known: &Certificates) -> Vec<Placed<Listener>> {
     let tables = tables(root, &keys::LISTENER, "listener");
@@ -64,9 +64,32 @@ fn one(table: &Table<'_>, known: &Certificates) -> Option<Placed<Listener>> {
         trusted_proxies: trusted_proxies(table),
         certificates: certificate::of_listener(table, known),
         client_auth: certificate::client_auth(table, is_tls),
+        protocols: protocols(table, is_tls),
+        max_streams: table.number("max_streams", plain.max_streams, 1..=10_000),
         ..plain
     };
     address.map(|_| Placed { item, name: name_span, place })
+}
+
+/// Both over TLS, where each client says which it wants. On a plain listener HTTP/2 is for those who have
+/// been told to speak it, and so is only spoken where that is written.
+fn protocols(table: &Table<'_>, is_tls: bool) -> Protocols {
+    let usual = Protocols { h1: true, h2: is_tls };
+    let Some(value) = table.get("protocols") else { return usual };
+    let elements = table.elements("protocols", "`protocols = [\"h1\", \"h2\"]`");
+    if elements.is_empty() {
+        value.error(
+            "no-protocol",
+            "`protocols` is empty".to_owned(),
+            "nobody could be served",
+            "write `protocols = [\"h1\", \"h2\"]`, or remove it".to_owned(),
+        );
+        return usual;
+    }
+    let texts: Vec<_> = elements.iter().filter_map(|element| element.text()).collect();
+    let words = texts.iter().filter_map(|text| text.choice(&[("h1", 1), ("h2", 2)]));
+    let words: Vec<i32> = words.collect();
+    Protocols { h1: words.contains(&1), h2: words.contains(&2) }
 }
 
 fn trusted_proxies(table: &Table<'_>) -> Vec<IpNet> {

@@ -10,10 +10,12 @@ use crate::error::Cause;
 
 /// Handles of a listener.
 pub struct ListenerMetrics {
-    /// Accepted connections.
-    pub connections: IntCounter,
+    /// Accepted connections, of HTTP/1 and of HTTP/2. What ends before it is known counts as the first.
+    pub connections: [IntCounter; 2],
     /// Closed at once because `max_connections` were open.
     pub rejected_limit: IntCounter,
+    /// Connections that were ended for a flood, by [`Flood`](crate::http2::watch::Flood).
+    pub http2_floods: super::http2::Floods,
     pub(super) in_flight: IntGauge,
 }
 

@@ -1,0 +1,252 @@
+//! What a stranger's frames cost us, counted before the library works on them.
+//!
+//! The library bounds what frames make it hold, but not how many of them make it work for nothing: PING,
+//! SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, RST_STREAM. Each takes a token of its connection's bucket.
+//! Time gives tokens back, and so does what a client is here for: requests, bodies, answers. A client that
+//! has used up its bucket is shown out with ENHANCE_YOUR_CALM (RFC 9113, 10.5).
+
+/// Control frames at once, beyond those that go with traffic. Browsers and gRPC clients send a few at the
+/// start and then about one for each piece of an answer.
+const CONTROL_BURST: u32 = 1_000;
+/// And so many each second.
+const CONTROL_PER_S: u32 = 50;
+/// Control frames that a request, or a piece of an answer, makes seem honest: window updates of the stream
+/// and of its connection, a priority, a PING that measures.
+const CONTROL_PER_PIECE: u32 = 4;
+/// Bytes of a body that do the same for one.
+const BYTES_PER_CONTROL: u32 = 1024;
+/// Streams that a client resets at once: a browser that leaves a page with many pictures does.
+const RESET_BURST: u32 = 200;
+/// And so many each second, beside one for each answer that it took whole: a client that resets more than
+/// it reads, and that without end, is no client (CVE-2023-44487).
+const RESET_PER_S: u32 = 20;
+/// CONTINUATION frames of one header block: a whole head of the usual bound takes one.
+const MAX_CONTINUATION: u32 = 5;
+
+/// Which frames were too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flood {
+    /// CONTINUATION frames of one header block.
+    Continuation,
+    /// Frames of DATA without any.
+    EmptyData,
+    /// PING.
+    Ping,
+    /// PRIORITY.
+    Priority,
+    /// RST_STREAM: requests are begun and taken back.
+    Reset,
+    /// SETTINGS.
+    Settings,
+    /// Frames that mean nothing here.
+    Unknown,
+    /// WINDOW_UPDATE.
+    WindowUpdate,
+    /// What the library found too many: streams with errors, small DATA frames that wait, far too large heads.
+    Other,
+}
+
+impl Flood {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Flood; 9] = [
+        Flood::Continuation,
+        Flood::EmptyData,
+        Flood::Ping,
+        Flood::Priority,
+        Flood::Reset,
+        Flood::Settings,
+        Flood::Unknown,
+        Flood::WindowUpdate,
+        Flood::Other,
+    ];
+
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Flood::Continuation => "continuation",
+            Flood::EmptyData => "empty_data",
+            Flood::Ping => "ping",
+            Flood::Priority => "priority",
+            Flood::Reset => "reset",
+            Flood::Settings => "settings",
+            Flood::Unknown => "unknown",
+            Flood::WindowUpdate => "window_update",
+            Flood::Other => "other",
+        }
+    }
+}
+
+/// Follows the frames of one connection by their heads.
+#[derive(Debug)]
+pub struct Watch {
+    at: At,
+    /// A header block has begun and not ended.
+    in_block: bool,
+    continuations: u32,
+    control: Bucket,
+    resets: Bucket,
+    bytes: u32,
+    refilled_ns: u64,
+    verdict: Option<Flood>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Preface { left: usize },
+    Head { bytes: [u8; 9], have: usize },
+    Payload { left: usize, data: bool },
+}
+
+const HEAD: At = At::Head { bytes: [0; 9], have: 0 };
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    burst: u32,
+}
+
+impl Bucket {
+    fn new(burst: u32) -> Bucket {
+        Bucket { tokens: burst, burst }
+    }
+
+    fn add(&mut self, tokens: u32) {
+        self.tokens = self.tokens.saturating_add(tokens).min(self.burst);
+    }
+
+    /// False: it is empty.
+    fn take(&mut self) -> bool {
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or_default();
+        left.is_some()
+    }
+}
+
+impl Watch {
+    /// At the first byte of a connection.
+    pub fn new(now_ns: u64) -> Watch {
+        Watch {
+            at: At::Preface { left: super::PREFACE.len() },
+            in_block: false,
+            continuations: 0,
+            control: Bucket::new(CONTROL_BURST),
+            resets: Bucket::new(RESET_BURST),
+            bytes: 0,
+            refilled_ns: now_ns,
+            verdict: None,
+        }
+    }
+
+    /// What there was too much of; nothing that comes after it is looked at.
+    pub fn verdict(&self) -> Option<Flood> {
+        self.verdict
+    }
+
+    /// A frame that is none of a body, or a header block, has begun and not ended: its sender owes the rest.
+    pub fn is_unfinished(&self) -> bool {
+        self.in_block
+            || match self.at {
+                At::Preface { .. } => true,
+                At::Head { have, .. } => have > 0,
+                At::Payload { data, .. } => !data,
+            }
+    }
+
+    /// Gives back what time and work are worth: pieces of answers, and answers that were sent whole.
+    pub fn refill(&mut self, now_ns: u64, pieces: u32, completed: u32) {
+        self.control.add(pieces.saturating_mul(CONTROL_PER_PIECE));
+        self.resets.add(completed);
+        let tick_ns = 1_000_000_000 / u64::from(CONTROL_PER_S);
+        let ticks = now_ns.saturating_sub(self.refilled_ns) / tick_ns;
+        if ticks > 0 {
+            self.refilled_ns += ticks * tick_ns;
+            let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
+            self.control.add(ticks);
+            // As a fraction of the same ticks, so that none is lost: they are few, and rounded up.
+            self.resets.add(ticks.saturating_mul(RESET_PER_S).div_ceil(CONTROL_PER_S));
+        }
+    }
+
+    /// Looks at what comes next on the connection.
+    pub fn look(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && self.verdict.is_none() {
+            let used = match &mut self.at {
+                At::Preface { left } => {
+                    let used = bytes.len().min(*left);
+                    *left -= used;
+                    if *left == 0 {
+                        self.at = HEAD;
+                    }
+                    used
+                }
+                At::Head { bytes: head, have } => {
+                    let used = bytes.len().min(9 - *have);
+                    head[*have..*have + used].copy_from_slice(&bytes[..used]);
+                    *have += used;
+                    if *have == 9 {
+                        let head = *head;
+                        self.frame(head);
+                    }
+                    used
+                }
+                At::Payload { left, .. } => {
+                    let used = bytes.len().min(*left);
+                    *left -= used;
+                    if *left == 0 {
+                        self.at = HEAD;
+                    }
+                    used
+                }
+            };
+            bytes = &bytes[used..];
+        }
+    }
+
+    /// Judges a frame by its head (RFC 9113, 4.1).
+    fn frame(&mut self, [a, b, c, kind, flags, ..]: [u8; 9]) {
+        const END_HEADERS: u8 = 0x4;
+        const END_STREAM: u8 = 0x1;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let data = kind == 0;
+        self.at = match length {
+            0 => HEAD,
+            length => At::Payload { left: length as usize, data },
+        };
+        match kind {
+            0 if length > 0 => self.paid(length),
+            0 if flags & END_STREAM != 0 => {}
+            0 => self.control(Flood::EmptyData),
+            1 => {
+                self.in_block = flags & END_HEADERS == 0;
+                self.continuations = 0;
+                self.control.add(CONTROL_PER_PIECE);
+            }
+            2 => self.control(Flood::Priority),
+            3 if !self.resets.take() => self.verdict = Some(Flood::Reset),
+            3 => {}
+            4 => self.control(Flood::Settings),
+            6 => self.control(Flood::Ping),
+            8 => self.control(Flood::WindowUpdate),
+            9 => {
+                self.in_block &= flags & END_HEADERS == 0;
+                self.continuations += 1;
+                if self.continuations > MAX_CONTINUATION {
+                    self.verdict = Some(Flood::Continuation);
+                }
+            }
+            _ => self.control(Flood::Unknown),
+        }
+    }
+
+    fn control(&mut self, kind: Flood) {
+        if !self.control.take() {
+            self.verdict = Some(kind);
+        }
+    }
+
+    fn paid(&mut self, length: u32) {
+        self.bytes = self.bytes.saturating_add(length);
+        self.control.add(self.bytes / BYTES_PER_CONTROL);
+        self.bytes %= BYTES_PER_CONTROL;
+    }
+}
