@@ -137,10 +137,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
     for field in &head.fields {
         let name = field.name.get(&head.bytes);
         let written_anew = matches!(field.known, Known::ContentLength | Known::XRequestId);
-        let named = head.connection.named_fields > 0
-            && field.known == Known::Other
-            && named(&head.bytes, &head.fields, name);
-        if !written_anew && !field.known.is_hop_by_hop() && !named {
+        let goes = field.known.is_hop_by_hop() || is_named_by_node(head, field);
+        if !written_anew && !goes {
             write_field(out, name, field.value.get(&head.bytes));
         }
     }
@@ -167,6 +165,13 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether the node's `Connection` names the field.
+fn is_named_by_node(head: &ResponseHead, field: &Field) -> bool {
+    head.connection.named_fields > 0
+        && field.known == Known::Other
+        && named(&head.bytes, &head.fields, field.name.get(&head.bytes))
+}
+
 fn has(head: &ResponseHead, name: &[u8]) -> bool {
     head.fields.iter().any(|field| field.name.get(&head.bytes).eq_ignore_ascii_case(name))
 }
@@ -175,8 +180,10 @@ fn has(head: &ResponseHead, name: &[u8]) -> bool {
 pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
     write_status(out, head);
     for field in &head.fields {
-        if !field.known.is_hop_by_hop() && field.known != Known::ContentLength {
-            write_field(out, field.name.get(&head.bytes), field.value.get(&head.bytes));
+        let name = field.name.get(&head.bytes);
+        let goes = field.known.is_hop_by_hop() || is_named_by_node(head, field);
+        if !goes && field.known != Known::ContentLength {
+            write_field(out, name, field.value.get(&head.bytes));
         }
     }
     out.extend_from_slice(b"\r\n");

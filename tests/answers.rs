@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::origin::{self, Origin};
 use support::{Answer, Proxy, config, until};
-use table::{Row, Verdict};
+use table::{End, Row, Verdict};
 
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
 const BROKEN: &str = "EVIL";
@@ -26,7 +26,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(first: Vec<u8>, then: Vec<u8>, closes: bool) -> Node {
+    fn start(first: Vec<u8>, then: Vec<u8>, end: End) -> Node {
         let (open, wait) = origin::gate();
         let closed = Arc::new(AtomicBool::new(false));
         let told = closed.clone();
@@ -39,8 +39,14 @@ impl Node {
                     let _ = wait.lock().recv();
                     line.send(&then);
                 }
-                if closes {
-                    return;
+                match end {
+                    End::Waits => {}
+                    End::Closes => return,
+                    End::Resets => {
+                        let socket = socket2::SockRef::from(&line.stream);
+                        socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+                        return;
+                    }
                 }
             }
             while line.request().is_some() {
@@ -66,12 +72,12 @@ fn each_answer_gets_its_verdict_and_the_next_exchange_is_clean() {
 }
 
 fn judge(row: Row) -> Result<(), String> {
-    let Row { name, method, first, then, closes, verdict } = row;
+    let Row { name, method, first, then, end, verdict } = row;
     let two_parts = !then.is_empty();
-    let node = Node::start(first, then, closes);
+    let node = Node::start(first, then, end);
     let proxy = node.proxy();
     let mut stream = proxy.connect();
-    write!(stream, "{method} /broken HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(request(method, true).as_bytes()).unwrap();
     let mut all = String::new();
     if two_parts {
         all.push_str(&origin::read_head(&mut stream).ok_or(format!("{name}: no head"))?);
@@ -80,7 +86,7 @@ fn judge(row: Row) -> Result<(), String> {
     all.push_str(&support::read_to_end(&mut stream));
     let all = normal(&all);
     verdict.holds(&all, method).map_err(|what| format!("{name}: {what}: {all:?}"))?;
-    if !matches!(verdict, Verdict::Kept(_)) && !closes {
+    if !matches!(verdict, Verdict::Kept(_)) && end == End::Waits {
         until(&format!("{name}: the node's connection is closed"), || {
             node.closed.load(Ordering::SeqCst)
         });
@@ -95,6 +101,63 @@ fn judge(row: Row) -> Result<(), String> {
     match (&verdict, connections) {
         (Verdict::Kept(_), 1) | (Verdict::Refused | Verdict::Cut | Verdict::Passed(_), 2) => Ok(()),
         _ => Err(format!("{name}: {connections} connections")),
+    }
+}
+
+fn request(method: &str, last: bool) -> String {
+    let close = if last { "Connection: close\r\n" } else { "" };
+    match method {
+        "WS" => format!(
+            "GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\n{close}Upgrade: websocket\r\n\r\n"
+        ),
+        method => format!("{method} /broken HTTP/1.1\r\nHost: t\r\n{close}\r\n"),
+    }
+}
+
+/// The same answers to a client that sends its next request at once, on the same connection.
+#[test]
+fn what_follows_a_broken_answer_on_the_same_connection_is_its_own() {
+    let wrong: Vec<String> =
+        table::rows().into_iter().filter_map(|row| follow(row).err()).collect();
+    assert!(wrong.is_empty(), "{} rows\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn follow(row: Row) -> Result<(), String> {
+    let Row { name, method, first, then, end, verdict } = row;
+    let two_parts = !then.is_empty();
+    let node = Node::start(first, then, end);
+    let proxy = node.proxy();
+    let mut stream = proxy.connect();
+    let next = "GET /after HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    write!(stream, "{}{next}", request(method, false)).unwrap();
+    let mut all = String::new();
+    if two_parts {
+        all.push_str(&origin::read_head(&mut stream).ok_or(format!("{name}: no head"))?);
+        node.open.send(()).unwrap();
+    }
+    all.push_str(&support::read_to_end(&mut stream));
+    let own =
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Request-Id: ID\r\nConnection: close\r\n\r\ngood";
+    let all = normal(&all);
+    let Some(broken) = all.strip_suffix(own) else {
+        // After a cut nothing can follow; else there is an answer for each.
+        return match verdict {
+            Verdict::Cut => Ok(()),
+            _ => Err(format!("{name}: the next was not answered: {all:?}")),
+        };
+    };
+    match verdict {
+        Verdict::Cut => Err(format!("{name}: something follows a cut: {all:?}")),
+        Verdict::Refused if broken.contains(BROKEN) || !broken.contains("HTTP/1.1 502 ") => {
+            Err(format!("{name}: no 502 of ours: {all:?}"))
+        }
+        Verdict::Refused => Ok(()),
+        Verdict::Passed(expected) | Verdict::Kept(expected) => {
+            match broken == expected.replacen("Connection: close\r\n", "", 1) {
+                true => Ok(()),
+                false => Err(format!("{name}: another form: {all:?}")),
+            }
+        }
     }
 }
 
@@ -156,7 +219,7 @@ fn the_table_is_large_and_its_names_unique() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), all, "a name twice");
-    assert!(all >= 80, "{all}");
+    assert!(all >= 150, "{all}");
 }
 
 /// What a node says on a kept connection while nobody has asked.

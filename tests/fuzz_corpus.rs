@@ -1,12 +1,43 @@
-//! The corpus of the fuzz target and mutations of it, through the same harness, without a fuzzer.
+//! The corpus of each fuzz target and mutations of it, through the same harness, without a fuzzer.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
+#[path = "../fuzz/src/config.rs"]
+mod config;
+#[path = "../fuzz/src/cookies.rs"]
+mod cookies;
+#[path = "../fuzz/src/forwarded.rs"]
+mod forwarded;
+#[path = "../fuzz/src/frames.rs"]
+mod frames;
 #[path = "../fuzz/src/harness.rs"]
 mod harness;
+#[path = "../fuzz/src/nocobase.rs"]
+mod nocobase;
+
+/// Names and contents.
+type Corpus = Vec<(String, Vec<u8>)>;
+
+/// A fuzz target.
+struct Target {
+    name: &'static str,
+    run: fn(&[u8]) -> Result<(), String>,
+    /// So many scripts are there at least.
+    seeds: usize,
+    mutations: usize,
+}
+
+const TARGETS: [Target; 6] = [
+    Target { name: "http1_path", run: harness::run, seeds: 200, mutations: 4000 },
+    Target { name: "config", run: config::run, seeds: 40, mutations: 300 },
+    Target { name: "cookies", run: cookies::run, seeds: 10, mutations: 4000 },
+    Target { name: "forwarded", run: forwarded::run, seeds: 10, mutations: 4000 },
+    Target { name: "frames", run: frames::run, seeds: 10, mutations: 4000 },
+    Target { name: "nocobase", run: nocobase::run, seeds: 20, mutations: 4000 },
+];
 
 /// Seeds and what fuzzing has added.
-fn corpus() -> Vec<(String, Vec<u8>)> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/http1_path");
+fn corpus(target: &str) -> Corpus {
+    let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     let mut all: Vec<_> = entries
         .map(|entry| {
@@ -19,14 +50,28 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn the_corpus_holds() {
-    let corpus = corpus();
-    assert!(corpus.len() >= 200, "{}", corpus.len());
-    let wrong: Vec<String> = corpus
-        .iter()
-        .filter_map(|(name, script)| Some(format!("{name}: {}", harness::run(script).err()?)))
-        .collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn each_corpus_holds() {
+    for Target { name, run, seeds, .. } in TARGETS {
+        let corpus = corpus(name);
+        assert!(corpus.len() >= seeds, "{name}: {}", corpus.len());
+        let wrong: Vec<String> = corpus
+            .iter()
+            .filter_map(|(seed, script)| Some(format!("{name}: {seed}: {}", run(script).err()?)))
+            .collect();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// Each target of the crate has its corpus replayed.
+#[test]
+fn no_target_is_left_out() {
+    let manifest = include_str!("../fuzz/Cargo.toml");
+    let named = manifest.lines().filter_map(|line| line.strip_prefix("path = \"fuzz_targets/"));
+    let mut named: Vec<&str> = named.map(|rest| rest.trim_end_matches(".rs\"")).collect();
+    let mut known: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+    named.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(named, known);
 }
 
 /// Words that matter to a parser, put where they do not belong.
@@ -58,16 +103,19 @@ const WORDS: [&[u8]; 24] = [
 ];
 
 #[test]
-fn mutations_of_the_corpus_hold() {
-    let corpus = corpus();
-    let mut rng = fastrand::Rng::with_seed(9112);
-    for round in 0..4000 {
-        let mut script = corpus[rng.usize(..corpus.len())].1.clone();
-        for _ in 0..rng.usize(1..4) {
-            mutate(&mut script, &corpus, &mut rng);
-        }
-        if let Err(wrong) = harness::run(&script) {
-            panic!("round {round}: {wrong}\nby {:?}", String::from_utf8_lossy(&script));
+fn mutations_of_each_corpus_hold() {
+    for Target { name, run, mutations, .. } in TARGETS {
+        let corpus = corpus(name);
+        let mut rng = fastrand::Rng::with_seed(9112);
+        for round in 0..mutations {
+            let mut script = corpus[rng.usize(..corpus.len())].1.clone();
+            for _ in 0..rng.usize(1..4) {
+                mutate(&mut script, &corpus, &mut rng);
+            }
+            if let Err(wrong) = run(&script) {
+                let script = String::from_utf8_lossy(&script);
+                panic!("{name}, round {round}: {wrong}\nby {script:?}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
+use crate::http1::field::same_but_for_underscores;
 use crate::http1::websocket::base64;
 use crate::tls::certificate::{fingerprint_of, hex};
 
@@ -22,7 +23,7 @@ pub(super) fn is_of_certificate(name: &[u8]) -> bool {
     // Nearly every name is ruled out by its first letter.
     matches!(name.first(), Some(b'c' | b'C' | b'x' | b'X'))
         && OURS.iter().any(|begin| {
-            name.get(..begin.len()).is_some_and(|head| head.eq_ignore_ascii_case(begin))
+            name.get(..begin.len()).is_some_and(|head| same_but_for_underscores(head, begin))
         })
 }
 

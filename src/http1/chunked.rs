@@ -1,6 +1,7 @@
 //! The chunked coding (RFC 9112, 7.1), read strictly and byte-incrementally, written in one normal form.
 
 use super::Violation;
+use super::field::{Known, same_but_for_underscores};
 
 /// Digits of a chunk's size: 60 bits, more than any body.
 const MAX_SIZE_DIGITS: u32 = 15;
@@ -146,20 +147,35 @@ fn is_field_line(line: &[u8]) -> bool {
     super::field::is_token(&line[..colon]) && line[colon + 1..].iter().all(value_ok)
 }
 
+/// Names beside those that we know ourselves that a trailer must not have.
+const NEVER_TRAILERS: [&[u8]; 13] = [
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-range",
+    b"date",
+    b"expires",
+    b"location",
+    b"max-forwards",
+    b"range",
+    b"set-cookie",
+    b"strict-transport-security",
+    b"vary",
+    b"www-authenticate",
+];
+/// How names begin that only a proxy may say, of whom it forwards for and of a client's certificate.
+const NEVER_BEGINS: [&[u8]; 5] =
+    [b"client-cert", b"x-client-cert", b"x-forwarded-", b"x-ssl-client-", b"if-"];
+
 /// Whether a trailer may be passed on: nothing that frames, routes, authorises or describes the body
 /// (RFC 9110, 6.5.1).
 pub fn trailer_allowed(name: &[u8]) -> bool {
-    use super::field::Known;
-    let known = Known::of(name);
-    let sensitive: [&[u8]; 6] = [
-        b"authorization",
-        b"set-cookie",
-        b"content-encoding",
-        b"content-range",
-        b"location",
-        b"date",
-    ];
-    known == Known::Other && !sensitive.iter().any(|other| name.eq_ignore_ascii_case(other))
+    let begins = |begin: &&[u8]| {
+        name.get(..begin.len()).is_some_and(|head| same_but_for_underscores(head, begin))
+    };
+    Known::of(name) == Known::Other
+        && !NEVER_TRAILERS.iter().any(|other| same_but_for_underscores(name, other))
+        && !NEVER_BEGINS.iter().any(begins)
 }
 
 /// Writes the head of a chunk: its size in hexadecimal and CR LF.

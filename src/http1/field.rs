@@ -50,6 +50,8 @@ pub enum Known {
     Host,
     Http2Settings,
     KeepAlive,
+    /// The name of one of the others but for underscores: what CGI makes of both is the same.
+    Lookalike,
     Other,
     ProxyAuthenticate,
     ProxyAuthorization,
@@ -110,17 +112,22 @@ impl Known {
             19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
             _ => &[],
         };
-        let found = candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-        found.map_or(Known::Other, |(_, known)| *known)
+        match candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
+            Some((_, known)) => *known,
+            None if looks_like_one_of(name, candidates) => Known::Lookalike,
+            None => Known::Other,
+        }
     }
 
-    /// Whether it belongs to one connection (RFC 9110, 7.6.1) and is never passed on as it came.
+    /// Whether it belongs to one connection (RFC 9110, 7.6.1), or passes for one that does, and is never
+    /// passed on as it came.
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
             Known::Connection
                 | Known::Http2Settings
                 | Known::KeepAlive
+                | Known::Lookalike
                 | Known::ProxyAuthenticate
                 | Known::ProxyAuthorization
                 | Known::ProxyConnection
@@ -129,6 +136,21 @@ impl Known {
                 | Known::Upgrade
         )
     }
+}
+
+fn looks_like_one_of(name: &[u8], candidates: &[(&[u8], Known)]) -> bool {
+    !candidates.is_empty()
+        && memchr::memchr(b'_', name).is_some()
+        && candidates.iter().any(|(known, _)| same_but_for_underscores(name, known))
+}
+
+/// Whether two names of one length become one where `_` counts as `-`, as in CGI (RFC 3875, 4.1.18), and
+/// what follows it: WSGI, PHP, Rack.
+pub fn same_but_for_underscores(name: &[u8], known: &[u8]) -> bool {
+    let same = |(byte, known): (&u8, &u8)| {
+        byte.eq_ignore_ascii_case(known) || (*byte == b'_' && *known == b'-')
+    };
+    name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
 /// Elements of a comma-separated list, trimmed, without empty ones.
@@ -249,6 +271,13 @@ mod tests {
         assert_eq!(Known::of(b"Transfer-ENCODING"), Known::TransferEncoding);
         assert_eq!(Known::of(b"X-App"), Known::XApp);
         assert_eq!(Known::of(b"hosts"), Known::Other);
+        for name in [&b"Content_Length"[..], b"transfer_encoding", b"X_Forwarded-For", b"X_REAL_IP"]
+        {
+            assert_eq!(Known::of(name), Known::Lookalike);
+        }
+        for name in [&b"content_lengths"[..], b"h_st", b"x_y", b"nb_auth_token1"] {
+            assert_eq!(Known::of(name), Known::Other);
+        }
         assert_eq!(Known::of(b""), Known::Other);
     }
 

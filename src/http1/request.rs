@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use super::Violation;
 use super::body::Framing;
 use super::buffers::Buffers;
-use super::field::{Claims, ConnectionOptions, Field, Known, Span};
+use super::field::{Claims, ConnectionOptions, Field, Known, Span, list};
 
 mod assembly;
 
@@ -227,8 +227,11 @@ fn read_target<'a>(
     method: &[u8],
     target: &'a [u8],
 ) -> Result<(Option<&'a [u8]>, &'a [u8]), Violation> {
-    if method == b"CONNECT" {
-        return Err(Violation::NotImplemented("CONNECT"));
+    match method {
+        b"CONNECT" => return Err(Violation::NotImplemented("CONNECT")),
+        // Its answer would show what we add for the node alone (RFC 9110, 9.3.8).
+        b"TRACE" => return Err(Violation::NotImplemented("TRACE")),
+        _ => {}
     }
     if target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#') {
         return Err(Violation::Malformed("a forbidden byte in the request target"));
@@ -275,14 +278,26 @@ fn read_field(
             draft.expect_continue = true
         }
         Known::Expect => return Err(Violation::Expectation),
-        Known::Upgrade => draft.upgrade_websocket |= value.eq_ignore_ascii_case(b"websocket"),
+        Known::Upgrade => draft.upgrade_websocket |= upgrade(value)?,
         Known::Te => {
-            draft.te_trailers |=
-                super::field::list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+            draft.te_trailers |= list(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
         }
         _ => {}
     }
     Ok(())
+}
+
+/// Whether a WebSocket is asked for. Another protocol is refused, not passed over: who takes our answer for
+/// consent would go on in it, within our connection.
+fn upgrade(value: &[u8]) -> Result<bool, Violation> {
+    let mut websocket = false;
+    for protocol in list(value) {
+        if !protocol.eq_ignore_ascii_case(b"websocket") {
+            return Err(Violation::NotImplemented("an upgrade to another protocol than websocket"));
+        }
+        websocket = true;
+    }
+    Ok(websocket)
 }
 
 fn check_whole(draft: &Draft, bytes: &[u8]) -> Result<(), Violation> {
@@ -301,7 +316,8 @@ fn check_whole(draft: &Draft, bytes: &[u8]) -> Result<(), Violation> {
     }
 }
 
-/// `host[:port]` (RFC 3986, 3.2.2): a registered name, an IPv4 address, or a bracketed IPv6 address.
+/// `host[:port]` (RFC 3986, 3.2.2): a registered name, an IPv4 address, or a bracketed IPv6 address. No comma
+/// stands in it: that is what two `Host` fields become when somebody joins them.
 pub fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value.first() {
         Some(b'[') => {
@@ -315,13 +331,18 @@ pub fn is_host(value: &[u8]) -> bool {
         }
         _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
     };
-    let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:".contains(byte);
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:".contains(byte);
     let port_ok = match port {
         [] | [b':'] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => is_port(digits),
         _ => false,
     };
     !host.is_empty() && host.iter().all(named) && port_ok
+}
+
+/// At most five digits, and no more than 65535.
+fn is_port(digits: &[u8]) -> bool {
+    digits.len() <= 5 && super::field::length(digits).is_ok_and(|port| port <= 65_535)
 }
 
 #[cfg(test)]
@@ -359,7 +380,10 @@ mod tests {
         assert!(parse(ws).unwrap().websocket);
         assert!(!parse(&ws.replace("Connection: Upgrade\r\n", "")).unwrap().websocket);
         assert!(!parse(&ws.replace("GET", "POST")).unwrap().websocket);
-        assert!(!parse(&ws.replace("WebSocket", "h2c")).unwrap().websocket);
+        for other in ["h2c", "h2c, websocket", "WebSocket/13", "TLS/1.0"] {
+            let refused = parse(&ws.replace("WebSocket", other)).unwrap_err();
+            assert!(matches!(refused, Violation::NotImplemented(_)), "{other}");
+        }
         assert!(!parse(&ws.replace("HTTP/1.1", "HTTP/1.0")).unwrap().websocket);
     }
 
@@ -368,9 +392,10 @@ mod tests {
         for good in ["a", "a.b:1", "1.2.3.4:80", "[::1]", "[::1]:8080", "a:", "x_y"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in
-            ["", ":80", "a b", "a/b", "a@b", "[::1", "[a]", "a:b", "a:123456", "[::1]x", "a\\b"]
-        {
+        for bad in [
+            "", ":80", "a b", "a/b", "a@b", "[::1", "[a]", "a:b", "a:123456", "a:65536", "[::1]x",
+            "a\\b",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }

@@ -32,7 +32,7 @@ pub struct ResponseHead {
     pub connection: ConnectionOptions,
     /// `Keep-Alive: timeout=N`
     pub keep_alive_hint: Option<Duration>,
-    /// `Upgrade: websocket`
+    /// `Upgrade: websocket`, and `Connection: upgrade`
     pub upgrade_websocket: bool,
     /// `Content-Type: text/event-stream`
     pub event_stream: bool,
@@ -67,7 +67,7 @@ impl ResponseHead {
         to_head: bool,
     ) -> Result<ResponseHead, Violation> {
         let draft = read_head(&bytes[..length_of_head], &mut fields)?;
-        let Draft { status, version_11, claims, connection, .. } = draft;
+        let Draft { status, version_11, ref claims, connection, .. } = draft;
         let framing = match (claims.length, claims.chunked) {
             _ if to_head || status < 200 || status == 204 || status == 304 => Framing::Empty,
             (_, true) => Framing::Chunked,
@@ -83,10 +83,10 @@ impl ResponseHead {
             status,
             reason: draft.reason,
             length: claims.length,
-            keep_alive: persistent && framing != Framing::UntilClose,
+            keep_alive: persistent && framing != Framing::UntilClose && !draft.surplus,
             connection,
             keep_alive_hint: draft.hint,
-            upgrade_websocket: draft.upgrade_websocket,
+            upgrade_websocket: draft.upgrade_websocket && connection.upgrade,
             event_stream: draft.event_stream,
             framing,
             length_of_head,
@@ -105,6 +105,8 @@ struct Draft {
     hint: Option<Duration>,
     upgrade_websocket: bool,
     event_stream: bool,
+    /// It claims a body that it cannot have: what comes may be one all the same.
+    surplus: bool,
 }
 
 fn read_head(bytes: &[u8], fields: &mut Vec<Field>) -> Result<Draft, Violation> {
@@ -134,6 +136,7 @@ fn read_head(bytes: &[u8], fields: &mut Vec<Field>) -> Result<Draft, Violation> 
         hint: None,
         upgrade_websocket: false,
         event_stream: false,
+        surplus: false,
     };
     for header in response.headers.iter() {
         let known = Known::of(header.name.as_bytes());
@@ -146,6 +149,12 @@ fn read_head(bytes: &[u8], fields: &mut Vec<Field>) -> Result<Draft, Violation> 
     if draft.claims.chunked && !draft.version_11 {
         return Err(Violation::Malformed("transfer-encoding in HTTP/1.0"));
     }
+    let claims_body = draft.claims.chunked || draft.claims.length.is_some_and(|length| length > 0);
+    // RFC 9110, 8.6, and RFC 9112, 6.1: neither field may stand there.
+    if claims_body && status < 200 {
+        return Err(Violation::Malformed("an interim answer with a body"));
+    }
+    draft.surplus = claims_body && status == 204;
     Ok(draft)
 }
 
