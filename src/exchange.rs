@@ -13,10 +13,12 @@ use crate::error::{Cause, Side};
 use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
+use crate::limit::clients::Taken;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
 use crate::upstream::quiet::{Mark, Quiet};
 
+mod admit;
 pub mod affinity;
 pub mod answer;
 pub mod at_node;
@@ -107,6 +109,7 @@ pub async fn exchange(
             body_done: head.framing == Framing::Empty,
             spot: None,
             worked: Vec::new(),
+            tunnel_share: None,
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
@@ -137,6 +140,8 @@ struct Exchange<'a> {
     spot: Option<Box<Spot>>,
     /// Where it was remembered as work on the app; nearly always empty.
     worked: Vec<(Arc<Quiet>, Mark)>,
+    /// Its place among the tunnels of its client, where those are bounded.
+    tunnel_share: Option<Box<Taken>>,
 }
 
 /// How the attempts with one view ended.
@@ -181,6 +186,7 @@ impl<'a> Exchange<'a> {
             plan.until_ns = plan.until_ns.min(until_ns);
             until_ns = plan.until_ns;
             if first {
+                self.pass_gate(&view, upstream)?;
                 self.read_small_body(upload, unread).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.

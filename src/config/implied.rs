@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
+    Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
     Preset, Role, Server, Spool, Upstream, defaults, threads,
 };
 
@@ -21,6 +21,7 @@ impl Default for Server {
             probation: defaults::PROBATION,
             probation_requests: defaults::PROBATION_REQUESTS,
             auto_rollback: false,
+            max_buffered: defaults::MAX_BUFFERED,
         }
     }
 }
@@ -54,6 +55,10 @@ impl Listener {
             trusted_proxies: Vec::new(),
             certificates: Vec::new(),
             client_auth: None,
+            access: Access::default(),
+            max_connections_per_client: 0,
+            max_tunnels_per_client: 0,
+            min_body_rate: defaults::MIN_BODY_RATE,
         }
     }
 }
@@ -73,6 +78,10 @@ impl Upstream {
             response_timeout: defaults::RESPONSE_TIMEOUT,
             body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
             tunnel_idle_timeout: defaults::TUNNEL_IDLE_TIMEOUT,
+            max_message: match preset {
+                Preset::NocoBase => defaults::MAX_MESSAGE,
+                Preset::None => 0,
+            },
             quiet_restarts: preset == Preset::NocoBase,
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
@@ -168,6 +177,7 @@ impl Spool {
             max_body: defaults::SPOOL_MAX_BODY,
             total_memory: defaults::SPOOL_TOTAL_MEMORY,
             total_files: defaults::SPOOL_TOTAL_FILES,
+            client_share: defaults::SPOOL_CLIENT_SHARE,
         }
     }
 }

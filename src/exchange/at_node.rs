@@ -359,7 +359,7 @@ impl<'a> Exchange<'a> {
         let mut out = self.client.thread.buffers.small();
         headers::write_response(&mut out, &head, &parts);
         self.begun = true;
-        let counted = Counted::new(connection.local().clone());
+        let counted = Counted::new(connection.local().clone(), self.tunnel_share.take());
         self.client.write([&out, &[], &[]], &self.deadlines.down).await?;
         self.client.thread.buffers.give_back(out);
         self.record.status = 101;

@@ -17,6 +17,7 @@ use super::view::View;
 use crate::clock;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
+use crate::limit::clients::Taken;
 use crate::net::Socket;
 use crate::telemetry::metrics::ClosedBy;
 use crate::upstream::node::Cell as Counters;
@@ -182,13 +183,18 @@ impl Tunnels {
 
 /// Counts a tunnel at its node while it lives. From before the client learns of it, so that a burst of
 /// handshakes spreads evenly.
-pub struct Counted(Rc<LocalNode>);
+pub struct Counted(Rc<LocalNode>, Option<Box<Taken>>);
 
 impl Counted {
-    /// From now on.
-    pub fn new(local: Rc<LocalNode>) -> Counted {
+    /// From now on; among the tunnels of its client as well, where those are bounded.
+    pub fn new(local: Rc<LocalNode>, share: Option<Box<Taken>>) -> Counted {
         Counters::add(&local.cell().tunnels, 1);
-        Counted(local)
+        Counted(local, share)
+    }
+
+    /// Whose it is, where tunnels of a client are bounded.
+    fn client(&self) -> Option<std::net::IpAddr> {
+        self.1.as_ref().map(|share| share.client())
     }
 }
 

@@ -14,6 +14,7 @@ mod ended;
 mod families;
 mod handles;
 mod labels;
+mod limits;
 mod tls;
 
 pub use handles::*;
@@ -100,6 +101,7 @@ pub struct Metrics {
     pub spool: SpoolMetrics,
     clients: ClientFamilies,
     tls: tls::TlsFamilies,
+    limits: limits::LimitFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
 }
@@ -162,6 +164,7 @@ impl Metrics {
             spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
+            limits: limits::LimitFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
             registry,
@@ -174,6 +177,8 @@ impl Metrics {
         ListenerMetrics {
             connections: f.connections.with_label_values(&[listener, "h1"]),
             rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
+            rejected_client_limit: f.rejected.with_label_values(&[listener, "client_limit"]),
+            rejected_denied: f.rejected.with_label_values(&[listener, "denied"]),
             in_flight: f.requests_in_flight.with_label_values(&[listener]),
         }
     }

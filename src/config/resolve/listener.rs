@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::certificate::{self, Certificates};
-use super::{Placed, Twice, name, parsed, tables, unique};
+use super::{Placed, limits, Twice, name, parsed, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{POSITIVE, Table};
 use crate::config::{Listener, address, keys};
@@ -64,6 +64,18 @@ fn one(table: &Table<'_>, known: &Certificates) -> Option<Placed<Listener>> {
         trusted_proxies: trusted_proxies(table),
         certificates: certificate::of_listener(table, known),
         client_auth: certificate::client_auth(table, is_tls),
+        access: limits::access(table),
+        max_connections_per_client: table.number(
+            "max_connections_per_client",
+            plain.max_connections_per_client,
+            0..=10_000_000,
+        ),
+        max_tunnels_per_client: table.number(
+            "max_tunnels_per_client",
+            plain.max_tunnels_per_client,
+            0..=10_000_000,
+        ),
+        min_body_rate: table.size("min_body_rate", plain.min_body_rate, 0..=1 << 30),
         ..plain
     };
     address.map(|_| Placed { item, name: name_span, place })

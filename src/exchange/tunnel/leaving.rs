@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Given {
     pub to_node: OwnedFd,
     /// Where both directions are.
     pub place: Place,
+    /// Whose tunnel it is, where those are bounded.
+    pub client_of_tunnel: Option<IpAddr>,
 }
 
 /// Where both directions are.
@@ -170,7 +173,8 @@ impl Tunnels {
         let place = Place { up: up.point(), down: down.point(), page };
         match (descriptor(client), descriptor(to_node), &*self.departing.taker.borrow()) {
             (Ok(client), Ok(to_node), Some(take)) => {
-                take(Given { node, admitted, client, to_node, place });
+                let client_of_tunnel = handle.counted.client();
+                take(Given { node, admitted, client, to_node, place, client_of_tunnel });
             }
             (Err(error), ..) | (_, Err(error), _) => {
                 tracing::warn!(%error, "a tunnel was lost on its way to the new process");
