@@ -95,12 +95,7 @@ impl Drop for Admitted {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(
-    thread: Rc<Thread>,
-    mut admitted: Admitted,
-    socket: Socket,
-    peer: SocketAddr,
-) {
+pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, peer: SocketAddr) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let _open = Open::new(&thread);
     if !admitted.admit_client(&socket, peer.ip()) {

@@ -265,11 +265,9 @@ impl fmt::Display for Cause {
             NotImplemented(what) => write!(f, "Not carried by this proxy: {what}."),
             UriTooLong => f.write_str("The request's address is too long."),
             ClientDenied => f.write_str("Requests from your address are not accepted here."),
-            RateLimited(limited) => write!(
-                f,
-                "Too many requests. Try again in {} s.",
-                limited.after_s
-            ),
+            RateLimited(limited) => {
+                write!(f, "Too many requests. Try again in {} s.", limited.after_s)
+            }
             TooManyTunnels => f.write_str("Too many WebSockets are open from your address."),
             NoRoute => f.write_str("No route matches this address."),
             ConnectFailed(_) | NodeTls(_) | ConnectRefused => {

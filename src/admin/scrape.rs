@@ -63,7 +63,8 @@ fn refresh_limits(metrics: &Metrics, snapshot: &Snapshot) {
     let limits = snapshot.gate.iter().flat_map(|gate| gate.limits());
     let tables = limits.flat_map(|limit| limit.tables().map(|table| (limit.name(), table)));
     metrics.rate_limits(tables.map(|(name, table)| (name, table.known(now), table.evicted())));
-    let lists: Vec<_> = snapshot.lists.iter().map(|slot| (slot.path.display().to_string(), slot.get())).collect();
+    let lists: Vec<_> =
+        snapshot.lists.iter().map(|slot| (slot.path.display().to_string(), slot.get())).collect();
     metrics.lists(lists.iter().map(|(path, networks)| (path.as_str(), networks.ranges())));
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
-    Preset, Role, Server, Spool, Upstream, defaults, threads,
+    Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node,
+    OutlierDetection, Preset, Role, Server, Spool, Upstream, defaults, threads,
 };
 
 impl Default for Server {

@@ -202,8 +202,10 @@ mod tests {
 
     #[test]
     fn lists_are_read_line_by_line() {
-        let text = "\u{feff}# ours\n\n192.0.2.0/24 ; SBL1\r\n  10.1.2.3/8\t# truncated\n2001:db8::1\n";
-        let shown: Vec<String> = parse_list(text).unwrap().iter().map(ToString::to_string).collect();
+        let text =
+            "\u{feff}# ours\n\n192.0.2.0/24 ; SBL1\r\n  10.1.2.3/8\t# truncated\n2001:db8::1\n";
+        let shown: Vec<String> =
+            parse_list(text).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["192.0.2.0/24", "10.0.0.0/8", "2001:db8::1/128"]);
         assert_eq!(parse_list("").unwrap().len(), 0);
         for (text, line) in [("x", 1), ("10.0.0.1\n\n300.1.1.1\n", 3), ("10.0.0.0/33", 1)] {
@@ -235,8 +237,23 @@ mod tests {
             assert_eq!(Rate::parse(text), expected, "{text}");
         }
         for text in [
-            "", "10", "/s", "x/s", "-1/s", "+1/s", "1.5/s", "0/s", "10/", "10/fortnight", "10/S",
-            "10/s burst", "10/s burst 0", "10/s burst 5 6", "10/s 5", "2000000/s", "99999999999/s",
+            "",
+            "10",
+            "/s",
+            "x/s",
+            "-1/s",
+            "+1/s",
+            "1.5/s",
+            "0/s",
+            "10/",
+            "10/fortnight",
+            "10/S",
+            "10/s burst",
+            "10/s burst 0",
+            "10/s burst 5 6",
+            "10/s 5",
+            "2000000/s",
+            "99999999999/s",
         ] {
             assert!(Rate::parse(text).is_err(), "{text}");
         }

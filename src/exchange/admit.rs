@@ -46,9 +46,8 @@ impl Exchange<'_> {
 
 /// Whole seconds, never too few: a client that comes back when it was told is let through.
 fn told(early: &TooEarly<'_>) -> Limited {
-    let seconds = |duration: std::time::Duration| {
-        duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-    };
+    let seconds =
+        |duration: std::time::Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let after_s = seconds(early.wait.0);
     Limited {
         limit: early.name.into(),

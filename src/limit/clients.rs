@@ -17,7 +17,10 @@ use crate::net::canonical;
 pub fn client_key(address: IpAddr) -> u128 {
     match canonical(address) {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().into(),
-        IpAddr::V6(v6) => u128::from(v6) & u128::from(Ipv6Addr::from([0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0])),
+        IpAddr::V6(v6) => {
+            u128::from(v6)
+                & u128::from(Ipv6Addr::from([0xffff, 0xffff, 0xffff, 0xffff, 0, 0, 0, 0]))
+        }
     }
 }
 
@@ -163,7 +166,9 @@ mod tests {
     fn threads_together_never_have_more() {
         let clients = Arc::<Clients>::default();
         let taken: usize = std::thread::scope(|scope| {
-            let take = || (0..1000).filter_map(|_| clients.take(ip("10.0.0.1"), 1, 700)).collect::<Vec<_>>();
+            let take = || {
+                (0..1000).filter_map(|_| clients.take(ip("10.0.0.1"), 1, 700)).collect::<Vec<_>>()
+            };
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
             let all: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
             all.iter().map(Vec::len).sum()

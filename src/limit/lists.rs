@@ -58,9 +58,7 @@ impl<'a> FromIterator<&'a IpNet> for Networks {
 /// The range of a network, nothing mapped.
 fn whole(network: &IpNet) -> (u128, u128) {
     match network {
-        IpNet::V4(v4) => {
-            (u32::from(v4.network()).into(), u32::from(v4.broadcast()).into())
-        }
+        IpNet::V4(v4) => (u32::from(v4.network()).into(), u32::from(v4.broadcast()).into()),
         IpNet::V6(v6) => (v6.network().into(), v6.broadcast().into()),
     }
 }
@@ -144,7 +142,10 @@ pub struct Access {
 
 impl Access {
     /// From what is configured; none where everybody may come. `slot` finds the slot of a file.
-    pub fn of(config: &config::Access, slot: impl Fn(&Path) -> Option<Arc<Slot>>) -> Option<Access> {
+    pub fn of(
+        config: &config::Access,
+        slot: impl Fn(&Path) -> Option<Arc<Slot>>,
+    ) -> Option<Access> {
         let list = |list: &config::NetworkList| List {
             written: list.networks.iter().collect(),
             file: list.file.as_ref().and_then(|file| slot(&file.path)),
@@ -223,14 +224,18 @@ mod tests {
 
     #[test]
     fn deny_wins_and_an_allow_list_is_whole() {
-        let both = access(Some(&["10.0.0.0/8", "192.0.2.7"]), Some(&["10.9.0.0/16", "192.0.2.0/24"]));
+        let both =
+            access(Some(&["10.0.0.0/8", "192.0.2.7"]), Some(&["10.9.0.0/16", "192.0.2.0/24"]));
         assert!(both.admits(ip("10.1.1.1")));
         assert!(!both.admits(ip("10.9.1.1")), "denied within what is allowed");
         assert!(!both.admits(ip("192.0.2.7")), "denied, though the allowed network is longer");
         assert!(!both.admits(ip("203.0.113.1")), "on neither list");
         let deny = access(None, Some(&["10.0.0.0/8"]));
         assert!(deny.admits(ip("203.0.113.1")) && !deny.admits(ip("10.0.0.1")));
-        assert!(!access(Some(&[]), None).admits(ip("10.0.0.1")), "an empty allow list allows nobody");
+        assert!(
+            !access(Some(&[]), None).admits(ip("10.0.0.1")),
+            "an empty allow list allows nobody"
+        );
     }
 
     #[test]

@@ -109,6 +109,7 @@ impl Passed {
                         .then(|| upstream.upstream.shared.quiet.clone()),
                     admitted: Box::new(admitted),
                     idle: upstream.upstream.settings.tunnel_idle_timeout,
+                    max_message: upstream.upstream.settings.max_message,
                     place: self.about.place,
                 },
             ),

@@ -15,10 +15,7 @@ use crate::config::{
 
 /// Who may come.
 pub(super) fn access(table: &Table<'_>) -> Access {
-    Access {
-        allow: list(table, "allow", "allow_file"),
-        deny: list(table, "deny", "deny_file"),
-    }
+    Access { allow: list(table, "allow", "allow_file"), deny: list(table, "deny", "deny_file") }
 }
 
 fn list(table: &Table<'_>, key: &'static str, file_key: &'static str) -> Option<NetworkList> {
@@ -46,8 +43,7 @@ fn file(text: &Text<'_>) -> Option<ListFile> {
 
 pub(super) fn rates(root: &Table<'_>, upstreams: &Upstreams, routes: &[Route]) -> Vec<RateLimit> {
     let tables = tables(root, &keys::RATE_LIMIT, "rate_limit");
-    let limits: Vec<_> =
-        tables.iter().filter_map(|table| one(table, upstreams, routes)).collect();
+    let limits: Vec<_> = tables.iter().filter_map(|table| one(table, upstreams, routes)).collect();
     let twice = Twice { code: "duplicate-name", kind: "rate limits", message: "", help: "" };
     unique(root.cx, &limits, |limit| &limit.name, |_| None::<()>, &twice);
     items(limits)

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::certificate::{self, Certificates};
-use super::{Placed, limits, Twice, name, parsed, tables, unique};
+use super::{Placed, Twice, limits, name, parsed, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{POSITIVE, Table};
 use crate::config::{Listener, address, keys};

@@ -1,7 +1,7 @@
 //! `[[route]]`
 
 use super::upstream::Upstreams;
-use super::{Placed, limits, Twice, items, name, tables, unique};
+use super::{Placed, Twice, items, limits, name, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{Span, Table, Text};
 use crate::config::{HostMatch, PathMatch, Route, address, keys, suggest};

@@ -90,6 +90,8 @@ pub struct Adopted {
     pub admitted: Box<dyn Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
+    /// Bytes of one message of the client; 0 is no limit.
+    pub max_message: u64,
     /// Where both directions are.
     pub place: Place,
 }
@@ -101,7 +103,7 @@ pub fn adopt(thread: Rc<Thread>, tunnel: Adopted) {
     let running = Running {
         client: tunnel.client,
         node: tunnel.node,
-        up: Way::at(up, false),
+        up: Way::at(up, false).within(frames::Limit::new(tunnel.max_message)),
         down: Way::at(down, page.is_some()),
         idle: tunnel.idle,
         closing: None,
