@@ -196,6 +196,11 @@ impl Connection {
         let settings = &self.listener.settings;
         let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
         let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
+        if !down.wait_holding(bytes.capacity().max(settings.max_head)) {
+            self.thread.buffers.give_back(bytes);
+            Box::pin(self.refuse(Cause::BuffersFull, at_ns)).await;
+            return None;
+        }
         let read = loop {
             down.set(settings.request_head_timeout);
             self.keep_first_deadline();
@@ -212,6 +217,8 @@ impl Connection {
             self.await_first_bytes(&mut bytes).await?;
             at_ns = self.thread.look_at_clock();
         };
+        let cut = down.is_cut();
+        down.release();
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
                 Ok(head) => return Some(Begun { head, at_ns }),
@@ -220,6 +227,7 @@ impl Connection {
             // Leaving in the middle of a head is no exchange; leaving between two is normal.
             Ok(Ok(Ok(HeadRead::Ended(_))) | Err(_)) => return None,
             Ok(Ok(Err(violation))) => request_cause(violation),
+            Err(_) if cut => Cause::BuffersFull,
             Err(_) => Cause::HeadTimeout,
         };
         Box::pin(self.refuse(cause, at_ns)).await;

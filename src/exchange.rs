@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::clock;
 use crate::error::{Cause, Side};
 use crate::http1::body::Framing;
+use crate::http1::buffers::SMALL;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::limit::clients::Taken;
@@ -55,6 +56,9 @@ use record::Record;
 use tunnel::Tunnel;
 use upload::Upload;
 use view::View;
+
+/// Beside its own head an exchange holds the one for its node, and what its client sends behind the request.
+const HELD: usize = SMALL + client::MAX_PIPELINED;
 
 /// What becomes of the client's connection.
 pub enum Next {
@@ -116,6 +120,8 @@ pub async fn exchange(
             // What is rare is boxed: every exchange would have to hold room for it.
             Err(cause) => Box::pin(exchange.fail(cause)).await,
         };
+        deadlines.down.release();
+        deadlines.up.release();
         exchange.settle_work();
         (next, exchange.view)
     };
@@ -164,6 +170,9 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
+        if !self.deadlines.down.hold(self.head.held() + HELD) {
+            return Err(Cause::BuffersFull);
+        }
         if self.view.snapshot.config.tls.https_only
             && let Some(next) = Box::pin(self.redirect_to_https()).await
         {

@@ -322,6 +322,7 @@ impl Running {
                 None if moved && handle.close_code.get() == 0 => handle.deadline.set(self.idle),
                 _ => {}
             }
+            self.account(handle);
             if handle.deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -330,6 +331,16 @@ impl Running {
                 Some(by) => return Poll::Ready(by),
                 None => self.begin_to_close(thread, handle),
             }
+        }
+    }
+
+    /// What one side has sent and the other does not take is held; whoever makes others hold much for long has to go.
+    fn account(&self, handle: &Handle) {
+        let held = self.up.held() + self.down.held();
+        if held == 0 {
+            handle.deadline.release();
+        } else if !handle.deadline.wait_holding(held) {
+            handle.deadline.set_at(0);
         }
     }
 

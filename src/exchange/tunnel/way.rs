@@ -91,6 +91,11 @@ impl Way {
         self.limit.as_ref().is_some_and(|limit| limit.is_exceeded())
     }
 
+    /// Bytes that the other side does not take.
+    pub(super) fn held(&self) -> usize {
+        self.rest.capacity()
+    }
+
     /// Whether a Close frame still has a place in what passes, now or later.
     pub(super) fn is_websocket(&self) -> bool {
         self.frames.is_websocket()

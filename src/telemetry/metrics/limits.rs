@@ -66,9 +66,16 @@ impl Metrics {
         }
     }
 
-    /// What is held for clients.
-    pub fn buffered(&self, bytes: usize) {
-        self.limits.buffered.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// What one thread holds for clients now, and held when it told of it last.
+    pub fn buffered(&self, bytes: usize, before: usize) {
+        if bytes != before {
+            self.limits.buffered.add(bytes.cast_signed() as i64 - before.cast_signed() as i64);
+        }
+    }
+
+    /// What all threads hold, as of their last ticks.
+    pub fn buffered_now(&self) -> i64 {
+        self.limits.buffered.get()
     }
 
     /// Counts waits that were cut short.
