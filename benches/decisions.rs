@@ -23,6 +23,7 @@ fn routing(c: &mut Criterion) {
             host: n.is_multiple_of(2).then(|| HostMatch::Exact(format!("h{}.example", n / 100))),
             path: Some(PathMatch::Prefix(format!("/p{n}/"))),
             upstream: 0,
+            access: Default::default(),
         };
         let routes: Vec<Route> = (0..count).map(route).collect();
         let router = Router::new(&routes);

@@ -4,7 +4,7 @@
 //! cannot hold a bad value) and `snapshot::Snapshot` (as run). Durations are `Duration`, sizes are
 //! bytes; where zero means "no limit", the field says so.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ mod address;
 mod env;
 mod flags;
 mod implied;
+mod limits;
 mod raw;
 mod redact;
 mod resolve;
@@ -29,6 +30,9 @@ mod tls;
 
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::from_flags;
+pub use limits::{
+    Access, ActionPattern, ListFile, ListProblem, NetworkList, Rate, RateKey, RateLimit, read_list,
+};
 pub use suggest::near;
 pub use tls::{Certificate, ClientAuth, TicketSecrets, Tls, UpstreamTls};
 
@@ -63,6 +67,8 @@ pub struct Config {
     /// In the order of the file; the most specific match wins, whatever the order. None at all:
     /// everything goes to the only upstream (a file with several upstreams and no route is refused).
     pub routes: Vec<Route>,
+    /// How often clients may do what; names are unique.
+    pub rate_limits: Vec<RateLimit>,
     /// At least one; names are unique.
     pub upstreams: Vec<Upstream>,
     /// Where slow uploads are kept until they are complete.
@@ -73,6 +79,15 @@ pub struct Config {
     pub probes: Option<Probes>,
     /// The access log.
     pub access_log: AccessLog,
+}
+
+impl Config {
+    /// The files of all lists of networks; one that is named twice comes twice.
+    pub fn list_files(&self) -> impl Iterator<Item = &ListFile> {
+        let listeners = self.listeners.iter().map(|listener| &listener.access);
+        let routes = self.routes.iter().map(|route| &route.access);
+        listeners.chain(routes).flat_map(Access::files)
+    }
 }
 
 /// `[server]`
@@ -96,6 +111,8 @@ pub struct Server {
     pub probation_requests: u64,
     /// Whether one that does worse is rolled back without asking.
     pub auto_rollback: bool,
+    /// Bytes that are held for clients, over all data threads.
+    pub max_buffered: usize,
 }
 
 /// `[[listener]]`
@@ -134,6 +151,14 @@ pub struct Listener {
     pub protocols: Protocols,
     /// Streams that a client may have open on one connection of HTTP/2.
     pub max_streams: u32,
+    /// Who may connect.
+    pub access: Access,
+    /// Open connections of one client; 0 is no limit.
+    pub max_connections_per_client: u64,
+    /// Open tunnels of one client; 0 is no limit.
+    pub max_tunnels_per_client: u64,
+    /// Bytes a second that a body or an answer must move at least; 0 is no limit.
+    pub min_body_rate: u64,
 }
 
 /// Which versions of HTTP a listener speaks. On a plain one, HTTP/2 is known by its first bytes.
@@ -143,6 +168,13 @@ pub struct Protocols {
     pub h1: bool,
     /// HTTP/2.
     pub h2: bool,
+}
+
+impl Listener {
+    /// Whether the words of a peer about its clients are believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// `[[route]]`
@@ -156,6 +188,8 @@ pub struct Route {
     pub path: Option<PathMatch>,
     /// Index into [`Config::upstreams`].
     pub upstream: usize,
+    /// Who may come this way.
+    pub access: Access,
 }
 
 /// A host condition, lower case, without a port.
@@ -234,6 +268,8 @@ pub struct Upstream {
     pub body_idle_timeout: Duration,
     /// Silence in both directions of a tunnel.
     pub tunnel_idle_timeout: Duration,
+    /// Bytes of one WebSocket message of a client; 0 is no limit.
+    pub max_message: u64,
     /// Whether NocoBase's pages are moved away from a node that ends before they are told of that.
     pub quiet_restarts: bool,
     /// Attempts after the first.
@@ -390,6 +426,8 @@ pub struct Spool {
     pub total_memory: usize,
     /// Bytes of all bodies in files.
     pub total_files: u64,
+    /// Share of both that the bodies of one client may hold (0.25).
+    pub client_share: f64,
 }
 
 /// `[admin]`

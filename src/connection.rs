@@ -1,7 +1,7 @@
 //! One client connection: requests one after the other, until it closes or becomes a tunnel.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,6 +20,7 @@ use crate::http1::io::{Failure, HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
+use crate::limit::clients::Taken;
 use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
 
@@ -38,17 +39,51 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// A connection's place among those that its listener may have open; given back when it is dropped.
-pub struct Admitted(Arc<Listener>);
+pub struct Admitted(Arc<Listener>, Option<Taken>);
 
 impl Admitted {
     /// A place, unless all are taken.
     pub fn admit(listener: &Arc<Listener>) -> Option<Admitted> {
-        let admitted = Admitted(listener.clone());
+        let admitted = Admitted(listener.clone(), None);
         if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
             listener.metrics.rejected_limit.inc();
             return None;
         }
         Some(admitted)
+    }
+
+    /// Whether its client may connect: it is not denied, and has not as many connections as it may. A trusted
+    /// proxy may, for whomever it comes: its requests are looked at one by one. A client that may not is
+    /// reset, so that nothing of it is left here.
+    fn admit_client(&mut self, socket: &Socket, client: IpAddr) -> bool {
+        let (listener, client) = (&self.0, crate::net::canonical(client));
+        let most = listener.settings.max_connections_per_client;
+        if listener.access.is_none() && most == 0 || listener.settings.trusts(client) {
+            return true;
+        }
+        let refused = if listener.access.as_ref().is_some_and(|access| !access.admits(client)) {
+            &listener.metrics.rejected_denied
+        } else if most == 0 {
+            return true;
+        } else if let Some(taken) = listener.clients.take(client, 1, most) {
+            self.1 = Some(taken);
+            return true;
+        } else {
+            &listener.metrics.rejected_client_limit
+        };
+        refused.inc();
+        socket.reset_on_drop();
+        false
+    }
+
+    /// Whose place it is among the connections of one client, if those are counted.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.1.as_ref().map(Taken::client)
+    }
+
+    /// Counts a connection of another process, whatever its client has.
+    pub fn adopt_client(&mut self, client: Option<IpAddr>) {
+        self.1 = client.and_then(|client| self.0.clients.take(client, 1, u64::MAX));
     }
 
     /// The listener's name.
@@ -64,9 +99,12 @@ impl Drop for Admitted {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer: SocketAddr) {
+pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, peer: SocketAddr) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let open = Open::new(&thread);
+    if !admitted.admit_client(&socket, peer.ip()) {
+        return;
+    }
     let listener = admitted.0.clone();
     let mut first_until_ns = None;
     let socket = match (socket, &listener.tls) {
@@ -174,6 +212,11 @@ impl Connection {
         let settings = &self.listener.settings;
         let limits = HeadLimits { bytes: settings.max_head, fields: settings.max_fields };
         let (down, buffers) = (&self.deadlines.down, &self.thread.buffers);
+        if !down.wait_holding(bytes.capacity().max(settings.max_head)) {
+            self.thread.buffers.give_back(bytes);
+            Box::pin(self.refuse(Cause::BuffersFull, at_ns)).await;
+            return None;
+        }
         let read = loop {
             down.set(settings.request_head_timeout);
             self.keep_first_deadline();
@@ -190,6 +233,8 @@ impl Connection {
             self.await_first_bytes(&mut bytes).await?;
             at_ns = self.thread.look_at_clock();
         };
+        let cut = down.is_cut();
+        down.release();
         let cause = match read {
             Ok(Ok(Ok(HeadRead::Head(length)))) => match self.parse(bytes, length, unread) {
                 Ok(head) => return Some(Begun { head, at_ns }),
@@ -198,6 +243,7 @@ impl Connection {
             // Leaving in the middle of a head is no exchange; leaving between two is normal.
             Ok(Ok(Ok(HeadRead::Ended(_))) | Err(_)) => return None,
             Ok(Ok(Err(violation))) => request_cause(violation),
+            Err(_) if cut => Cause::BuffersFull,
             Err(_) => Cause::HeadTimeout,
         };
         Box::pin(self.refuse(cause, at_ns)).await;

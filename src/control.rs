@@ -25,6 +25,7 @@ mod drains;
 mod file;
 mod lag;
 mod leaving;
+mod lists;
 pub mod maintenance;
 pub mod operator;
 pub mod pin;

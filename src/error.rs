@@ -41,6 +41,12 @@ pub enum Cause {
     NotImplemented(&'static str),
     /// The request line alone is over the head's limit.
     UriTooLong,
+    /// The client's address may not come here.
+    ClientDenied,
+    /// The client has done this too often.
+    RateLimited(Box<Limited>),
+    /// The client has as many tunnels as it may.
+    TooManyTunnels,
     /// No route matches.
     NoRoute,
     /// A node could not be reached; the text is the system's.
@@ -81,8 +87,23 @@ pub enum Cause {
     QueueFull,
     /// The wait in the queue was too long.
     QueueTimeout,
+    /// As much is held for clients as may be.
+    BuffersFull,
     /// A defect of ours.
     Internal(&'static str),
+}
+
+/// What a client that came too early is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limited {
+    /// The name of the limit.
+    pub limit: Box<str>,
+    /// Requests that it lets through at once.
+    pub quota: u32,
+    /// Seconds over which it gives so many again.
+    pub window_s: u64,
+    /// Seconds after which the next may come.
+    pub after_s: u32,
 }
 
 impl Cause {
@@ -91,12 +112,14 @@ impl Cause {
         use Cause::*;
         match self {
             BadRequest(_) | BadBody(_) => 400,
+            ClientDenied => 403,
             NoRoute => 404,
             BodyTimeout | HeadTimeout => 408,
             Guarded(_) => 409,
             BodyTooLarge => 413,
             UriTooLong => 414,
             ExpectationUnknown => 417,
+            RateLimited(_) | TooManyTunnels => 429,
             HeadTooLarge => 431,
             ClientLeft => 499,
             Internal(_) => 500,
@@ -104,7 +127,7 @@ impl Cause {
             ConnectFailed(_) | NodeTls(_) | ConnectRefused | ConnectionTerminated
             | BadResponse(_) | ResponseHeadTooLarge | ResponseIncomplete => 502,
             NoEligibleNode | Maintenance | PinnedUnavailable | ParkFull | ParkTimeout
-            | QueueFull | QueueTimeout => 503,
+            | QueueFull | QueueTimeout | BuffersFull => 503,
             ConnectTimeout | ResponseTimeout | ResponseBodyTimeout | Deadline => 504,
             ClientStalled => 598,
         }
@@ -124,6 +147,9 @@ impl Cause {
             HeadTimeout => "request_head_timeout",
             NotImplemented(_) => "not_implemented",
             UriTooLong => "uri_too_long",
+            ClientDenied => "http_request_denied",
+            RateLimited(_) => "rate_limited",
+            TooManyTunnels => "too_many_tunnels",
             NoRoute => "destination_not_found",
             ConnectFailed(_) => "destination_ip_unroutable",
             NodeTls(_) => "tls_protocol_error",
@@ -144,6 +170,7 @@ impl Cause {
             Guarded(_) => "guarded_change",
             QueueFull => "queue_full",
             QueueTimeout => "queue_timeout",
+            BuffersFull => "buffers_full",
             Internal(_) => "proxy_internal_error",
         }
     }
@@ -154,12 +181,16 @@ impl Cause {
         match self {
             BadRequest(_) | BadBody(_) | BodyTooLarge | BodyTimeout | ClientLeft
             | ClientStalled | ExpectationUnknown | HeadTooLarge | HeadTimeout
-            | NotImplemented(_) | UriTooLong => Side::Client,
+            | NotImplemented(_) | UriTooLong | ClientDenied | RateLimited(_) | TooManyTunnels => {
+                Side::Client
+            }
             ConnectFailed(_) | NodeTls(_) | ConnectRefused | ConnectTimeout
             | ConnectionTerminated | BadResponse(_) | ResponseHeadTooLarge | ResponseTimeout
             | ResponseIncomplete | ResponseBodyTimeout => Side::Node,
             NoRoute | Deadline | NoEligibleNode | Maintenance | PinnedUnavailable | Guarded(_)
-            | ParkFull | ParkTimeout | QueueFull | QueueTimeout | Internal(_) => Side::Proxy,
+            | ParkFull | ParkTimeout | QueueFull | QueueTimeout | BuffersFull | Internal(_) => {
+                Side::Proxy
+            }
         }
     }
 
@@ -168,6 +199,9 @@ impl Cause {
         match self {
             // Nobody maintains anything within seconds.
             Cause::Maintenance => Some(30),
+            Cause::RateLimited(limited) => Some(limited.after_s),
+            // Pages that are closed give their tunnels back within seconds.
+            Cause::TooManyTunnels => Some(10),
             // A node starts within 12 to 60 s, and its operator is at work on it.
             Cause::PinnedUnavailable => Some(10),
             // A node is back within a few probes; the wait in a queue is over even sooner.
@@ -176,7 +210,7 @@ impl Cause {
     }
 
     /// Every reason there is, for the label set of the metric.
-    pub const REASONS: [&'static str; 31] = [
+    pub const REASONS: [&'static str; 35] = [
         "http_request_error",
         "request_body_error",
         "request_body_too_large",
@@ -187,6 +221,9 @@ impl Cause {
         "request_head_timeout",
         "not_implemented",
         "uri_too_long",
+        "http_request_denied",
+        "rate_limited",
+        "too_many_tunnels",
         "destination_not_found",
         "destination_ip_unroutable",
         "tls_protocol_error",
@@ -207,6 +244,7 @@ impl Cause {
         "guarded_change",
         "queue_full",
         "queue_timeout",
+        "buffers_full",
         "proxy_internal_error",
     ];
 }
@@ -226,6 +264,11 @@ impl fmt::Display for Cause {
             HeadTimeout => f.write_str("The request's header did not arrive in time."),
             NotImplemented(what) => write!(f, "Not carried by this proxy: {what}."),
             UriTooLong => f.write_str("The request's address is too long."),
+            ClientDenied => f.write_str("Requests from your address are not accepted here."),
+            RateLimited(limited) => {
+                write!(f, "Too many requests. Try again in {} s.", limited.after_s)
+            }
+            TooManyTunnels => f.write_str("Too many WebSockets are open from your address."),
             NoRoute => f.write_str("No route matches this address."),
             ConnectFailed(_) | NodeTls(_) | ConnectRefused => {
                 f.write_str("A node could not be reached.")
@@ -250,6 +293,7 @@ impl fmt::Display for Cause {
                  NODE`, then this, then restart the other nodes, then `cobalance unpin`."
             ),
             QueueFull | QueueTimeout => f.write_str("All nodes are busy."),
+            BuffersFull => f.write_str("The proxy is busy."),
             Internal(_) => f.write_str("The proxy failed."),
         }
     }
@@ -272,6 +316,14 @@ mod tests {
             Cause::HeadTimeout,
             Cause::NotImplemented("x"),
             Cause::UriTooLong,
+            Cause::ClientDenied,
+            Cause::RateLimited(Box::new(Limited {
+                limit: "x".into(),
+                quota: 1,
+                window_s: 1,
+                after_s: 1,
+            })),
+            Cause::TooManyTunnels,
             Cause::NoRoute,
             Cause::ConnectFailed("x".into()),
             Cause::NodeTls("x".into()),
@@ -292,6 +344,7 @@ mod tests {
             Cause::Guarded("x".into()),
             Cause::QueueFull,
             Cause::QueueTimeout,
+            Cause::BuffersFull,
             Cause::Internal("x"),
         ];
         let reasons: Vec<_> = causes.iter().map(Cause::reason).collect();

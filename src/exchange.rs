@@ -11,12 +11,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::clock;
 use crate::error::{Cause, Side};
 use crate::http1::body::Framing;
+use crate::http1::buffers::SMALL;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
+use crate::limit::clients::Taken;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
 use crate::upstream::quiet::{Mark, Quiet};
 
+mod admit;
 pub mod affinity;
 pub mod answer;
 pub mod at_node;
@@ -53,6 +56,9 @@ use record::Record;
 use tunnel::Tunnel;
 use upload::Upload;
 use view::View;
+
+/// Beside its own head an exchange holds the one for its node, and what its client sends behind the request.
+const HELD: usize = SMALL + client::MAX_PIPELINED;
 
 /// What becomes of the client's connection.
 pub enum Next {
@@ -107,12 +113,15 @@ pub async fn exchange(
             body_done: head.framing == Framing::Empty,
             spot: None,
             worked: Vec::new(),
+            tunnel_share: None,
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
             // What is rare is boxed: every exchange would have to hold room for it.
             Err(cause) => Box::pin(exchange.fail(cause)).await,
         };
+        deadlines.down.release();
+        deadlines.up.release();
         exchange.settle_work();
         (next, exchange.view)
     };
@@ -137,6 +146,8 @@ struct Exchange<'a> {
     spot: Option<Box<Spot>>,
     /// Where it was remembered as work on the app; nearly always empty.
     worked: Vec<(Arc<Quiet>, Mark)>,
+    /// Its place among the tunnels of its client, where those are bounded.
+    tunnel_share: Option<Box<Taken>>,
 }
 
 /// How the attempts with one view ended.
@@ -159,6 +170,9 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
+        if !self.deadlines.down.hold(self.head.held() + HELD) {
+            return Err(Cause::BuffersFull);
+        }
         if self.view.snapshot.config.tls.https_only
             && let Some(next) = Box::pin(self.redirect_to_https()).await
         {
@@ -181,6 +195,7 @@ impl<'a> Exchange<'a> {
             plan.until_ns = plan.until_ns.min(until_ns);
             until_ns = plan.until_ns;
             if first {
+                self.pass_gate(&view, upstream)?;
                 self.read_small_body(upload, unread).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.

@@ -1,12 +1,17 @@
 //! The retry budget: how many requests may be repeated after they were sent. [`pace`]: how fast
-//! tunnels are moved. [`uploads`]: which are too slow to go to a node as they come.
+//! tunnels are moved. [`uploads`]: which are too slow to go to a node as they come. [`lists`]: who may come at
+//! all; [`clients`] and [`rate`]: how much and how often one client may. [`gate`]: these as configured.
 //!
 //! Retries help while few requests fail, and double the load when all do. So over 10 s an upstream
 //! may repeat a share of its requests (20 %), and 3 a second besides, so that a quiet one can too.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub mod clients;
+pub mod gate;
+pub mod lists;
 pub mod pace;
+pub mod rate;
 pub mod uploads;
 
 /// Repeats a second that are free, whatever the traffic.

@@ -14,6 +14,7 @@ mod flow;
 mod frame;
 mod guard;
 mod maintenance;
+mod naming;
 mod refusal;
 mod session;
 
@@ -24,6 +25,7 @@ pub use flow::Flow;
 pub use frame::{Frame, MAX_FRAME, parse_frame};
 pub use guard::changes_one_node;
 pub use maintenance::{is_ws_path, maintaining_body, maintaining_frame, running_frame};
+pub use naming::Naming;
 pub use refusal::{MAX_REFUSAL, Refusal, RefusalKind, parse_refusal};
 pub use session::{bearer, query_token, session, token_cookie};
 

@@ -106,7 +106,12 @@ fn says(reason: &str) -> Option<Says> {
         | "client_stalled"
         | "maintenance"
         | "pinned_unavailable"
-        | "guarded_change" => Says::Nothing,
+        | "guarded_change"
+        // An attack is no reason to go back to a file without the limits that were put up against it.
+        | "http_request_denied"
+        | "rate_limited"
+        | "too_many_tunnels"
+        | "buffers_full" => Says::Nothing,
         _ => return None,
     })
 }

@@ -118,7 +118,7 @@ mod tests {
             Some(prefix) => Some(PathMatch::Prefix(prefix.into())),
             None => (!path.is_empty()).then(|| PathMatch::Exact(path.into())),
         };
-        Route { name: text.into(), host, path, upstream: 0 }
+        Route { name: text.into(), host, path, upstream: 0, access: Default::default() }
     }
 
     fn router(routes: &[&str]) -> Router {

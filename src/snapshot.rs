@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
@@ -9,6 +10,9 @@ use std::time::SystemTime;
 use crate::balance::slow_start;
 use crate::clock;
 use crate::config::{self, Config, Role};
+use crate::limit::clients::Clients;
+use crate::limit::gate::Gate;
+use crate::limit::lists::{Access, Slot};
 use crate::limit::pace::Pace;
 use crate::route::Router;
 use crate::spool::Spool;
@@ -41,6 +45,10 @@ pub struct Snapshot {
     pub spool: Arc<Spool>,
     /// Certificates in use; those of earlier snapshots go on in theirs.
     pub certificates: Vec<Arc<tls::Slot>>,
+    /// What a request must pass before anything is done for it; none where nothing is configured.
+    pub gate: Option<Gate>,
+    /// Files of networks in use; those of earlier snapshots go on in theirs.
+    pub lists: Vec<Arc<Slot>>,
     /// What keys of session tickets follow from, where the operator has named no secret.
     own_secret: Option<tls::Secrets>,
 }
@@ -57,6 +65,12 @@ pub struct Listener {
     pub routes: Vec<RouteMetrics>,
     /// If it speaks TLS.
     pub tls: Option<Tls>,
+    /// Who may come, if not everybody.
+    pub access: Option<Access>,
+    /// Connections of each client, where they are bounded; shared like `open`.
+    pub clients: Arc<Clients>,
+    /// Tunnels of each client, where they are bounded; shared like `open`.
+    pub tunnels: Arc<Clients>,
 }
 
 /// What makes a listener one of TLS.
@@ -119,6 +133,8 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let Parts { resolved, registry, previous, access_log } = parts;
     let metrics = registry.metrics().clone();
     let certificates = slots(&config, previous);
+    let lists = list_slots(&config, previous);
+    let list = |path: &Path| lists.iter().find(|slot| slot.path == path).cloned();
     let own_secret = match previous {
         Some(previous) => previous.own_secret.clone(),
         None => tls::Secrets::random(),
@@ -126,7 +142,8 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let listeners = config.listeners.iter().map(|settings| {
         let tls = listener_tls(settings, &config, &certificates, own_secret.as_ref());
         let tls = tls.map(|server| Tls { server, metrics: metrics.tls(&settings.name) });
-        Arc::new(Listener { tls, ..listener(settings, &config, previous, &metrics) })
+        let access = Access::of(&settings.access, list);
+        Arc::new(Listener { tls, access, ..listener(settings, &config, previous, &metrics) })
     });
     let listeners = listeners.collect();
     let upstreams = config
@@ -141,12 +158,16 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         generation: previous.map_or(1, |snapshot| snapshot.generation + 1),
         loaded_at: SystemTime::now(),
         router: Router::new(&config.routes),
+        gate: Gate::of(&config, list, previous.and_then(|old| old.gate.as_ref()), || {
+            fastrand::u64(..)
+        }),
         pace: previous.map_or_else(Arc::default, |snapshot| snapshot.pace.clone()),
         spool: previous
             .map_or_else(|| Spool::new(metrics.spool.clone()), |snapshot| snapshot.spool.clone()),
         listeners,
         upstreams,
         access_log,
+        lists,
         certificates,
         own_secret,
         config,
@@ -160,7 +181,7 @@ fn listener(
     metrics: &Arc<Metrics>,
 ) -> Listener {
     let same = |old: &&Arc<Listener>| old.settings.name == settings.name;
-    let open = previous.and_then(|old| old.listeners.iter().find(same)).map(|old| old.open.clone());
+    let old = previous.and_then(|old| old.listeners.iter().find(same));
     let only = ["all"];
     let named: Vec<&str> = match config.routes.is_empty() {
         true => only.to_vec(),
@@ -170,7 +191,10 @@ fn listener(
     Listener {
         settings: settings.clone(),
         metrics: metrics.listener(&settings.name),
-        open: open.unwrap_or_default(),
+        open: old.map(|old| old.open.clone()).unwrap_or_default(),
+        clients: old.map(|old| old.clients.clone()).unwrap_or_default(),
+        tunnels: old.map(|old| old.tunnels.clone()).unwrap_or_default(),
+        access: None,
         routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
         tls: None,
     }
@@ -194,6 +218,29 @@ fn slots(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<tls::Slot>> {
         None => Arc::new(tls::Slot::new(one.name.clone(), one.loaded.clone())),
     };
     config.certificates.iter().map(slot).collect()
+}
+
+/// The slots of the files of networks. One that was there before goes on with what was read now.
+fn list_slots(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<Slot>> {
+    let known = previous.map(|previous| previous.lists.as_slice()).unwrap_or_default();
+    let before: Vec<&config::ListFile> =
+        previous.map(|previous| previous.config.list_files().collect()).unwrap_or_default();
+    let mut slots: Vec<Arc<Slot>> = Vec::new();
+    for file in config.list_files() {
+        if slots.iter().any(|slot| slot.path == file.path) {
+            continue;
+        }
+        let Some(slot) = known.iter().find(|slot| slot.path == file.path) else {
+            slots.push(Arc::new(Slot::new(&file.path, &file.loaded)));
+            continue;
+        };
+        // A snapshot of the same configuration must not bring back what control has renewed since.
+        if !before.iter().any(|old| Arc::ptr_eq(&old.loaded, &file.loaded)) {
+            slot.put(&file.loaded);
+        }
+        slots.push(slot.clone());
+    }
+    slots
 }
 
 fn listener_tls(

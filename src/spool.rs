@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::clock;
 use crate::config;
+use crate::limit::clients::{Clients, Taken};
 use crate::telemetry::metrics::{Counting, SpoolMetrics, SpoolRefusal};
 
 /// A body's memory grows in steps of at least this, and that much it must have to be kept at all.
@@ -23,7 +25,7 @@ const STEP: usize = 64 * 1024;
 /// hundreds of bodies do not hold much together.
 const WRITE: usize = 128 * 1024;
 /// What is read from a file at once.
-const READ: usize = 256 * 1024;
+pub const PIECE: usize = 256 * 1024;
 /// The log tells of the same trouble this often.
 const TELL_AGAIN_NS: u64 = 60_000_000_000;
 
@@ -38,15 +40,22 @@ pub fn look(directory: &Path) -> io::Result<()> {
 /// What all bodies hold.
 pub struct Spool {
     held: [AtomicU64; 2],
+    /// What those of each client hold.
+    clients: [Arc<Clients>; 2],
     /// When the log was told last, by [`SpoolRefusal`]; 0 is never.
-    told_ns: [AtomicU64; 3],
+    told_ns: [AtomicU64; 4],
     metrics: SpoolMetrics,
 }
 
 impl Spool {
     /// An empty one.
     pub fn new(metrics: SpoolMetrics) -> Arc<Spool> {
-        Arc::new(Spool { held: Default::default(), told_ns: Default::default(), metrics })
+        Arc::new(Spool {
+            held: Default::default(),
+            clients: Default::default(),
+            told_ns: Default::default(),
+            metrics,
+        })
     }
 
     /// Counts an upload that is too slow.
@@ -84,7 +93,7 @@ impl Refused {
     }
 
     /// Memory is short.
-    pub fn no_memory(settings: &config::Spool) -> Refused {
+    fn no_memory(settings: &config::Spool) -> Refused {
         let what = format!("the spool is full (`total_memory`, {} bytes)", settings.total_memory);
         Refused { kind: SpoolRefusal::Full, what }
     }
@@ -92,6 +101,12 @@ impl Refused {
     fn no_files(settings: &config::Spool) -> Refused {
         let what = format!("the spool is full (`total_files`, {} bytes)", settings.total_files);
         Refused { kind: SpoolRefusal::Full, what }
+    }
+
+    /// Its client has its share.
+    fn no_share() -> Refused {
+        let what = "the bodies of its client hold as much as they may (`client_share`)".to_owned();
+        Refused { kind: SpoolRefusal::ClientShare, what }
     }
 
     fn error(settings: &config::Spool, error: &io::Error) -> Refused {
@@ -106,13 +121,25 @@ struct Share {
     spool: Arc<Spool>,
     place: usize,
     bytes: u64,
+    /// The same, among what its client holds.
+    of_client: Option<Taken>,
+    /// It was its client's bound that was met last.
+    client_full: bool,
 }
 
 impl Share {
-    fn grow(&mut self, bytes: u64, limit: u64) -> bool {
+    fn grow(&mut self, bytes: u64, limit: u64, of_client: u64) -> bool {
+        let taken = self.of_client.as_mut().is_none_or(|taken| taken.grow(bytes, of_client));
+        self.client_full = !taken;
+        if !taken {
+            return false;
+        }
         let held = &self.spool.held[self.place];
         if held.fetch_add(bytes, Relaxed).saturating_add(bytes) > limit {
             held.fetch_sub(bytes, Relaxed);
+            if let Some(taken) = &mut self.of_client {
+                taken.shrink_to(self.bytes);
+            }
             return false;
         }
         self.bytes += bytes;
@@ -125,6 +152,9 @@ impl Share {
         self.spool.held[self.place].fetch_sub(less, Relaxed);
         self.spool.metrics.bytes[self.place].sub(less.cast_signed());
         self.bytes = bytes;
+        if let Some(taken) = &mut self.of_client {
+            taken.shrink_to(bytes);
+        }
     }
 }
 
@@ -146,9 +176,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// An empty one, which holds nothing yet.
-    pub fn new(spool: &Arc<Spool>, settings: &config::Spool) -> Store {
-        let share = |place| Share { spool: spool.clone(), place, bytes: 0 };
+    /// An empty one of a client, which holds nothing yet.
+    pub fn new(spool: &Arc<Spool>, settings: &config::Spool, client: IpAddr) -> Store {
+        let share = |place: usize| Share {
+            of_client: spool.clients[place].take(client, 0, 0),
+            spool: spool.clone(),
+            place,
+            bytes: 0,
+            client_full: false,
+        };
         Store {
             settings: settings.clone(),
             file: None,
@@ -195,11 +231,22 @@ impl Store {
 
     /// Room for so many bytes more, if there is any.
     pub fn take_memory(&mut self, bytes: usize) -> bool {
-        let taken = self.memory_share.grow(bytes as u64, self.settings.total_memory as u64);
+        let all = self.settings.total_memory as u64;
+        // One body has its memory: with less than that none would be kept.
+        let most = part(all, &self.settings).max(self.settings.memory as u64);
+        let taken = self.memory_share.grow(bytes as u64, all, most);
         if taken {
             self.memory.reserve_exact(self.memory_share.bytes as usize - self.memory.len());
         }
         taken
+    }
+
+    /// Why there is no more memory.
+    pub fn no_memory(&self) -> Refused {
+        match self.memory_share.client_full {
+            true => Refused::no_share(),
+            false => Refused::no_memory(&self.settings),
+        }
     }
 
     /// Keeps these as well: no more than there is room for.
@@ -215,13 +262,17 @@ impl Store {
     pub async fn save(&mut self) -> Result<(), Refused> {
         let bytes = self.memory.len() as u64;
         if bytes == 0 {
-            return Err(Refused::no_memory(&self.settings));
+            return Err(self.no_memory());
         }
         if self.in_file + bytes > self.settings.max_body {
             return Err(Refused::too_large(&self.settings));
         }
-        if !self.file_share.grow(bytes, self.settings.total_files) {
-            return Err(Refused::no_files(&self.settings));
+        let all = self.settings.total_files;
+        if !self.file_share.grow(bytes, all, part(all, &self.settings)) {
+            return Err(match self.file_share.client_full {
+                true => Refused::no_share(),
+                false => Refused::no_files(&self.settings),
+            });
         }
         let memory = Arc::new(std::mem::take(&mut self.memory));
         let (file, at) = (self.file.clone(), self.in_file);
@@ -252,13 +303,18 @@ impl Store {
     /// The file cannot be read.
     pub async fn read(&self, at: u64, mut buffer: Vec<u8>) -> io::Result<Vec<u8>> {
         let Some(file) = self.file.clone() else { return Err(io::ErrorKind::NotFound.into()) };
-        let length = (self.in_file - at).min(READ as u64) as usize;
+        let length = (self.in_file - at).min(PIECE as u64) as usize;
         let read = tokio::task::spawn_blocking(move || {
             buffer.resize(length, 0);
             file.read_exact_at(&mut buffer, at).map(|()| buffer)
         });
         read.await.map_err(io::Error::other)?
     }
+}
+
+/// What one client may hold of it.
+fn part(all: u64, settings: &config::Spool) -> u64 {
+    (all as f64 * settings.client_share) as u64
 }
 
 /// Writes at a place of the file, which is made if there is none.

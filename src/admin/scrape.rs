@@ -41,6 +41,7 @@ fn refresh(handle: &Handle) {
     }
     let snapshot = handle.snapshot();
     refresh_listeners(metrics, &snapshot);
+    refresh_limits(metrics, &snapshot);
     for node in handle.leaving() {
         refresh_node(metrics, &node, 0.0);
     }
@@ -55,6 +56,16 @@ fn refresh_listeners(metrics: &Metrics, snapshot: &Snapshot) {
         let labels = [listener.settings.name.as_str(), "h1"];
         metrics.connections_open.with_label_values(&labels).set(open);
     }
+}
+
+fn refresh_limits(metrics: &Metrics, snapshot: &Snapshot) {
+    let now = clock::now_ns();
+    let limits = snapshot.gate.iter().flat_map(|gate| gate.limits());
+    let tables = limits.flat_map(|limit| limit.tables().map(|table| (limit.name(), table)));
+    metrics.rate_limits(tables.map(|(name, table)| (name, table.known(now), table.evicted())));
+    let lists: Vec<_> =
+        snapshot.lists.iter().map(|slot| (slot.path.display().to_string(), slot.get())).collect();
+    metrics.lists(lists.iter().map(|(path, networks)| (path.as_str(), networks.ranges())));
 }
 
 fn refresh_upstream(metrics: &Metrics, upstream: &Upstream) {

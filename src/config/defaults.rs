@@ -47,6 +47,15 @@ pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Nginx's `send_timeout`.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A modem of 1991 was faster. What comes more slowly holds a connection and a buffer for nobody's good: 64 KiB
+/// would take more than a minute, a gigabyte 12 days.
+pub const MIN_BODY_RATE: u64 = 1024;
+/// What 5,000 exchanges hold with the largest head and a small body each; a NocoBase cluster under full load
+/// has a few hundred.
+pub const MAX_BUFFERED: usize = 256 * 1024 * 1024;
+/// Clients that each rate remembers: 1.1 MiB of memory.
+pub const RATE_LIMIT_CLIENTS: usize = 65_536;
+
 /// Two weeks: automatic renewals happen before, so who is warned has one that does not work.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
 
@@ -60,6 +69,8 @@ pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(600);
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// NocoBase's client pings every 300 s and the server never answers.
 pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// NocoBase's own bound (`maxPayload` of `ws`): a longer message would only fail one step later.
+pub const MAX_MESSAGE: u64 = 100 * 1024 * 1024;
 /// Three nodes see a request at most.
 pub const RETRIES: u32 = 2;
 /// What Envoy and Linkerd agree on.
@@ -142,6 +153,8 @@ pub const SPOOL_TOTAL_MEMORY: usize = 64 * 1024 * 1024;
 /// Two hundred attachments of NocoBase's default bound (20 MiB), or four of the largest bodies; small beside
 /// the disk of a host that runs NocoBase.
 pub const SPOOL_TOTAL_FILES: u64 = 4 * 1024 * 1024 * 1024;
+/// One of the largest bodies, or fifty attachments, of one office behind one address; three such leave room.
+pub const SPOOL_CLIENT_SHARE: f64 = 0.25;
 
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

@@ -43,6 +43,7 @@ pub fn from_flags(
         certificates: Vec::new(),
         listeners,
         routes: Vec::new(),
+        rate_limits: Vec::new(),
         upstreams: vec![upstream],
         spool: Spool::implied(&|name| std::env::var(name).ok()),
         admin: admin_table,

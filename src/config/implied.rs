@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
-    Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
+    Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node,
+    OutlierDetection, Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
 };
 
 impl Default for Server {
@@ -21,6 +21,7 @@ impl Default for Server {
             probation: defaults::PROBATION,
             probation_requests: defaults::PROBATION_REQUESTS,
             auto_rollback: false,
+            max_buffered: defaults::MAX_BUFFERED,
         }
     }
 }
@@ -56,6 +57,10 @@ impl Listener {
             client_auth: None,
             protocols: Protocols { h1: true, h2: false },
             max_streams: defaults::MAX_STREAMS,
+            access: Access::default(),
+            max_connections_per_client: 0,
+            max_tunnels_per_client: 0,
+            min_body_rate: defaults::MIN_BODY_RATE,
         }
     }
 }
@@ -75,6 +80,10 @@ impl Upstream {
             response_timeout: defaults::RESPONSE_TIMEOUT,
             body_idle_timeout: defaults::BODY_IDLE_TIMEOUT,
             tunnel_idle_timeout: defaults::TUNNEL_IDLE_TIMEOUT,
+            max_message: match preset {
+                Preset::NocoBase => defaults::MAX_MESSAGE,
+                Preset::None => 0,
+            },
             quiet_restarts: preset == Preset::NocoBase,
             retries: defaults::RETRIES,
             retry_budget: defaults::RETRY_BUDGET,
@@ -170,6 +179,7 @@ impl Spool {
             max_body: defaults::SPOOL_MAX_BODY,
             total_memory: defaults::SPOOL_TOTAL_MEMORY,
             total_files: defaults::SPOOL_TOTAL_FILES,
+            client_share: defaults::SPOOL_CLIENT_SHARE,
         }
     }
 }

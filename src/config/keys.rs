@@ -17,6 +17,7 @@ pub(super) static ROOT: TableKeys = TableKeys {
         "certificate",
         "listener",
         "route",
+        "rate_limit",
         "upstream",
         "spool",
         "admin",
@@ -37,6 +38,7 @@ pub(super) static SERVER: TableKeys = TableKeys {
         "probation",
         "probation_requests",
         "auto_rollback",
+        "max_buffered",
     ],
 };
 
@@ -66,11 +68,25 @@ pub(super) static LISTENER: TableKeys = TableKeys {
         "client_ca",
         "protocols",
         "max_streams",
+        "allow",
+        "allow_file",
+        "deny",
+        "deny_file",
+        "max_connections_per_client",
+        "max_tunnels_per_client",
+        "min_body_rate",
     ],
 };
 
-pub(super) static ROUTE: TableKeys =
-    TableKeys { title: "[[route]]", keys: &["name", "host", "path", "upstream"] };
+pub(super) static ROUTE: TableKeys = TableKeys {
+    title: "[[route]]",
+    keys: &["name", "host", "path", "upstream", "allow", "allow_file", "deny", "deny_file"],
+};
+
+pub(super) static RATE_LIMIT: TableKeys = TableKeys {
+    title: "[[rate_limit]]",
+    keys: &["name", "by", "rate", "actions", "route", "upstream", "clients"],
+};
 
 pub(super) static UPSTREAM: TableKeys = TableKeys {
     title: "[upstream.NAME]",
@@ -85,6 +101,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
         "response_timeout",
         "body_idle_timeout",
         "tunnel_idle_timeout",
+        "max_message",
         "quiet_restarts",
         "retries",
         "retry_budget",
@@ -145,7 +162,7 @@ pub(super) static STICKY: TableKeys =
 
 pub(super) static SPOOL: TableKeys = TableKeys {
     title: "[spool]",
-    keys: &["directory", "memory", "max_body", "total_memory", "total_files"],
+    keys: &["directory", "memory", "max_body", "total_memory", "total_files", "client_share"],
 };
 
 pub(super) static UPSTREAM_TLS: TableKeys = TableKeys {
@@ -163,7 +180,7 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 17] {
+pub fn tables() -> [&'static TableKeys; 18] {
     [
         &ROOT,
         &SERVER,
@@ -171,6 +188,7 @@ pub fn tables() -> [&'static TableKeys; 17] {
         &CERTIFICATE,
         &LISTENER,
         &ROUTE,
+        &RATE_LIMIT,
         &UPSTREAM,
         &NODE,
         &HEALTH_CHECK,

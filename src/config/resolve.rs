@@ -15,6 +15,7 @@ use super::{Config, keys};
 
 mod addresses;
 mod certificate;
+mod limits;
 mod listener;
 mod node;
 mod process;
@@ -46,6 +47,7 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
         tls: certificate::tls(&root, &listeners),
         certificates: items(certificates.built),
         listeners: items(listeners),
+        rate_limits: limits::rates(&root, &upstreams, &routes),
         routes,
         upstreams: items(upstreams.built),
         spool: process::spool(&root),

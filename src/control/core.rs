@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, interval_at};
 use super::certificates::{Files, News};
 use super::file::Seen;
 use super::leaving::Leaving;
+use super::lists;
 use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered};
 use super::pin::{Outages, Unpin, Unpinned};
@@ -60,6 +61,7 @@ pub(super) enum Event {
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
     Certificates(Vec<Files>, Vec<News>),
+    Lists(Vec<lists::File>, Vec<lists::News>),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -82,6 +84,8 @@ pub(super) struct Core {
     pub(super) probation: Probation,
     /// None while they are looked at.
     pub(super) certificates: Option<Vec<Files>>,
+    /// The same.
+    pub(super) lists: Option<Vec<lists::File>>,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<Leaving>,
@@ -154,6 +158,7 @@ impl Core {
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
+            Event::Lists(files, news) => self.lists_seen(files, news),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),
@@ -210,6 +215,7 @@ impl Core {
             self.sweep_drains();
         }
         self.look_at_certificates();
+        self.look_at_lists();
         self.look_at_predecessors();
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use super::{Exchange, Next};
-use crate::error::Cause;
+use crate::error::{Cause, Limited};
 use crate::headers::write_field;
 use crate::nocobase;
 
@@ -28,6 +28,8 @@ pub struct Content<'a> {
     pub status: u16,
     /// Seconds after which the client may try again.
     pub retry_after: Option<u32>,
+    /// What it is told of the rate limit that it met.
+    pub limited: Option<&'a Limited>,
     /// The body's media type.
     pub kind: &'a [u8],
     /// The body.
@@ -54,12 +56,16 @@ pub fn write(out: &mut Vec<u8>, cause: &Cause, shape: &Shape<'_>) {
         if shape.json { b"application/json; charset=utf-8" } else { b"text/html; charset=utf-8" };
     let body = body(cause, shape);
     let (status, retry_after) = (cause.status(), cause.retry_after());
-    write_content(out, &Content { status, retry_after, kind, body: &body }, shape);
+    let limited = match cause {
+        Cause::RateLimited(limited) => Some(&**limited),
+        _ => None,
+    };
+    write_content(out, &Content { status, retry_after, limited, kind, body: &body }, shape);
 }
 
 /// Appends a whole answer.
 pub(super) fn write_content(out: &mut Vec<u8>, content: &Content<'_>, shape: &Shape<'_>) {
-    let Content { status, retry_after, kind, body } = *content;
+    let Content { status, retry_after, limited, kind, body } = *content;
     // Writing into a Vec cannot fail.
     let _ = write!(out, "HTTP/1.1 {status} {}\r\n", phrase(status));
     let date = httpdate::fmt_http_date(SystemTime::now());
@@ -71,12 +77,23 @@ pub(super) fn write_content(out: &mut Vec<u8>, content: &Content<'_>, shape: &Sh
     if let Some(seconds) = retry_after {
         let _ = write!(out, "Retry-After: {seconds}\r\n");
     }
+    if let Some(limited) = limited {
+        write_limited(out, limited);
+    }
     let connection: &[u8] = if shape.keep_alive { b"keep-alive" } else { b"close" };
     write_field(out, b"Connection", connection);
     out.extend_from_slice(b"\r\n");
     if !shape.to_head {
         out.extend_from_slice(body.as_bytes());
     }
+}
+
+/// As structured fields (draft-ietf-httpapi-ratelimit-headers). A name has nothing in it that must be escaped.
+fn write_limited(out: &mut Vec<u8>, limited: &Limited) {
+    let Limited { limit, quota, window_s, after_s } = limited;
+    // Writing into a Vec cannot fail.
+    let _ = write!(out, "RateLimit-Policy: \"{limit}\";q={quota};w={window_s}\r\n");
+    let _ = write!(out, "RateLimit: \"{limit}\";r=0;t={after_s}\r\n");
 }
 
 fn body(cause: &Cause, shape: &Shape<'_>) -> String {

@@ -359,7 +359,7 @@ impl<'a> Exchange<'a> {
         let mut out = self.client.thread.buffers.small();
         headers::write_response(&mut out, &head, &parts);
         self.begun = true;
-        let counted = Counted::new(connection.local().clone());
+        let counted = Counted::new(connection.local().clone(), self.tunnel_share.take());
         self.client.write([&out, &[], &[]], &self.deadlines.down).await?;
         self.client.thread.buffers.give_back(out);
         self.record.status = 101;
@@ -367,6 +367,7 @@ impl<'a> Exchange<'a> {
         let from_node = head.bytes[head.length_of_head..].to_vec();
         head.recycle(&self.client.thread.buffers);
         let idle = plan.upstream.upstream.settings.tunnel_idle_timeout;
+        let max_message = plan.upstream.upstream.settings.max_message;
         let let_through = self.record.let_through;
         let (page, first_words) = self.page(plan, &connection.local().node);
         let node = connection.into_socket();
@@ -376,6 +377,7 @@ impl<'a> Exchange<'a> {
             node,
             counted,
             idle,
+            max_message,
             let_through,
             page,
             first_words,

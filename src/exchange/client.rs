@@ -12,9 +12,10 @@ use tokio::io::Interest;
 
 use super::thread::Thread;
 use crate::error::Cause;
-use crate::http1::buffers::{Buffers, SMALL};
+use crate::http1::buffers::{Buffers, LARGE, SMALL};
 use crate::http1::deadline::Deadline;
-use crate::http1::io::{Failure, Slices, poll_fill, write_all};
+use crate::http1::io::{Failure, Patience, Slices, poll_fill, write_patiently};
+use crate::limit::uploads::{Floor, longest};
 use crate::net::{Idle, Socket};
 use crate::snapshot::Listener;
 
@@ -27,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What reading so much takes at most: a buffer that is nearly full may grow once.
 const PIPELINED_ROOM: usize = 2 * MAX_PIPELINED;
+
+/// What is held of an answer while its client takes its time: what was read of the body, and what is to be written.
+const ANSWERING: usize = LARGE + SMALL;
 
 /// What an exchange needs of the connection that it came in on.
 pub struct Client<'a> {
@@ -125,8 +129,16 @@ impl Client<'_> {
         match read {
             Ok(Ok(1..)) => Ok(()),
             Ok(Ok(0) | Err(_)) => Err(Cause::ClientLeft),
+            Err(_) if deadline.is_cut() => Err(Cause::BuffersFull),
             Err(_) => Err(Cause::BodyTimeout),
         }
+    }
+
+    /// Measures how fast its body comes from now on.
+    pub fn floor(&self, received: u64) -> Floor {
+        let settings = &self.listener.settings;
+        let (rate, window) = (settings.min_body_rate, settings.body_idle_timeout);
+        Floor::new(rate, window, received, self.thread.now_ns())
     }
 
     /// Watches a client that has sent its request and waits. Comes back only when it leaves; what it sends
@@ -176,10 +188,18 @@ impl Client<'_> {
     /// Writes towards the client.
     ///
     /// # Errors
-    /// It left, or stopped reading.
+    /// It left, stopped reading, or reads too slowly.
     pub async fn write(&self, slices: Slices<'_>, deadline: &Deadline) -> Result<(), Cause> {
-        let stall = (deadline, self.listener.settings.send_timeout);
-        write_all(self.socket, slices, stall, &mut 0).await.map_err(|failure| match failure {
+        let settings = &self.listener.settings;
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        let patience = Patience {
+            deadline,
+            stall: settings.send_timeout,
+            most: longest(length, settings.min_body_rate, settings.send_timeout),
+            holding: ANSWERING,
+        };
+        let written = write_patiently(self.socket, slices, &patience, &mut 0).await;
+        written.map_err(|failure| match failure {
             Failure::Closed(_) => Cause::ClientLeft,
             Failure::Stalled => Cause::ClientStalled,
         })

@@ -102,8 +102,13 @@ impl Exchange<'_> {
             ),
             _ => (b"text/plain; charset=utf-8", format!("{message}\n")),
         };
-        let content =
-            Content { status: cause.status(), retry_after: cause.retry_after(), kind, body: &body };
+        let content = Content {
+            status: cause.status(),
+            retry_after: cause.retry_after(),
+            limited: None,
+            kind,
+            body: &body,
+        };
         let shape = Shape {
             json: false,
             to_head: self.head.method() == b"HEAD",

@@ -20,7 +20,7 @@ use super::{Exchange, Plan};
 use crate::clock;
 use crate::error::Cause;
 use crate::health::OperatorState;
-use crate::http1::deadline::Expired;
+use crate::http1::deadline::{Deadline, Expired};
 use crate::net::Idle;
 use crate::telemetry::metrics::{AttemptResult, ParkOutcome};
 use crate::upstream::parking::{Bounds, Kind};
@@ -123,6 +123,8 @@ impl Exchange<'_> {
         };
         let _parked = (metrics.count(), Parked::new(thread));
         let down = &self.deadlines.down;
+        // It counts in `park_bytes` now, and holds much less.
+        let held = [down, &self.deadlines.up].map(Deadline::release);
         down.set_at(plan.until_ns.min(until_ns));
         // It has no node, so a process that ends need not wait for it.
         down.set_grace(Some(std::time::Duration::ZERO));
@@ -140,10 +142,12 @@ impl Exchange<'_> {
         down.set_grace(None);
         down.clear();
         self.deadlines.up.clear();
+        let room = down.hold(held[0]) && self.deadlines.up.hold(held[1]);
         let waited = thread.look_at_clock() - begun;
         self.record.parked_ns = Some(self.record.parked_ns.unwrap_or_default() + waited);
         metrics.waited.observe(waited as f64 / 1e9);
         let result = match ended {
+            Ok(Ok(_)) if !room => Err(Cause::BuffersFull),
             Ok(result) => result,
             Err(Expired) => Err(self.why_over(plan)),
         };

@@ -11,7 +11,7 @@ use super::{Exchange, Plan};
 use crate::config::{self, Preset};
 use crate::error::Cause;
 use crate::http1::body::Framing;
-use crate::limit::uploads::{Floor, Gauge, Pace};
+use crate::limit::uploads::{Gauge, Pace};
 use crate::spool::{Refused, Spool, Store};
 
 /// What a client waits for that asked whether to send its body (RFC 9110, 15.2.1).
@@ -53,7 +53,7 @@ impl Exchange<'_> {
         self.spot = None;
         let (thread, snapshot) = (self.client.thread, &self.view.snapshot);
         let (spool, settings) = (snapshot.spool.clone(), snapshot.config.spool.clone());
-        let mut store = Store::new(&spool, &settings);
+        let mut store = Store::new(&spool, &settings, self.record.client);
         let begun = thread.look_at_clock();
         // What came while it was parked, or while others were served, did not come in no time.
         let mut since = self.record.begun_ns();
@@ -64,7 +64,7 @@ impl Exchange<'_> {
             since = begun;
         }
         if !upload.begin_to_keep(&mut store) {
-            spool.refused(&Refused::no_memory(&settings));
+            spool.refused(&store.no_memory());
             return Ok(());
         }
         let length = upload.length(settings.max_body);
@@ -88,8 +88,7 @@ impl Exchange<'_> {
         (spool, settings): (&Spool, &config::Spool),
     ) -> Result<bool, Cause> {
         let mut slow = false;
-        let window = self.client.listener.settings.body_idle_timeout;
-        let mut floor = Floor::new(window, 0, self.client.thread.now_ns());
+        let mut floor = self.client.floor(0);
         loop {
             upload.keep_more(unread, store)?;
             let now = self.client.thread.look_at_clock();

@@ -60,6 +60,8 @@ pub struct Thread {
     sessions: RefCell<Vec<(u64, Option<u64>)>>,
     /// Peers that control was told of, and when.
     warned_of: RefCell<Vec<(IpAddr, u64)>>,
+    /// Bytes held for clients, as they were told last.
+    held: Cell<usize>,
     now_ns: Cell<u64>,
     /// Milliseconds since 1970, and the clock, as of the last tick.
     epoch: Cell<(u64, u64)>,
@@ -80,6 +82,8 @@ impl Thread {
         let log = LineBuffer::new(snapshot.access_log.clone());
         let wheel = Wheel::default();
         wheel.tick();
+        let server = &snapshot.config.server;
+        wheel.bound_held(server.max_buffered / server.threads.max(1));
         Rc::new(Thread {
             index,
             buffers: Buffers::default(),
@@ -96,6 +100,7 @@ impl Thread {
             scratch: RefCell::new(vec![0; LARGE].into_boxed_slice()),
             sessions: RefCell::default(),
             warned_of: RefCell::default(),
+            held: Cell::new(0),
             now_ns: Cell::new(clock::now_ns()),
             epoch: Cell::new((unix_ms(), clock::now_ns())),
             view: RefCell::new(Rc::new(View::new(index, snapshot, None))),
@@ -207,6 +212,7 @@ impl Thread {
         let now = self.look_at_clock();
         self.epoch.set((unix_ms(), now));
         let view = self.view();
+        self.tell_held(&view);
         self.tunnels.tick(self, &view, now);
         self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
@@ -214,6 +220,20 @@ impl Thread {
             upstream.release_parked(now);
             upstream.settle(now);
             upstream.nodes.iter().for_each(|member| member.local.purge(now));
+        }
+    }
+}
+
+impl Thread {
+    /// Bounds what is held for clients by the thread's part of the process's bound, and tells how much that is.
+    fn tell_held(&self, view: &View) {
+        let server = &view.snapshot.config.server;
+        self.wheel.bound_held(server.max_buffered / server.threads.max(1));
+        let held = self.wheel.held();
+        self.metrics.buffered(held, self.held.replace(held));
+        let cut = self.wheel.take_cut();
+        if cut > 0 {
+            self.metrics.count_cut(cut);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::view::View;
 use crate::clock;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
+use crate::limit::clients::Taken;
 use crate::net::Socket;
 use crate::telemetry::metrics::ClosedBy;
 use crate::upstream::node::Cell as Counters;
@@ -182,13 +183,18 @@ impl Tunnels {
 
 /// Counts a tunnel at its node while it lives. From before the client learns of it, so that a burst of
 /// handshakes spreads evenly.
-pub struct Counted(Rc<LocalNode>);
+pub struct Counted(Rc<LocalNode>, Option<Box<Taken>>);
 
 impl Counted {
-    /// From now on.
-    pub fn new(local: Rc<LocalNode>) -> Counted {
+    /// From now on; among the tunnels of its client as well, where those are bounded.
+    pub fn new(local: Rc<LocalNode>, share: Option<Box<Taken>>) -> Counted {
         Counters::add(&local.cell().tunnels, 1);
-        Counted(local)
+        Counted(local, share)
+    }
+
+    /// Whose it is, where tunnels of a client are bounded.
+    fn client(&self) -> Option<std::net::IpAddr> {
+        self.1.as_ref().map(|share| share.client())
     }
 }
 
@@ -210,6 +216,8 @@ pub struct Tunnel {
     pub admitted: Box<dyn Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
+    /// Bytes of one message of the client; 0 is no limit.
+    pub max_message: u64,
     /// The state of maintenance that its client was let through; 0 for none.
     pub let_through: u64,
     /// What is known of its page, where that matters.
@@ -241,12 +249,13 @@ pub fn spawn(thread: Rc<Thread>, tunnel: Tunnel) {
     let mut running = Running {
         client: tunnel.client,
         node: tunnel.node,
-        up: Way::new(tunnel.from_client),
+        up: Way::new(Vec::new()).within(frames::Limit::new(tunnel.max_message)),
         down: Way::new(tunnel.first_words),
         idle: tunnel.idle,
         closing: None,
         adrift: false,
     };
+    running.up.add_early(&tunnel.from_client, None);
     judged(&thread, &handle, |judge| running.down.add_early(&tunnel.from_node, judge));
     start(thread, handle, running, tunnel.admitted);
 }
@@ -302,6 +311,10 @@ impl Running {
             if let Some(by) = self.poll_both(thread, handle, cx, &mut moved) {
                 return Poll::Ready(self.closing.unwrap_or(by));
             }
+            if self.closing.is_none() && self.up.is_too_long() {
+                self.begin_to_close(thread, handle);
+                continue;
+            }
             match self.closing {
                 Some(by) if self.up.is_parted() && self.down.is_parted() => {
                     return Poll::Ready(by);
@@ -309,6 +322,7 @@ impl Running {
                 None if moved && handle.close_code.get() == 0 => handle.deadline.set(self.idle),
                 _ => {}
             }
+            self.account(handle);
             if handle.deadline.poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -320,9 +334,20 @@ impl Running {
         }
     }
 
+    /// What one side has sent and the other does not take is held; whoever makes others hold much for long has to go.
+    fn account(&self, handle: &Handle) {
+        let held = self.up.held() + self.down.held();
+        if held == 0 {
+            handle.deadline.release();
+        } else if !handle.deadline.wait_holding(held) {
+            handle.deadline.set_at(0);
+        }
+    }
+
     /// From now on each direction ends with a Close frame of ours.
     fn begin_to_close(&mut self, thread: &Thread, handle: &Handle) {
         let (by, code) = match handle.close_code.get() {
+            _ if self.up.is_too_long() => (ClosedBy::TooLarge, frames::TOO_BIG),
             0 => (ClosedBy::Idle, frames::GOING_AWAY),
             code => (ClosedBy::Drain, code),
         };
@@ -332,11 +357,12 @@ impl Running {
         let mask = thread.rng.borrow_mut().u32(..);
         self.closing = Some(by);
         self.down.say_farewell(handle.last_words.take(), &frames::close(code));
-        match self.adrift {
+        match self.adrift || self.up.is_too_long() && !self.up.is_websocket() {
             true => self.up.say_nothing(),
             false => {
                 // To the node we are the client that leaves, whatever the reason.
-                let leaving = frames::masked_close(frames::GOING_AWAY, mask);
+                let code = if by == ClosedBy::TooLarge { code } else { frames::GOING_AWAY };
+                let leaving = frames::masked_close(code, mask);
                 self.up.say_farewell(Vec::new(), &leaving);
             }
         }

@@ -16,8 +16,9 @@ use crate::http1::buffers::{LARGE, SMALL};
 use crate::http1::chunked;
 use crate::http1::deadline::Deadline;
 use crate::http1::io::{Slices, write_all};
+use crate::limit::uploads::Floor;
 use crate::net::Socket;
-use crate::spool::Store;
+use crate::spool::{PIECE, Store};
 
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
 pub const REPLAYABLE: usize = 64 * 1024;
@@ -242,17 +243,30 @@ impl Upload {
         if matches!(self.framing, Framing::Length(length) if length > REPLAYABLE as u64) {
             return Ok(());
         }
+        let mut floor = client.floor(0);
         while !self.body.is_done() && self.wire.len() < REPLAYABLE {
             if unread.get().is_empty() {
+                // What it may come to; the rest of a buffer is counted with the exchange.
+                let most = self.length(u64::MAX).min(REPLAYABLE as u64) as usize;
+                if !deadline.wait_holding(most + SMALL) {
+                    return Err(Cause::BuffersFull);
+                }
                 let patience = client.listener.settings.body_idle_timeout;
                 client.read_body(unread, false, deadline, patience).await?;
+                if floor.is_below(self.received, client.thread.look_at_clock()) {
+                    return Err(Cause::BodyTimeout);
+                }
             }
             let mut wire = std::mem::take(&mut self.wire);
             let step = self.step(unread, usize::MAX, |piece| append(&mut wire, piece));
             self.wire = wire;
             step?;
         }
-        Ok(())
+        deadline.end_wait();
+        match deadline.hold(self.wire.capacity()) {
+            true => Ok(()),
+            false => Err(Cause::BuffersFull),
+        }
     }
 
     /// Sends what was kept, and streams what is left. Comes back when all was sent, or the node stopped
@@ -284,26 +298,50 @@ impl Upload {
                 flags.settle();
             }
         }
-        let mut out = client.thread.buffers.large();
+        let mut out = Vec::new();
         let mut patience = node.first;
+        let mut floor: Option<Floor> = None;
         while !self.body.is_done() {
             if unread.get().is_empty() {
+                // While nothing comes, nothing is held.
+                client.thread.buffers.give_back(std::mem::take(&mut out));
+                self.hold(node.deadline, 0)?;
                 let large = self.body.expects() > SMALL as u64;
                 client.read_body(unread, large, node.deadline, patience).await?;
                 patience = client.listener.settings.body_idle_timeout;
+                let floor = floor.get_or_insert_with(|| client.floor(self.received));
+                if floor.is_below(self.received, client.thread.look_at_clock()) {
+                    return Err(Cause::BodyTimeout);
+                }
+            }
+            if out.capacity() == 0 {
+                self.hold(node.deadline, 2 * LARGE)?;
+                out = client.thread.buffers.large();
             }
             self.set_streamed(flags);
             while !unread.get().is_empty() && !self.body.is_done() && out.len() < LARGE {
                 self.step(unread, usize::MAX, |piece| append(&mut out, piece))?;
             }
+            let begun = client.thread.now_ns();
             if !node.write([&out, &[], &[]]).await {
                 return Ok(());
+            }
+            if let Some(floor) = &mut floor {
+                floor.skip(client.thread.now_ns().saturating_sub(begun));
             }
             out.clear();
         }
         client.thread.buffers.give_back(out);
         flags.done.set(true);
         Ok(())
+    }
+
+    /// Holds so much beside what was kept.
+    fn hold(&self, deadline: &Deadline, more: usize) -> Result<(), Cause> {
+        match deadline.hold(self.wire.capacity() + more) {
+            true => Ok(()),
+            false => Err(Cause::BuffersFull),
+        }
     }
 
     /// Something goes to the node that no other can be sent.
@@ -315,6 +353,9 @@ impl Upload {
     /// Sends what was kept, framed as the head for the node says. False: the node stopped taking it.
     async fn send_kept(&self, store: &Store, node: &Towards<'_>) -> Result<bool, Cause> {
         let (mut at, mut piece) = (0, Vec::new());
+        if store.in_file() > 0 {
+            self.hold(node.deadline, PIECE)?;
+        }
         while at < store.in_file() {
             piece = store.read(at, piece).await.map_err(|error| {
                 tracing::error!(target: "cobalance::spool", %error, "a spooled body cannot be read");
@@ -325,6 +366,8 @@ impl Upload {
                 return Ok(false);
             }
         }
+        drop(piece);
+        self.hold(node.deadline, 0)?;
         let mut taken = self.send_piece(store.in_memory(), node).await;
         if taken && self.body.is_done() && self.framing() == Framing::Chunked {
             let mut end = Vec::new();

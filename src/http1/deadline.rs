@@ -12,6 +12,10 @@ use std::time::Duration;
 
 use crate::clock;
 
+mod holding;
+
+use holding::{Held, Ledger};
+
 /// How coarse the wheel is. The shortest deadline in use is a second or so; a tick costs about 2 ns for
 /// each connection.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -29,6 +33,7 @@ struct Inner {
     now_ns: Cell<u64>,
     entries: RefCell<Vec<Option<Rc<Entry>>>>,
     free: RefCell<Vec<usize>>,
+    ledger: Ledger,
 }
 
 struct Entry {
@@ -36,6 +41,7 @@ struct Entry {
     /// How long the wait may still last once everything is to end; `u64::MAX`: as long as it likes.
     grace_ns: Cell<u64>,
     waker: RefCell<Option<Waker>>,
+    held: Held,
 }
 
 /// One task's deadline. Dropping it takes it off the wheel.
@@ -56,6 +62,7 @@ impl Wheel {
             at_ns: Cell::new(NEVER),
             grace_ns: Cell::new(NEVER),
             waker: RefCell::default(),
+            held: Held::default(),
         };
         let entry = Rc::new(entry);
         let mut entries = self.0.entries.borrow_mut();
@@ -116,6 +123,11 @@ impl Deadline {
         self.entry.at_ns.set(at_ns);
     }
 
+    /// The wheel's time.
+    pub fn now_ns(&self) -> u64 {
+        self.wheel.0.now_ns.get()
+    }
+
     /// Makes the task look again, after somebody else changed the deadline.
     pub fn wake(&self) {
         self.entry.wake();
@@ -134,7 +146,7 @@ impl Deadline {
     /// Ready once the time has come. Only the newest waker is kept: a deadline belongs to one task.
     pub fn poll(&self, cx: &Context<'_>) -> Poll<Expired> {
         let at = self.entry.at_ns.get();
-        if at <= self.wheel.0.now_ns.get() {
+        if at <= self.wheel.0.now_ns.get() || self.is_cut() {
             return Poll::Ready(Expired);
         }
         let mut waker = self.entry.waker.borrow_mut();
@@ -165,6 +177,7 @@ impl Deadline {
 
 impl Drop for Deadline {
     fn drop(&mut self) {
+        self.release();
         self.wheel.0.entries.borrow_mut()[self.slot] = None;
         self.wheel.0.free.borrow_mut().push(self.slot);
     }

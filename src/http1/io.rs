@@ -9,6 +9,7 @@ use super::buffers::Buffers;
 use super::deadline::Deadline;
 use super::scan::Scanner;
 use super::{HeadLimits, Violation};
+use crate::clock;
 use crate::net::Socket;
 
 /// Why bytes did not move.
@@ -34,6 +35,33 @@ pub async fn write_all(
     stall: (&Deadline, Duration),
     written: &mut u64,
 ) -> Result<(), Failure> {
+    let (deadline, stall) = stall;
+    let patience = Patience { deadline, stall, most: Duration::MAX, holding: 0 };
+    write_patiently(socket, slices, &patience, written).await
+}
+
+/// How long a peer is waited for.
+pub struct Patience<'a> {
+    /// Bounds the wait.
+    pub deadline: &'a Deadline,
+    /// Without progress.
+    pub stall: Duration,
+    /// For all of it, however it trickles.
+    pub most: Duration,
+    /// Bytes of memory that are held meanwhile.
+    pub holding: usize,
+}
+
+/// [`write_all`], to a peer that has no more than so much patience of ours.
+///
+/// # Errors
+/// The connection broke or made too little progress, or what is held for it is needed elsewhere.
+pub async fn write_patiently(
+    socket: &Socket,
+    slices: Slices<'_>,
+    patience: &Patience<'_>,
+    written: &mut u64,
+) -> Result<(), Failure> {
     let mut rest = Rest { slices };
     // Nearly every write fits at once: no deadline is set for it.
     match rest.try_once(socket, written) {
@@ -42,9 +70,15 @@ pub async fn write_all(
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
         Err(error) => return Err(Failure::Closed(error)),
     }
-    let (deadline, timeout) = stall;
+    let deadline = patience.deadline;
+    if patience.holding > 0 && !deadline.wait_holding(patience.holding) {
+        return Err(Failure::Stalled);
+    }
+    let until_ns = deadline.now_ns().saturating_add(clock::nanos(patience.most));
     while !rest.is_empty() {
-        deadline.set(timeout);
+        let left = Duration::from_nanos(until_ns.saturating_sub(deadline.now_ns()).max(1));
+        // Without a bound on either there is none.
+        deadline.set(if patience.stall.is_zero() { left } else { patience.stall.min(left) });
         match deadline.guard(poll_fn(|cx| rest.poll_once(socket, cx, written))).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Failure::Closed(error)),
@@ -52,6 +86,9 @@ pub async fn write_all(
         }
     }
     deadline.clear();
+    if patience.holding > 0 {
+        deadline.end_wait();
+    }
     Ok(())
 }
 

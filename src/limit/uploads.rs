@@ -62,15 +62,23 @@ impl Gauge {
     }
 }
 
-/// What comes more slowly holds its share of the spool for nobody's good: a gigabyte would take 12 days, and
-/// 64 KiB more than a minute. A modem of 1991 was faster.
-pub const FLOOR: u64 = 1024;
 /// Windows in a row that must be below it: a line that comes and goes is left alone.
 const WINDOWS: u64 = 3;
 
-/// Whether an upload that is kept comes too slowly to be waited for.
+/// How long a client may take for so many bytes of an answer at this rate a second, at most. The windows come on top:
+/// a line that comes and goes is left alone here as well. Without a rate there is no such time.
+#[must_use]
+pub fn longest(length: usize, rate: u64, window: Duration) -> Duration {
+    match (length as u64 * 1_000_000_000).checked_div(rate) {
+        Some(ns) => Duration::from_nanos(ns).saturating_add(window.saturating_mul(WINDOWS as u32)),
+        None => Duration::MAX,
+    }
+}
+
+/// Whether a body comes too slowly to be waited for.
 #[derive(Debug)]
 pub struct Floor {
+    rate: u64,
     window_ns: u64,
     since_ns: u64,
     since_bytes: u64,
@@ -78,20 +86,25 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Begins to measure, in windows of this length.
+    /// Begins to measure against a rate in bytes a second, in windows of this length; 0 is no bound.
     #[must_use]
-    pub fn new(window: Duration, received: u64, now_ns: u64) -> Floor {
+    pub fn new(rate: u64, window: Duration, received: u64, now_ns: u64) -> Floor {
         let window_ns = clock::nanos(window).max(1);
-        Floor { window_ns, since_ns: now_ns, since_bytes: received, below: 0 }
+        Floor { rate, window_ns, since_ns: now_ns, since_bytes: received, below: 0 }
     }
 
-    /// Whether, now that so many bytes were received, less than [`FLOOR`] a second came in each of the last
-    /// three windows.
+    /// So long the client was not waited for: that is not its time.
+    pub fn skip(&mut self, ns: u64) {
+        self.since_ns = self.since_ns.saturating_add(ns);
+    }
+
+    /// Whether, now that so many bytes were received, less than the rate came in each of the last three
+    /// windows.
     pub fn is_below(&mut self, received: u64, now_ns: u64) -> bool {
         let took = now_ns.saturating_sub(self.since_ns);
         if took >= self.window_ns {
             let came = u128::from(received.saturating_sub(self.since_bytes));
-            let enough = came * 1_000_000_000 >= u128::from(FLOOR) * u128::from(took);
+            let enough = came * 1_000_000_000 >= u128::from(self.rate) * u128::from(took);
             self.below = if enough { 0 } else { self.below + took / self.window_ns };
             (self.since_ns, self.since_bytes) = (now_ns, received);
         }
@@ -105,16 +118,34 @@ mod tests {
 
     #[test]
     fn three_windows_in_a_row_below_the_floor_are_too_slow() {
+        const FLOOR: u64 = 1024;
         let window = Duration::from_secs(60);
-        let mut floor = Floor::new(window, MIB, 7 * S);
+        let mut floor = Floor::new(FLOOR, window, MIB, 7 * S);
         assert!(!floor.is_below(MIB, 66 * S));
         assert!(!floor.is_below(MIB + 60 * FLOOR - 1, 67 * S), "one");
         assert!(!floor.is_below(MIB + 60 * FLOOR, 127 * S), "two");
         assert!(floor.is_below(MIB + 61 * FLOOR, 187 * S), "three");
-        let mut floor = Floor::new(window, 0, 0);
+        let mut floor = Floor::new(FLOOR, window, 0, 0);
         assert!(!floor.is_below(1, 119 * S) && !floor.is_below(61 * FLOOR, 179 * S));
         assert!(!floor.is_below(62 * FLOOR, 239 * S), "it began anew");
         assert!(!floor.is_below(62 * FLOOR, 298 * S) && floor.is_below(62 * FLOOR, 360 * S));
+    }
+
+    #[test]
+    fn what_is_not_the_clients_time_does_not_count() {
+        let window = Duration::from_secs(60);
+        let mut floor = Floor::new(1024, window, 0, 0);
+        floor.skip(600 * S);
+        assert!(!floor.is_below(0, 779 * S) && floor.is_below(0, 780 * S));
+        assert!(!Floor::new(0, window, 0, 0).is_below(0, 6000 * S), "no bound");
+    }
+
+    #[test]
+    fn an_answer_has_its_time_and_three_windows() {
+        let window = Duration::from_secs(60);
+        assert_eq!(longest(64 * 1024, 1024, window), Duration::from_secs(244));
+        assert_eq!(longest(0, 1024, window), Duration::from_secs(180));
+        assert_eq!(longest(1, 0, window), Duration::MAX);
     }
 
     const S: u64 = 1_000_000_000;

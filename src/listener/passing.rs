@@ -1,7 +1,7 @@
 //! Tunnels that go from one process to another: what is said of each, and how a data thread goes on with it.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
@@ -32,6 +32,9 @@ pub struct About {
     upstream: String,
     node: String,
     address: Option<SocketAddr>,
+    /// Whose connection and whose tunnel it is, where those are bounded.
+    #[serde(default)]
+    clients: [Option<IpAddr>; 2],
     place: Place,
 }
 
@@ -48,13 +51,16 @@ pub(super) fn taker(sender: Sender<Passed>) -> Taker {
 
 impl Passed {
     fn of(given: Given) -> Passed {
-        let listener = given.admitted.downcast_ref::<Admitted>().map(Admitted::listener);
+        let admitted = given.admitted.downcast_ref::<Admitted>();
+        let listener = admitted.map(Admitted::listener);
+        let clients = [admitted.and_then(Admitted::client), given.client_of_tunnel];
         let NodeKey { upstream, name, address } = given.node.key.clone();
         let about = About {
             listener: listener.unwrap_or_default().to_owned(),
             upstream,
             node: name,
             address,
+            clients,
             place: given.place,
         };
         Passed { about, client: given.client, node: given.to_node }
@@ -79,7 +85,12 @@ impl Passed {
             upstream.nodes.iter().find(|member| key(&member.local.node.key))
         });
         let (Some(upstream), Some(member)) = (upstream, member) else { return self.part() };
-        let Some(admitted) = listener.and_then(Admitted::admit) else { return self.part() };
+        let Some(mut admitted) = listener.and_then(Admitted::admit) else { return self.part() };
+        let [of_connection, of_tunnel] = self.about.clients;
+        admitted.adopt_client(of_connection);
+        let share = listener.zip(of_tunnel);
+        let share = share.and_then(|(listener, of)| listener.tunnels.take(of, 1, u64::MAX));
+        let share = share.map(Box::new);
         let sockets = stream(self.client).and_then(|client| Ok((client, stream(self.node)?)));
         match sockets {
             Err(error) => {
@@ -90,7 +101,7 @@ impl Passed {
                 Adopted {
                     client,
                     node,
-                    counted: Counted::new(member.local.clone()),
+                    counted: Counted::new(member.local.clone(), share),
                     quiet: upstream
                         .upstream
                         .settings
@@ -98,6 +109,7 @@ impl Passed {
                         .then(|| upstream.upstream.shared.quiet.clone()),
                     admitted: Box::new(admitted),
                     idle: upstream.upstream.settings.tunnel_idle_timeout,
+                    max_message: upstream.upstream.settings.max_message,
                     place: self.about.place,
                 },
             ),

@@ -8,8 +8,11 @@ fn settings(directory: &Path) -> config::Spool {
         max_body: 10 * STEP as u64,
         total_memory: 5 * STEP,
         total_files: 12 * STEP as u64,
+        client_share: 1.0,
     }
 }
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
 fn on_runtime(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
@@ -43,7 +46,7 @@ fn what_is_pushed_comes_back_and_leaves_nothing() {
     on_runtime(async {
         let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
         let spool = Spool::new(metrics.spool.clone());
-        let mut store = Store::new(&spool, &settings(dir.path()));
+        let mut store = Store::new(&spool, &settings(dir.path()), CLIENT);
         assert!(store.is_empty());
         let mut expected = Vec::new();
         for byte in 0..4 {
@@ -71,7 +74,7 @@ fn each_bound_holds_and_nothing_kept_is_lost() {
     on_runtime(async {
         let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
         let (spool, settings) = (Spool::new(metrics.spool.clone()), settings(dir.path()));
-        let mut first = Store::new(&spool, &settings);
+        let mut first = Store::new(&spool, &settings, CLIENT);
         for _ in 0..5 {
             fill(&mut first, 1);
             first.save().await.unwrap();
@@ -79,16 +82,16 @@ fn each_bound_holds_and_nothing_kept_is_lost() {
         fill(&mut first, 2);
         let refused = first.save().await.unwrap_err();
         assert_eq!(refused.kind, SpoolRefusal::TooLarge);
-        let mut second = Store::new(&spool, &settings);
+        let mut second = Store::new(&spool, &settings, CLIENT);
         fill(&mut second, 3);
         second.save().await.unwrap();
         fill(&mut second, 3);
         // The files are full.
         assert_eq!(second.save().await.unwrap_err().kind, SpoolRefusal::Full);
         // One step of memory is left: it must do, and then there is none.
-        let mut third = Store::new(&spool, &settings);
+        let mut third = Store::new(&spool, &settings, CLIENT);
         assert_eq!(fill(&mut third, 4), STEP);
-        let mut fourth = Store::new(&spool, &settings);
+        let mut fourth = Store::new(&spool, &settings, CLIENT);
         assert_eq!(fourth.room(), 0);
         assert_eq!(fourth.save().await.unwrap_err().kind, SpoolRefusal::Full);
         assert!(!fourth.take_memory(1));
@@ -105,7 +108,7 @@ fn a_directory_that_cannot_be_written_is_told_of() {
     on_runtime(async {
         let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
         let spool = Spool::new(metrics.spool.clone());
-        let mut store = Store::new(&spool, &settings(&dir.path().join("none")));
+        let mut store = Store::new(&spool, &settings(&dir.path().join("none")), CLIENT);
         fill(&mut store, 1);
         let refused = store.save().await.unwrap_err();
         assert_eq!(refused.kind, SpoolRefusal::Error);
@@ -114,5 +117,36 @@ fn a_directory_that_cannot_be_written_is_told_of() {
         assert_eq!(metrics.spool.bytes[1].get(), 0);
         (0..3).for_each(|_| spool.refused(&refused));
         assert_eq!(metrics.spool.refused[SpoolRefusal::Error as usize].get(), 3);
+    });
+}
+
+#[test]
+fn one_client_fills_no_more_than_its_share() {
+    on_runtime(async {
+        let (dir, metrics) = (tempfile::tempdir().unwrap(), Metrics::new());
+        let spool = Spool::new(metrics.spool.clone());
+        let settings = config::Spool { client_share: 0.5, ..settings(dir.path()) };
+        let other: IpAddr = "192.0.2.2".parse().unwrap();
+        let mut first = Store::new(&spool, &settings, CLIENT);
+        // Two steps of five in memory are one body's; half of twelve may go into files.
+        for _ in 0..3 {
+            assert_eq!(fill(&mut first, b'a'), 2 * STEP);
+            first.save().await.unwrap();
+        }
+        fill(&mut first, b'a');
+        assert_eq!(first.save().await.unwrap_err().kind, SpoolRefusal::ClientShare);
+        let mut second = Store::new(&spool, &settings, CLIENT);
+        assert_eq!(second.room(), 0, "its other bodies have no memory either");
+        assert_eq!(second.no_memory().kind, SpoolRefusal::ClientShare);
+        let mut third = Store::new(&spool, &settings, other);
+        for _ in 0..3 {
+            assert_eq!(fill(&mut third, b'b'), 2 * STEP, "others have theirs");
+            third.save().await.unwrap();
+        }
+        drop(first);
+        assert!(second.room() > 0);
+        drop((second, third));
+        assert_eq!(spool.clients.each_ref().map(|clients| clients.count()), [0, 0]);
+        assert_eq!(metrics.spool.bytes.each_ref().map(|bytes| bytes.get()), [0, 0]);
     });
 }

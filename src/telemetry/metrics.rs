@@ -15,6 +15,7 @@ mod families;
 mod handles;
 mod http2;
 mod labels;
+mod limits;
 mod tls;
 
 pub use handles::*;
@@ -102,6 +103,7 @@ pub struct Metrics {
     clients: ClientFamilies,
     tls: tls::TlsFamilies,
     http2: http2::Http2Families,
+    limits: limits::LimitFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
 }
@@ -165,6 +167,7 @@ impl Metrics {
             clients: ClientFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
             http2: http2::Http2Families::new(&r),
+            limits: limits::LimitFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),
             registry,
@@ -178,6 +181,8 @@ impl Metrics {
             connections: ["h1", "h2"].map(|p| f.connections.with_label_values(&[listener, p])),
             rejected_limit: f.rejected.with_label_values(&[listener, "limit"]),
             http2_floods: self.floods(listener),
+            rejected_client_limit: f.rejected.with_label_values(&[listener, "client_limit"]),
+            rejected_denied: f.rejected.with_label_values(&[listener, "denied"]),
             in_flight: f.requests_in_flight.with_label_values(&[listener]),
         }
     }

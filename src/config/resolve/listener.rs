@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::certificate::{self, Certificates};
-use super::{Placed, Twice, name, parsed, tables, unique};
+use super::{Placed, Twice, limits, name, parsed, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{POSITIVE, Table};
 use crate::config::{Listener, Protocols, address, keys};
@@ -66,6 +66,18 @@ fn one(table: &Table<'_>, known: &Certificates) -> Option<Placed<Listener>> {
         client_auth: certificate::client_auth(table, is_tls),
         protocols: protocols(table, is_tls),
         max_streams: table.number("max_streams", plain.max_streams, 1..=10_000),
+        access: limits::access(table),
+        max_connections_per_client: table.number(
+            "max_connections_per_client",
+            plain.max_connections_per_client,
+            0..=10_000_000,
+        ),
+        max_tunnels_per_client: table.number(
+            "max_tunnels_per_client",
+            plain.max_tunnels_per_client,
+            0..=10_000_000,
+        ),
+        min_body_rate: table.size("min_body_rate", plain.min_body_rate, 0..=1 << 30),
         ..plain
     };
     address.map(|_| Placed { item, name: name_span, place })

@@ -33,6 +33,7 @@ pub(super) fn server(root: &Table<'_>) -> Server {
             1..=1_000_000,
         ),
         auto_rollback: table.flag("auto_rollback", plain.auto_rollback),
+        max_buffered: table.size("max_buffered", plain.max_buffered, 16 << 20..=1 << 40),
     }
 }
 
@@ -47,6 +48,7 @@ pub(super) fn spool(root: &Table<'_>) -> Spool {
         max_body: table.size("max_body", plain.max_body, 64 * 1024..=1 << 50),
         total_memory: table.size("total_memory", plain.total_memory, 64 * 1024..=1 << 40),
         total_files: table.size("total_files", plain.total_files, 0..=1 << 50),
+        client_share: table.share("client_share", plain.client_share),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `[[route]]`
 
 use super::upstream::Upstreams;
-use super::{Placed, Twice, items, name, tables, unique};
+use super::{Placed, Twice, items, limits, name, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{Span, Table, Text};
 use crate::config::{HostMatch, PathMatch, Route, address, keys, suggest};
@@ -31,6 +31,7 @@ fn one(table: &Table<'_>, upstreams: &Upstreams) -> Option<Placed<Route>> {
     let host_match = host.as_ref().map(read_host);
     let path_match = path.as_ref().map(read_path);
     let upstream = upstream(table, upstreams);
+    let access = limits::access(table);
     let place = match (&path, &host) {
         (Some(text), _) | (None, Some(text)) => text.span.clone(),
         (None, None) => table.place.clone(),
@@ -40,7 +41,7 @@ fn one(table: &Table<'_>, upstreams: &Upstreams) -> Option<Placed<Route>> {
     // A match that could not be read is not "any".
     let host = host_match.map_or(Some(None), |read| read.map(Some))?;
     let path = path_match.map_or(Some(None), |read| read.map(Some))?;
-    let item = Route { name, host, path, upstream: upstream? };
+    let item = Route { name, host, path, upstream: upstream?, access };
     Some(Placed { item, name: name_span, place })
 }
 
@@ -51,7 +52,7 @@ fn plain_name(host: Option<&Text<'_>>, path: Option<&Text<'_>>) -> String {
     if name.is_empty() { "*".to_owned() } else { name }
 }
 
-fn upstream(table: &Table<'_>, upstreams: &Upstreams) -> Option<usize> {
+pub(super) fn upstream(table: &Table<'_>, upstreams: &Upstreams) -> Option<usize> {
     let Some(value) = table.get("upstream") else {
         let example = upstreams.names.first().map_or("NAME", |(name, _)| name);
         table.missing("upstream", &format!("write `upstream = \"{example}\"`"));

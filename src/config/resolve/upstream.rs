@@ -109,6 +109,7 @@ fn one(table: &Table<'_>, name: &str, known: &Certificates) -> Upstream {
             plain.max_requests_per_connection,
             1..=1_000_000_000,
         ),
+        max_message: table.size("max_message", plain.max_message, 0..=1 << 40),
         queue: table.number("queue", plain.queue, 0..=1_000_000),
         park_limit: table.number("park_limit", plain.park_limit, 1..=1_000_000),
         park_bytes: table.size("park_bytes", plain.park_bytes, 1024 * 1024..=1 << 40),

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The endpoint goes away (RFC 6455, 7.4.1).
 pub const GOING_AWAY: u16 = 1001;
+/// A message is too long for who gets it.
+pub const TOO_BIG: u16 = 1009;
 /// The service restarts; clients may come back (IANA's registry of close codes).
 pub const SERVICE_RESTART: u16 = 1012;
 
@@ -22,6 +24,41 @@ pub struct FrameTracker {
     have: u8,
     payload: u64,
     stream: Stream,
+}
+
+/// How long messages may be.
+#[derive(Debug)]
+pub struct Limit {
+    most: u64,
+    /// Of the message at hand, whose frames may each be short.
+    message: u64,
+    exceeded: bool,
+}
+
+impl Limit {
+    /// Bytes of one message; 0 is no limit.
+    pub fn new(most: u64) -> Option<Box<Limit>> {
+        (most > 0).then(|| Box::new(Limit { most, message: 0, exceeded: false }))
+    }
+
+    /// Whether a message was longer.
+    pub fn is_exceeded(&self) -> bool {
+        self.exceeded
+    }
+
+    /// Looks at the header of a frame.
+    fn look(&mut self, first: u8, payload: u64) {
+        let control = first & 0x0f >= CONTROL;
+        if !control && first & 0x0f != 0 {
+            self.message = 0;
+        }
+        let before = if control { 0 } else { self.message };
+        let length = before.saturating_add(payload);
+        self.exceeded |= length > self.most;
+        if !control {
+            self.message = length;
+        }
+    }
 }
 
 /// What passes, one byte of it in every tunnel.
@@ -47,6 +84,21 @@ impl FrameTracker {
     /// Takes the bytes that pass up to the end of the first frame that ends in them, or all. Returns how
     /// many that are.
     pub fn pass_frame(&mut self, bytes: &[u8]) -> usize {
+        self.pass_part(bytes, None)
+    }
+
+    /// Takes the bytes that pass, up to the header of a frame that makes its message too long: neither that nor
+    /// what follows it passes. Returns how many do. If a part of that header has passed before, this is no
+    /// place for a frame any more.
+    pub fn pass_within(&mut self, bytes: &[u8], limit: &mut Limit) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && !limit.exceeded {
+            at += self.pass_part(&bytes[at..], Some(&mut *limit));
+        }
+        at
+    }
+
+    fn pass_part(&mut self, bytes: &[u8], mut limit: Option<&mut Limit>) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             if !self.is_websocket() {
@@ -62,7 +114,17 @@ impl FrameTracker {
                 self.have += 1;
                 at += 1;
                 let Some(payload) = self.complete() else { continue };
+                let header = usize::from(self.have);
                 self.have = 0;
+                if let Some(limit) = &mut limit {
+                    limit.look(self.header[0], payload);
+                    if limit.exceeded {
+                        if header > at {
+                            self.stream = Stream::Broken;
+                        }
+                        return at.saturating_sub(header);
+                    }
+                }
                 self.payload = payload;
                 self.note_fragment();
             }
@@ -211,6 +273,34 @@ mod tests {
             assert_eq!(tracker.pass_frame(&frames[310..316]), 6, "no end in what is there");
             assert!(!tracker.at_boundary());
         }
+    }
+
+    #[test]
+    fn a_message_that_is_too_long_stops_before_its_header() {
+        let good = [frame(300, true), frame(100, true)].concat();
+        let fragments = b"\x01\x02ab\x89\x02??\x00\x02cd\x80\x01e".to_vec();
+        for (most, bytes, passes) in [
+            (300, [&good[..], &frame(301, true)].concat(), Some(good.len())),
+            (300, [&good[..], &frame(70_000, true), &good].concat(), Some(good.len())),
+            (5, fragments.clone(), None),
+            (4, fragments.clone(), Some(12)),
+            (3, fragments.clone(), Some(8)),
+            (1, b"\x81\x01a\x89\x02??".to_vec(), Some(3)),
+        ] {
+            let (mut tracker, mut limit) = (FrameTracker::default(), Limit::new(most).unwrap());
+            assert_eq!(tracker.pass_within(&bytes, &mut limit), passes.unwrap_or(bytes.len()));
+            assert_eq!((limit.is_exceeded(), tracker.at_boundary()), (passes.is_some(), true));
+            // Byte by byte the header has passed before it was known.
+            let (mut tracker, mut limit) = (FrameTracker::default(), Limit::new(most).unwrap());
+            let passed: usize =
+                bytes.iter().map(|byte| tracker.pass_within(&[*byte], &mut limit)).sum();
+            assert_eq!(
+                (limit.is_exceeded(), tracker.at_boundary()),
+                (passes.is_some(), passes.is_none())
+            );
+            assert!(passes.is_none_or(|passes| (passes..passes + MAX_HEADER).contains(&passed)));
+        }
+        assert!(Limit::new(0).is_none());
     }
 
     #[test]

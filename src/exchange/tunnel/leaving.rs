@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Given {
     pub to_node: OwnedFd,
     /// Where both directions are.
     pub place: Place,
+    /// Whose tunnel it is, where those are bounded.
+    pub client_of_tunnel: Option<IpAddr>,
 }
 
 /// Where both directions are.
@@ -87,6 +90,8 @@ pub struct Adopted {
     pub admitted: Box<dyn Any>,
     /// Silence in both directions after which it is closed.
     pub idle: Duration,
+    /// Bytes of one message of the client; 0 is no limit.
+    pub max_message: u64,
     /// Where both directions are.
     pub place: Place,
 }
@@ -98,7 +103,7 @@ pub fn adopt(thread: Rc<Thread>, tunnel: Adopted) {
     let running = Running {
         client: tunnel.client,
         node: tunnel.node,
-        up: Way::at(up, false),
+        up: Way::at(up, false).within(frames::Limit::new(tunnel.max_message)),
         down: Way::at(down, page.is_some()),
         idle: tunnel.idle,
         closing: None,
@@ -170,7 +175,8 @@ impl Tunnels {
         let place = Place { up: up.point(), down: down.point(), page };
         match (descriptor(client), descriptor(to_node), &*self.departing.taker.borrow()) {
             (Ok(client), Ok(to_node), Some(take)) => {
-                take(Given { node, admitted, client, to_node, place });
+                let client_of_tunnel = handle.counted.client();
+                take(Given { node, admitted, client, to_node, place, client_of_tunnel });
             }
             (Err(error), ..) | (_, Err(error), _) => {
                 tracing::warn!(%error, "a tunnel was lost on its way to the new process");

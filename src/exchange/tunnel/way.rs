@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use super::TURN;
-use super::frames::{CONTROL, FrameTracker};
+use super::frames::{CONTROL, FrameTracker, Limit};
 use super::sift::{self, Reading};
 use crate::net::Socket;
 use crate::nocobase::MAX_FRAME;
@@ -26,6 +26,8 @@ pub(super) struct Way {
     held: Option<Box<Vec<u8>>>,
     /// What is read is dropped: a message was withheld, and nothing may follow but a Close frame.
     pub(super) muted: bool,
+    /// How long messages may be, where that is bounded.
+    limit: Option<Box<Limit>>,
     pub(super) bytes: u64,
     pub(super) ended: bool,
 }
@@ -61,6 +63,7 @@ impl Way {
             frames,
             farewell: Farewell::None,
             held: None,
+            limit: None,
             muted: false,
             ended: false,
         }
@@ -76,6 +79,26 @@ impl Way {
             false => way.rest.extend(held),
         }
         way
+    }
+
+    /// With a bound on messages, for what is to come.
+    pub(super) fn within(self, limit: Option<Box<Limit>>) -> Way {
+        Way { limit, ..self }
+    }
+
+    /// Whether a message was longer than it may be. Nothing passes since.
+    pub(super) fn is_too_long(&self) -> bool {
+        self.limit.as_ref().is_some_and(|limit| limit.is_exceeded())
+    }
+
+    /// Bytes that the other side does not take.
+    pub(super) fn held(&self) -> usize {
+        self.rest.capacity()
+    }
+
+    /// Whether a Close frame still has a place in what passes, now or later.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.frames.is_websocket()
     }
 
     /// For another process.
@@ -177,10 +200,17 @@ impl Way {
     ) -> &'a [u8] {
         let passes = match (&self.farewell, judge) {
             _ if self.muted => 0,
-            (Farewell::None, None) => {
-                self.frames.pass(read);
-                read.len()
-            }
+            (Farewell::None, None) => match &mut self.limit {
+                None => {
+                    self.frames.pass(read);
+                    read.len()
+                }
+                Some(limit) => {
+                    let passes = self.frames.pass_within(read, limit);
+                    self.muted = limit.is_exceeded();
+                    passes
+                }
+            },
             (Farewell::None, Some(judge)) => self.sift(read, judge, behind),
             (Farewell::Due(_) | Farewell::Said, _) => {
                 let mut at = 0;

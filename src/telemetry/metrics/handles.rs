@@ -16,6 +16,10 @@ pub struct ListenerMetrics {
     pub rejected_limit: IntCounter,
     /// Connections that were ended for a flood, by [`Flood`](crate::http2::watch::Flood).
     pub http2_floods: super::http2::Floods,
+    /// Closed because its client had `max_connections_per_client` open.
+    pub rejected_client_limit: IntCounter,
+    /// Closed because its client is denied, or not allowed.
+    pub rejected_denied: IntCounter,
     pub(super) in_flight: IntGauge,
 }
 
@@ -77,6 +81,9 @@ impl RouteMetrics {
     /// Counts a cause of ours. Not on the way of a request that goes well, so the look-up is no matter.
     pub fn error(&self, cause: &Cause) {
         self.metrics.clients.errors.with_label_values(&[&*self.route, cause.reason()]).inc();
+        if let Cause::RateLimited(limited) = cause {
+            self.metrics.limits.limited.with_label_values(&[&*limited.limit]).inc();
+        }
     }
 }
 
@@ -153,7 +160,7 @@ pub struct SpoolMetrics {
     /// Bytes in memory, and in files.
     pub bytes: [IntGauge; 2],
     /// Slow uploads that could not be kept, by [`SpoolRefusal`].
-    pub refused: [IntCounter; 3],
+    pub refused: [IntCounter; 4],
 }
 
 impl SpoolMetrics {
@@ -181,7 +188,7 @@ pub struct NodeMetrics {
     /// Tunnels opened.
     pub ws_opened: IntCounter,
     /// Tunnels closed, by [`ClosedBy`].
-    pub ws_closed: [IntCounter; 5],
+    pub ws_closed: [IntCounter; 6],
     /// Tunnels moved to other nodes.
     pub ws_moved: IntCounter,
     /// Frames that open NocoBase's dialog, by [`DialogOutcome`].

@@ -99,10 +99,12 @@ pub enum ClosedBy {
     Idle,
     /// A connection broke.
     Error,
+    /// We, because the client sent too long a message.
+    TooLarge,
 }
 
 /// Labels of [`ClosedBy`], in the order of its discriminants.
-pub const CLOSED_BY: [&str; 5] = ["client", "node", "drain", "idle", "error"];
+pub const CLOSED_BY: [&str; 6] = ["client", "node", "drain", "idle", "error", "too_large"];
 
 /// Why an attempt was repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,10 +181,12 @@ pub enum SpoolRefusal {
     Error,
     /// The body is larger than one may be.
     TooLarge,
+    /// The bodies of its client hold as much as they may.
+    ClientShare,
 }
 
 /// Labels of [`SpoolRefusal`], in the order of its discriminants.
-pub const SPOOL_REFUSALS: [&str; 3] = ["full", "error", "too_large"];
+pub const SPOOL_REFUSALS: [&str; 4] = ["full", "error", "too_large", "client_share"];
 
 /// Classes of status codes.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];

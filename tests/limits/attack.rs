@@ -1,0 +1,158 @@
+//! Strangers who try to make cobalance hold more than it may: what is held stays within its bound, and who means it
+//! is served all the while.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::Sender;
+
+use crate::errors;
+use crate::support::origin::{Origin, gate};
+use crate::support::{Answer, Proxy, parse, until};
+
+const MIB: i64 = 1024 * 1024;
+
+/// Answers `/big` with more than any socket holds, `/hang` not before the sender is dropped, and everything else
+/// at once.
+fn origin() -> (Origin, Sender<()>) {
+    let (release, released) = gate();
+    let origin = Origin::scripted(move |mut line| {
+        while let Some(seen) = line.request() {
+            match seen.head.split(' ').nth(1).unwrap_or_default() {
+                "/big" => {
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 64 << 20);
+                    let piece = vec![b'x'; 1 << 20];
+                    let mut written = line.stream.write_all(head.as_bytes());
+                    for _ in 0..64 {
+                        written = written.and_then(|()| line.stream.write_all(&piece));
+                    }
+                    if written.is_err() {
+                        return;
+                    }
+                }
+                "/hang" => return drop(released.lock().recv()),
+                _ => line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
+            }
+        }
+    });
+    (origin, release)
+}
+
+fn start(origin: &Origin, threads: usize, most: &str) -> Proxy {
+    Proxy::start(parse(&format!(
+        "[server]\nthreads = {threads}\nmax_buffered = \"{most}\"\n[access_log]\nenabled = false\n\
+         [[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"{}\"]\n",
+        origin.address
+    )))
+}
+
+/// Opens so many connections that send this and then nothing.
+fn attack(proxy: &Proxy, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+    let one = |_| {
+        let mut stream = proxy.connect();
+        // Those that have to give way may be gone before all is taken.
+        let _ = stream.write_all(bytes);
+        assert!(proxy.metrics.buffered_now() <= 16 * MIB, "{}", proxy.metrics.buffered_now());
+        stream
+    };
+    (0..count).map(one).collect()
+}
+
+/// A request on a connection of its own, in two parts, with a body that comes later: as slow as honest ones are.
+fn is_served(proxy: &Proxy) {
+    assert_eq!(proxy.get("/fresh").text(), "hi");
+    let mut stream = proxy.connect();
+    for part in ["POST /fresh HTTP/1.1\r\nHo", "st: t\r\nContent-Length: 4\r\n\r\n", "bo", "dy"] {
+        stream.write_all(part.as_bytes()).unwrap();
+    }
+    let answer = Answer::read(&mut stream).expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "hi"));
+}
+
+/// Whether the proxy has had enough of a client.
+fn is_over(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let ended = match stream.read(&mut [0; 1024]) {
+        Ok(_) => true,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    };
+    stream.set_nonblocking(false).unwrap();
+    ended
+}
+
+#[test]
+fn what_is_held_stays_within_its_bound_and_others_are_served() {
+    let (origin, release) = origin();
+    let proxy = start(&origin, 1, "16MiB");
+    let held = || proxy.metrics.buffered_now();
+    // The largest heads, without their ends.
+    let head = format!("GET / HTTP/1.1\r\nHost: t\r\nX: {}", "x".repeat(15_000));
+    let heads = attack(&proxy, 1500, head.as_bytes());
+    is_served(&proxy);
+    until("it has filled up", || held() > 12 * MIB);
+    assert!(proxy.metrics.cut() > 0, "the oldest gave way");
+    // Small bodies, but for a byte.
+    let body =
+        [&b"POST /x HTTP/1.1\r\nHost: t\r\nContent-Length: 65536\r\n\r\n"[..], &[b'b'; 65_535]];
+    let bodies = attack(&proxy, 400, &body.concat());
+    is_served(&proxy);
+    // Answers that nobody reads.
+    let answers = attack(&proxy, 250, b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n");
+    is_served(&proxy);
+    // Requests behind one that is not answered: those wait for a node, and are not cut.
+    let behind = [b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n", &[b'G'; 20_000][..]].concat();
+    let pipelined = attack(&proxy, 100, &behind);
+    until("they are with their node", || proxy.node(0).in_flight() >= 100);
+    is_served(&proxy);
+    // And heads again.
+    let again = attack(&proxy, 500, head.as_bytes());
+    is_served(&proxy);
+    assert!(held() <= 16 * MIB);
+    // Who has sent more than is read is not noticed to leave before its node has answered.
+    drop((heads, bodies, answers, pipelined, again, release));
+    until("nothing is left", || held() == 0);
+    is_served(&proxy);
+}
+
+#[test]
+fn who_has_waited_longest_is_told_that_there_is_no_room() {
+    let (origin, release) = origin();
+    let proxy = start(&origin, 1, "16MiB");
+    let mut first = proxy.connect();
+    first.write_all(b"GET / HT").unwrap();
+    until("it is held", || proxy.metrics.buffered_now() > 0);
+    let others = attack(&proxy, 1200, b"GET / HTTP/1.1\r\nHost: t\r\nX: ");
+    let answer = Answer::read(&mut first).expect("an answer");
+    assert_eq!((answer.status, answer.field("retry-after")), (503, Some("2")));
+    until("it is counted", || errors(&proxy, "buffers_full") > 0);
+    drop((others, release));
+}
+
+#[test]
+fn what_waits_for_a_node_stays_and_whoever_comes_is_turned_away() {
+    let (origin, release) = origin();
+    let proxy = start(&origin, 1, "16MiB");
+    let hanging = attack(&proxy, 400, b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n");
+    until("no room is left", || proxy.get("/fresh").status == 503);
+    let (mut served, mut refused) = (Vec::new(), 0);
+    for mut stream in hanging {
+        match is_over(&mut stream) {
+            true => refused += 1,
+            false => served.push(stream),
+        }
+    }
+    assert!(served.len() >= 300 && refused > 0, "{} and {refused}", served.len());
+    assert!(errors(&proxy, "buffers_full") > 0);
+    assert_eq!(proxy.metrics.cut(), 0);
+    drop((served, release));
+    until("there is room again", || proxy.get("/fresh").status == 200);
+}
+
+#[test]
+fn each_thread_has_its_part() {
+    let (origin, release) = origin();
+    let proxy = start(&origin, 4, "16MiB");
+    let heads = attack(&proxy, 1500, b"GET / HTTP/1.1\r\nHost: t\r\nX: ");
+    until("all are full", || proxy.metrics.buffered_now() > 14 * MIB);
+    (0..8).for_each(|_| is_served(&proxy));
+    drop((heads, release));
+}
