@@ -1,7 +1,6 @@
 //! One client connection: requests one after the other, until it closes or becomes a tunnel.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,10 +18,11 @@ use crate::http1::io::{HeadRead, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
-use crate::net::{Idle, Socket};
+use crate::net::{Idle, Peer, Socket};
 use crate::snapshot::Listener;
 
 mod handshake;
+mod proxied;
 
 /// After an answer to a request that was not read whole, this much more is read and thrown away, so that
 /// the kernel does not reset the connection before the client has seen the answer.
@@ -60,17 +60,26 @@ impl Drop for Admitted {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, peer: SocketAddr) {
+pub async fn serve(thread: Rc<Thread>, admitted: Admitted, socket: Socket, mut peer: Peer) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let _open = Open::new(&thread);
     let listener = admitted.0.clone();
+    // From accept to the end of the first head; what comes before it takes from the head's time.
     let mut first_until_ns = None;
+    let mut until_ns = || {
+        let patience = clock::nanos(listener.settings.request_head_timeout);
+        *first_until_ns.get_or_insert_with(|| thread.look_at_clock().saturating_add(patience))
+    };
+    if let Some(metrics) = proxied::must(&listener, peer) {
+        let until = (&deadlines.down, until_ns());
+        match Box::pin(proxied::client(&socket, peer, (&thread, metrics), until)).await {
+            Some(client) => peer = client,
+            None => return,
+        }
+    }
     let socket = match (socket, &listener.tls) {
         (Socket::Tcp(stream), Some(tls)) => {
-            // From accept to the end of the first head; a handshake that dawdles takes from the head's time.
-            let patience = clock::nanos(listener.settings.request_head_timeout);
-            let until_ns = thread.look_at_clock().saturating_add(patience);
-            first_until_ns = Some(until_ns);
+            let until_ns = until_ns();
             match Box::pin(handshake::accept(stream, tls, &deadlines.down, until_ns)).await {
                 Some(socket) => socket,
                 None => return,
@@ -131,7 +140,7 @@ struct Connection {
     listener: Arc<Listener>,
     admitted: Admitted,
     socket: Socket,
-    peer: SocketAddr,
+    peer: Peer,
     deadlines: Deadlines,
     served: u64,
     /// Fields that tell the nodes of its certificate; empty without one.
@@ -219,7 +228,7 @@ impl Connection {
         }
     }
 
-    /// The first head of a TLS connection has what its handshake left of the time.
+    /// The first head has what a PROXY header and a handshake before it have left of the time.
     fn keep_first_deadline(&self) {
         if let (0, Some(until_ns)) = (self.served, self.first_until_ns) {
             self.deadlines.down.set_at(until_ns);
@@ -289,6 +298,10 @@ impl Connection {
         };
         let mut out = self.thread.buffers.small();
         answer::write(&mut out, &cause, &shape);
+        let https_only = self.thread.view().snapshot.config.tls.https_only;
+        if https_only && self.socket.tls().is_some() {
+            answer::stay_on_https(&mut out);
+        }
         let stall = (&self.deadlines.down, self.listener.settings.send_timeout);
         let written = write_all(&self.socket, [&out, &[], &[]], stall, &mut 0).await;
         self.thread.buffers.give_back(out);

@@ -9,6 +9,7 @@ pub mod units;
 
 // layer 1: what is counted and logged; the HTTP/1.1 codec; certificates and crypto
 pub mod http1;
+pub mod proxy_protocol;
 pub mod telemetry;
 pub mod tls;
 

@@ -1,12 +1,18 @@
-//! The corpus of the fuzz target and mutations of it, through the same harness, without a fuzzer.
+//! The corpora of the fuzz targets and mutations of them, through the same harnesses, without a fuzzer.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 #[path = "../fuzz/src/harness.rs"]
 mod harness;
+#[path = "../fuzz/src/proxy_header.rs"]
+mod proxy_header;
 
 /// Seeds and what fuzzing has added.
 fn corpus() -> Vec<(String, Vec<u8>)> {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/http1_path");
+    corpus_of("http1_path")
+}
+
+fn corpus_of(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     let mut all: Vec<_> = entries
         .map(|entry| {
@@ -69,6 +75,26 @@ fn mutations_of_the_corpus_hold() {
         if let Err(wrong) = harness::run(&script) {
             panic!("round {round}: {wrong}\nby {:?}", String::from_utf8_lossy(&script));
         }
+    }
+}
+
+#[test]
+fn proxy_headers_hold_whatever_they_are_made_of() {
+    let corpus = corpus_of("proxy_protocol");
+    assert!(corpus.len() >= 40, "{}", corpus.len());
+    let mut rng = fastrand::Rng::with_seed(1080);
+    let mut judge = |name: &str, bytes: &[u8]| {
+        let verdict = proxy_header::run(bytes);
+        assert!(verdict.is_ok(), "{name}: {verdict:?} by {:?}", String::from_utf8_lossy(bytes));
+    };
+    corpus.iter().for_each(|(name, bytes)| judge(name, bytes));
+    for round in 0..4000 {
+        let mut bytes = corpus[rng.usize(..corpus.len())].1.clone();
+        for _ in 0..rng.usize(1..4) {
+            mutate(&mut bytes, &corpus, &mut rng);
+        }
+        bytes.truncate(300);
+        judge(&format!("round {round}"), &bytes);
     }
 }
 

@@ -140,5 +140,8 @@ pub const SPOOL_TOTAL_MEMORY: usize = 64 * 1024 * 1024;
 /// the disk of a host that runs NocoBase.
 pub const SPOOL_TOTAL_FILES: u64 = 4 * 1024 * 1024 * 1024;
 
+/// Whoever runs the process, and its group: what connects is trusted as this machine is.
+pub const SOCKET_MODE: u32 = 0o660;
+
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

@@ -14,10 +14,12 @@ mod ended;
 mod families;
 mod handles;
 mod labels;
+mod proxy_header;
 mod tls;
 
 pub use handles::*;
 pub use labels::*;
+pub use proxy_header::{ProxyHeader, ProxyMetrics};
 pub use tls::{HandshakeFailure, TlsMetrics};
 
 /// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
@@ -99,6 +101,7 @@ pub struct Metrics {
     /// What is spooled.
     pub spool: SpoolMetrics,
     clients: ClientFamilies,
+    proxy: proxy_header::ProxyFamilies,
     tls: tls::TlsFamilies,
     node_families: NodeFamilies,
     upstream_families: UpstreamFamilies,
@@ -161,6 +164,7 @@ impl Metrics {
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
+            proxy: proxy_header::ProxyFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
             upstream_families: UpstreamFamilies::new(&r),

@@ -85,10 +85,10 @@ impl Proxy {
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
             let sockets = snapshot.listeners.iter().map(|listener| {
-                let bind = address.unwrap_or(listener.settings.bind);
+                let bind = address.or(listener.settings.bind.tcp()).unwrap();
                 let socket = reuse_port(bind);
                 address = Some(socket.local_addr().unwrap());
-                (listener.settings.name.clone(), socket)
+                (listener.settings.name.clone(), socket.into())
             });
             let parts = ThreadParts {
                 index,
