@@ -10,20 +10,7 @@ mod proxy_header;
 #[path = "binding/unix.rs"]
 mod unix;
 
-use support::Proxy;
 use support::origin::Origin;
-
-/// The sum of all counters of a family that have these labels.
-fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> f64 {
-    let families = proxy.metrics.registry.gather();
-    let Some(family) = families.iter().find(|f| f.name() == format!("cobalance_{family}")) else {
-        return 0.0;
-    };
-    let has = |metric: &&prometheus::proto::Metric| {
-        labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
-    };
-    family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
-}
 
 /// The value of a field in the head that an origin has seen last.
 fn last_field(origin: &Origin, name: &str) -> String {

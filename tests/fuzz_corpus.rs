@@ -83,7 +83,7 @@ fn proxy_headers_hold_whatever_they_are_made_of() {
     let corpus = corpus_of("proxy_protocol");
     assert!(corpus.len() >= 40, "{}", corpus.len());
     let mut rng = fastrand::Rng::with_seed(1080);
-    let mut judge = |name: &str, bytes: &[u8]| {
+    let judge = |name: &str, bytes: &[u8]| {
         let verdict = proxy_header::run(bytes);
         assert!(verdict.is_ok(), "{name}: {verdict:?} by {:?}", String::from_utf8_lossy(bytes));
     };

@@ -189,7 +189,7 @@ fn is_interface(name: &str) -> bool {
     // `br-1a2b3c4d5e6f` is Docker's; `enp3s0f1np1` the system's.
     let is_one =
         |kind: &&str| tail(kind).is_some_and(|tail| tail.starts_with('-') || numbered(tail));
-    name == "lo" || name.len() <= 15 && KINDS.iter().any(|kind| is_one(&kind))
+    name == "lo" || name.len() <= 15 && KINDS.iter().any(is_one)
 }
 
 /// The port that is most likely meant.

@@ -24,13 +24,12 @@ pub struct Server {
 
 impl Server {
     /// `slots` are its certificates, the first for whoever names none. Without `secrets` there are no
-    /// tickets; without `clients` nobody is asked for a certificate.
+    /// tickets, and none where clients are asked for certificates; without `clients` nobody is.
     pub fn new(
         slots: Vec<Arc<Slot>>,
         secrets: Option<Secrets>,
         clients: Option<&Clients>,
     ) -> Server {
-        let context = clients.map_or([0; 32], |clients| *clients.fingerprint());
         let resolver = Arc::new(Resolver::new(slots));
         #[allow(clippy::expect_used)]
         // both are constants: the first handshake of any test proves them
@@ -45,8 +44,10 @@ impl Server {
         config.alpn_protocols = vec![HTTP_1_1.to_vec()];
         // A session in memory would be known to this process alone, and cost it memory; a ticket does not.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        if let Some(secrets) = secrets {
-            config.ticketer = Arc::new(Tickets::new(secrets, context));
+        // Nor does a ticket where clients show who they are: whoever came back with one would be let in by a
+        // certificate that has expired since.
+        if let (Some(secrets), None) = (secrets, clients) {
+            config.ticketer = Arc::new(Tickets::new(secrets));
         }
         Server { config: Arc::new(config), resolver }
     }

@@ -48,8 +48,11 @@ pub enum Dial {
     #[default]
     Address,
     /// From a function.
-    With(Rc<dyn Fn(&Address) -> io::Result<Socket>>),
+    With(Rc<Make>),
 }
+
+/// Makes a connection to a node.
+pub type Make = dyn Fn(&Address) -> io::Result<Socket>;
 
 /// One node as one data thread uses it.
 pub struct LocalNode {

@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use super::last_field;
 use super::support::origin::Origin;
 use super::support::tls::{Authority, ask_once, connect_over, shown, table};
 use super::support::{Answer, Proxy, config, parse, until};
-use super::{count, last_field};
 
 const LISTED: &str = "proxy_protocol = [\"127.0.0.0/8\"]";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.2 5000 80\r\n";
@@ -29,7 +29,7 @@ fn rig(listener: &str) -> (Origin, Proxy) {
 }
 
 fn headers(proxy: &Proxy, result: &str) -> f64 {
-    count(proxy, "proxy_headers_total", &[result])
+    proxy.count("proxy_headers_total", &[result])
 }
 
 /// Waits for the end of a connection that gets no answer.

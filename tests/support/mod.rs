@@ -114,6 +114,17 @@ impl Proxy {
         &self.snapshot.upstreams[0].nodes[index].node
     }
 
+    /// The sum of all counters of a family that have these labels.
+    pub fn count(&self, family: &str, labels: &[&str]) -> f64 {
+        let families = self.metrics.registry.gather();
+        let name = format!("cobalance_{family}");
+        let Some(family) = families.iter().find(|family| family.name() == name) else { return 0.0 };
+        let has = |metric: &&prometheus::proto::Metric| {
+            labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
+        };
+        family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
+    }
+
     /// A connection to it.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
