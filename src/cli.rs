@@ -25,6 +25,7 @@ use self::client::{Answer, Client};
 use self::find::Where;
 use crate::control::status::{ReloadResult, ReloadStatus};
 use crate::demo;
+use crate::net::Address;
 use crate::server::{EXIT_CONFIG, EXIT_FAILURE};
 use crate::telemetry::process_log;
 
@@ -69,8 +70,8 @@ struct Run {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "node", "admin"])]
     config: Option<PathBuf>,
     /// Where clients connect; may be repeated
-    #[arg(long, value_name = "ADDR", requires = "node")]
-    listen: Vec<SocketAddr>,
+    #[arg(long, value_name = "ADDR", requires = "node", value_parser = crate::config::listen_address)]
+    listen: Vec<Address>,
     /// A NocoBase node, as host:port; may be repeated
     #[arg(long, value_name = "ADDR", requires = "listen")]
     node: Vec<String>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::net::Address;
 pub use crate::telemetry::access_log::{Format as LogFormat, Settings as AccessLog};
 
 pub mod defaults;
@@ -29,7 +30,7 @@ mod suggest;
 mod tls;
 
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
-pub use flags::from_flags;
+pub use flags::{from_flags, listen_address};
 pub use limits::{
     Access, ActionPattern, ListFile, ListProblem, NetworkList, Rate, RateKey, RateLimit, read_list,
 };
@@ -121,7 +122,9 @@ pub struct Listener {
     /// Unique; defaults to the text of `bind`.
     pub name: String,
     /// The address to bind.
-    pub bind: SocketAddr,
+    pub bind: Address,
+    /// The bits of a Unix socket's file that say who may connect.
+    pub socket_mode: u32,
     /// Open client connections; more are closed at once.
     pub max_connections: usize,
     /// Bytes of a head, request line included.
@@ -140,6 +143,8 @@ pub struct Listener {
     pub keep_alive_timeout: Duration,
     /// No progress writing to a client for so long: it is cut.
     pub send_timeout: Duration,
+    /// Peers that must send a PROXY header, and whose word it is who the client is.
+    pub proxy_protocol: Vec<IpNet>,
     /// Whose forwarding fields are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Names of the certificates that it shows, the first to clients that ask for no name it knows. None at

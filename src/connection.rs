@@ -1,7 +1,7 @@
 //! One client connection: requests one after the other, until it closes or becomes a tunnel.
 
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +21,7 @@ use crate::http1::request::RequestHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
 use crate::limit::clients::Taken;
-use crate::net::{Idle, Socket};
+use crate::net::{Idle, Peer, Socket};
 use crate::snapshot::Listener;
 
 use preface::Protocol;
@@ -29,6 +29,7 @@ use preface::Protocol;
 mod handshake;
 mod http2;
 mod preface;
+mod proxied;
 
 /// After an answer to a request that was not read whole, this much more is read and thrown away, so that
 /// the kernel does not reset the connection before the client has seen the answer.
@@ -56,7 +57,7 @@ impl Admitted {
     /// proxy may, for whomever it comes: its requests are looked at one by one. A client that may not is
     /// reset, so that nothing of it is left here.
     fn admit_client(&mut self, socket: &Socket, client: IpAddr) -> bool {
-        let (listener, client) = (&self.0, crate::net::canonical(client));
+        let listener = &self.0;
         let most = listener.settings.max_connections_per_client;
         if listener.access.is_none() && most == 0 || listener.settings.trusts(client) {
             return true;
@@ -99,20 +100,29 @@ impl Drop for Admitted {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, peer: SocketAddr) {
+pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, mut peer: Peer) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let open = Open::new(&thread);
+    let listener = admitted.0.clone();
+    // From accept to the end of the first head; what comes before it takes from the head's time.
+    let mut first_until_ns = None;
+    let mut until_ns = || {
+        let patience = clock::nanos(listener.settings.request_head_timeout);
+        *first_until_ns.get_or_insert_with(|| thread.look_at_clock().saturating_add(patience))
+    };
+    if let Some(metrics) = proxied::must(&listener, peer) {
+        let until = (&deadlines.down, until_ns());
+        match Box::pin(proxied::client(&socket, peer, (&thread, metrics), until)).await {
+            Some(client) => peer = client,
+            None => return,
+        }
+    }
     if !admitted.admit_client(&socket, peer.ip()) {
         return;
     }
-    let listener = admitted.0.clone();
-    let mut first_until_ns = None;
     let socket = match (socket, &listener.tls) {
         (Socket::Tcp(stream), Some(tls)) => {
-            // From accept to the end of the first head; a handshake that dawdles takes from the head's time.
-            let patience = clock::nanos(listener.settings.request_head_timeout);
-            let until_ns = thread.look_at_clock().saturating_add(patience);
-            first_until_ns = Some(until_ns);
+            let until_ns = until_ns();
             match Box::pin(handshake::accept(stream, tls, &deadlines.down, until_ns)).await {
                 Some(socket) => socket,
                 None => return listener.metrics.connections[0].inc(),
@@ -185,7 +195,7 @@ struct Connection {
     listener: Arc<Listener>,
     admitted: Admitted,
     socket: Socket,
-    peer: SocketAddr,
+    peer: Peer,
     deadlines: Deadlines,
     served: u64,
     /// Fields that tell the nodes of its certificate; empty without one.
@@ -281,7 +291,7 @@ impl Connection {
         }
     }
 
-    /// The first head of a TLS connection has what its handshake left of the time.
+    /// The first head has what a PROXY header and a handshake before it have left of the time.
     fn keep_first_deadline(&self) {
         if let (0, Some(until_ns)) = (self.served, self.first_until_ns) {
             self.deadlines.down.set_at(until_ns);
@@ -403,7 +413,7 @@ impl Connection {
 /// Answers a request that could not be read.
 async fn refuse(
     thread: &Thread,
-    (listener, peer): (&Arc<Listener>, SocketAddr),
+    (listener, peer): (&Arc<Listener>, Peer),
     (socket, down): (&Socket, &Deadline),
     (cause, to_head): (Cause, bool),
     at_ns: u64,
@@ -420,6 +430,9 @@ async fn refuse(
     };
     let mut out = thread.buffers.small();
     answer::write(&mut out, &cause, &shape);
+    if socket.is_encrypted() && thread.view().snapshot.config.tls.https_only {
+        answer::stay_on_https(&mut out);
+    }
     let stall = (down, listener.settings.send_timeout);
     let written = write_all(socket, [&out, &[], &[]], stall, &mut 0).await;
     thread.buffers.give_back(out);

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::config::{Config, Role};
 use crate::listener::ThreadParts;
+use crate::net::Address;
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
@@ -178,7 +179,7 @@ struct Inner {
     /// Counts reloads that ended well, so that others may follow them.
     reloads: tokio::sync::watch::Sender<u64>,
     /// Listeners as bound, by name.
-    addresses: parking_lot::RwLock<Vec<(String, SocketAddr)>>,
+    addresses: parking_lot::RwLock<Vec<(String, Address)>>,
     /// Nodes that are in no snapshot any more and may still hold work.
     leaving: parking_lot::RwLock<Vec<Arc<Node>>>,
     draining: AtomicBool,
@@ -206,7 +207,7 @@ impl Handle {
     }
 
     /// Listeners as bound, by name.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Address)> {
         self.inner.addresses.read().clone()
     }
 

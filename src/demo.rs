@@ -154,7 +154,7 @@ fn introduce(balancer: &Running, nodes: &[StandIn], teller: &Teller) -> Result<S
     teller.say("  load       20 requests/s, half of them POST, and two WebSockets; Ctrl-C ends it");
     teller.say("");
     teller.header();
-    Ok(*address)
+    address.tcp().context("it listens on no port")
 }
 
 const fn local(port: u16) -> SocketAddr {

@@ -15,6 +15,7 @@ use crate::http1::buffers::SMALL;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::limit::clients::Taken;
+use crate::net::bare_host;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
 use crate::upstream::quiet::{Mark, Quiet};
@@ -345,6 +346,8 @@ impl<'a> Exchange<'a> {
             return Some(RetryReason::Rescue);
         }
         let terminated = failure.cause == Cause::ConnectionTerminated;
+        // TLS that breaks is an end like any other, only with a reason.
+        let ended = terminated || matches!(failure.cause, Cause::NodeTls(_));
         let unsent = failure.sent == 0;
         if terminated && failure.reused && !plan.race_lost && (unsent || plan.wish.safe_to_repeat) {
             // The same node, on a new connection: it only closed an old one.
@@ -354,7 +357,7 @@ impl<'a> Exchange<'a> {
         if unsent {
             return Some(RetryReason::Unsent);
         }
-        if !plan.wish.safe_to_repeat || !terminated {
+        if !plan.wish.safe_to_repeat || !ended {
             return None;
         }
         (plan.repeats < plan.upstream.upstream.settings.retries).then_some(RetryReason::Reset)
@@ -393,11 +396,7 @@ fn pay(plan: &mut Plan<'_>, reason: RetryReason) -> bool {
 
 /// The host without its port and final dot, in lower case, as routes are written.
 fn host_name(host: &[u8]) -> String {
-    let text = String::from_utf8_lossy(host).to_ascii_lowercase();
-    let name = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((v6, _)) => v6.to_owned(),
-        None => text.split(':').next().unwrap_or_default().to_owned(),
-    };
+    let name = String::from_utf8_lossy(bare_host(host)).to_ascii_lowercase();
     name.strip_suffix('.').map(str::to_owned).unwrap_or(name)
 }
 

@@ -17,7 +17,7 @@ pub mod forwarded;
 use forwarded::Forwarding;
 
 /// A year (RFC 6797). Nothing is said of subdomains: whether they can do without HTTP is not ours to know.
-const HSTS: &[u8] = b"max-age=31536000";
+pub const HSTS: &[u8] = b"max-age=31536000";
 
 /// What the head for a node needs beside the client's.
 pub struct ForNode<'a> {

@@ -10,6 +10,7 @@ pub mod units;
 // layer 1: what is counted and logged; the codecs of HTTP/1.1 and HTTP/2; certificates and crypto
 pub mod http1;
 pub mod http2;
+pub mod proxy_protocol;
 pub mod telemetry;
 pub mod tls;
 

@@ -2,19 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_local};
 
 use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
 use crate::http1::deadline::TICK;
-use crate::net::Socket;
+use crate::net::{Acceptor, ListenSocket, Peer, Socket};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Node, Signals};
@@ -38,7 +36,7 @@ pub enum Command {
         /// The whole to read from now on.
         snapshot: Arc<Snapshot>,
         /// New listeners' sockets.
-        sockets: Vec<(String, TcpListener)>,
+        sockets: Vec<(String, ListenSocket)>,
         /// Told when the thread has followed.
         done: oneshot::Sender<()>,
     },
@@ -84,9 +82,9 @@ pub struct ThreadParts {
     pub index: usize,
     /// The first snapshot.
     pub snapshot: Arc<Snapshot>,
-    /// The thread's sockets for each listener, by name; non-blocking, with `SO_REUSEPORT`. One each, but for
-    /// those of a process with more threads whose place this one has taken.
-    pub sockets: Vec<(String, TcpListener)>,
+    /// The thread's sockets for each listener, by name; non-blocking. One each, but for those of a process
+    /// with more threads whose place this one has taken.
+    pub sockets: Vec<(String, ListenSocket)>,
     /// Where it listens to control.
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// Where it leaves notes for control.
@@ -117,7 +115,7 @@ pub fn spawn(parts: ThreadParts) -> io::Result<std::thread::JoinHandle<()>> {
 /// A data thread from its first snapshot to its last connection.
 async fn run(parts: ThreadParts) {
     let ThreadParts { index, snapshot, sockets, mut commands, signals, metrics } = parts;
-    let thread = Thread::new(index, snapshot, signals, metrics, Dial::Tcp);
+    let thread = Thread::new(index, snapshot, signals, metrics, Dial::Address);
     let ticker = spawn_local(tick(thread.clone()));
     let mut listening = Listening { thread, accepting: HashMap::new() };
     listening.follow(sockets);
@@ -165,13 +163,13 @@ struct Listening {
 /// One accept loop.
 struct Accepting {
     /// The same socket once more, to be asked at the end without the runtime's opinion of its readiness.
-    socket: TcpListener,
+    socket: ListenSocket,
     task: AbortHandle,
 }
 
 impl Listening {
     /// Closes what the snapshot no longer names, and opens what came.
-    fn follow(&mut self, sockets: Vec<(String, TcpListener)>) {
+    fn follow(&mut self, sockets: Vec<(String, ListenSocket)>) {
         let view = self.thread.view();
         let named = |name: &str| view.snapshot.listeners.iter().any(|l| l.settings.name == name);
         let gone: Vec<String> =
@@ -195,8 +193,8 @@ impl Listening {
         }
     }
 
-    fn accept_on(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
-        let accepted = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    fn accept_on(&mut self, name: &str, socket: ListenSocket) -> io::Result<()> {
+        let accepted = socket.try_clone()?.accepting()?;
         let task = spawn_local(accept(self.thread.clone(), name.to_owned(), accepted));
         let accepting = Accepting { socket, task: task.abort_handle() };
         self.accepting.entry(name.to_owned()).or_default().push(accepting);
@@ -212,16 +210,12 @@ impl Listening {
     /// Serves what the accept queue still holds, then closes.
     fn close(&self, name: &str, accepting: Accepting) {
         accepting.task.abort();
-        while let Ok((stream, peer)) = accepting.socket.accept() {
-            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-            match stream {
-                Ok(stream) => begin(&self.thread, name, stream, peer),
-                Err(error) => tracing::warn!(%error, listener = name, "a connection was lost"),
-            }
+        while let Ok((socket, peer)) = accepting.socket.accept() {
+            begin(&self.thread, name, socket, peer);
         }
     }
 
-    fn renew(&mut self, snapshot: Arc<Snapshot>, sockets: Vec<(String, TcpListener)>) {
+    fn renew(&mut self, snapshot: Arc<Snapshot>, sockets: Vec<(String, ListenSocket)>) {
         // The queues of listeners that go are emptied under the old snapshot, which still knows them.
         let gone = |name: &String| !snapshot.listeners.iter().any(|l| &l.settings.name == name);
         let names: Vec<String> = self.accepting.keys().filter(|name| gone(name)).cloned().collect();
@@ -287,10 +281,10 @@ impl Listening {
 }
 
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
-async fn accept(thread: Rc<Thread>, name: String, socket: tokio::net::TcpListener) {
+async fn accept(thread: Rc<Thread>, name: String, socket: Acceptor) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => begin(&thread, &name, stream, peer),
+            Ok((socket, peer)) => begin(&thread, &name, socket, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 thread.count_accept_error();
@@ -308,12 +302,12 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Starts a connection, unless the listener has as many as it may.
-fn begin(thread: &Rc<Thread>, name: &str, stream: TcpStream, peer: std::net::SocketAddr) {
+fn begin(thread: &Rc<Thread>, name: &str, socket: Socket, peer: Peer) {
     let view = thread.view();
     let Some(listener) = view.snapshot.listeners.iter().find(|l| l.settings.name == name) else {
         return;
     };
     let Some(admitted) = Admitted::admit(listener) else { return };
     let thread = thread.clone();
-    spawn_local(connection::serve(thread, admitted, Socket::Tcp(stream), peer));
+    spawn_local(connection::serve(thread, admitted, socket, peer));
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,9 +10,16 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
+mod address;
+mod listening;
 mod secure;
 mod stream;
 
+pub use address::{
+    Address, MAX_PATH, NoAddress, Peer, UNIX, bare_host, host_of, is_socket_path, socket_address,
+    zone,
+};
+pub use listening::{Acceptor, ListenSocket, is_unix};
 pub use secure::{HandshakeError, Secure};
 pub use stream::Stream;
 
@@ -20,7 +28,7 @@ pub use stream::Stream;
 pub enum Socket {
     /// Over TCP.
     Tcp(TcpStream),
-    /// Over a Unix socket; tests and fuzz targets use pairs of them.
+    /// Over a Unix socket.
     Unix(UnixStream),
     /// Over TLS. In a box: sockets are moved, and most are plain.
     Tls(Box<Secure>),
@@ -139,6 +147,31 @@ impl Socket {
             Socket::Unix(stream) => stream.poll_read_ready(cx),
             Socket::Tls(stream) => stream.poll_read_ready(cx),
             Socket::Stream(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Looks at what is there without taking it; 0 is the end of the stream. Not for TLS, whose bytes are no
+    /// text before they are taken, nor for a stream of many.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let peek = |fd: BorrowedFd<'_>, into: &mut [u8]| {
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                Ok(rustix::net::recv(fd, into, flags)?.1)
+            };
+            let peeked = match self {
+                Socket::Tcp(stream) => {
+                    stream.try_io(Interest::READABLE, || peek(stream.as_fd(), into))
+                }
+                Socket::Unix(stream) => {
+                    stream.try_io(Interest::READABLE, || peek(stream.as_fd(), into))
+                }
+                Socket::Tls(_) | Socket::Stream(_) => Err(io::ErrorKind::Unsupported.into()),
+            };
+            match peeked {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
         }
     }
 

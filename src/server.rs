@@ -18,6 +18,7 @@ use crate::config::{self, Config};
 use crate::control::upgrade::{Estate, Heir, UpgradeError};
 use crate::control::{self, ConfigSource, Control, Handle, Read, StartError};
 use crate::listener::{self, ThreadParts};
+use crate::net::Address;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::notify;
 
@@ -224,13 +225,13 @@ fn start_admin(handle: &Handle) -> io::Result<Arc<Addresses>> {
 
 impl Running {
     /// Listeners as bound, by name.
-    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(String, Address)> {
         self.handle.addresses()
     }
 
     /// A listener as bound.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
-        self.addresses().into_iter().find(|(name, _)| name == listener).map(|(_, address)| address)
+        self.addresses().into_iter().find(|(name, _)| name == listener)?.1.tcp()
     }
 
     /// The admin server; none if it is off or its address was taken.

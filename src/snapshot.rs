@@ -14,11 +14,12 @@ use crate::limit::clients::Clients;
 use crate::limit::gate::Gate;
 use crate::limit::lists::{Access, Slot};
 use crate::limit::pace::Pace;
+use crate::net::Address;
 use crate::route::Router;
 use crate::spool::Spool;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{
-    ListenerMetrics, Metrics, RouteMetrics, TlsMetrics, UpstreamMetrics,
+    ListenerMetrics, Metrics, ProxyMetrics, RouteMetrics, TlsMetrics, UpstreamMetrics,
 };
 use crate::tls;
 use crate::upstream::{Node, NodeKey, Registry, Shared};
@@ -71,6 +72,8 @@ pub struct Listener {
     pub clients: Arc<Clients>,
     /// Tunnels of each client, where they are bounded; shared like `open`.
     pub tunnels: Arc<Clients>,
+    /// Handles for PROXY headers, if any peer must send one.
+    pub proxied: Option<ProxyMetrics>,
 }
 
 /// What makes a listener one of TLS.
@@ -188,6 +191,7 @@ fn listener(
         false => config.routes.iter().map(|route| route.name.as_str()).collect(),
     };
     let names = named.into_iter().chain(["none"]);
+    let proxied = !settings.proxy_protocol.is_empty();
     Listener {
         settings: settings.clone(),
         metrics: metrics.listener(&settings.name),
@@ -197,6 +201,7 @@ fn listener(
         access: None,
         routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
         tls: None,
+        proxied: proxied.then(|| metrics.proxy_headers(&settings.name)),
     }
 }
 
@@ -314,11 +319,13 @@ fn upstream_tls(
     Some(known.unwrap_or_else(|| tls::upstream::client(&wanted.roots, slot)))
 }
 
-fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, String> {
+fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<Address>, String> {
     if let Ok(address) = address.parse() {
         return Ok(vec![address]);
     }
-    resolved.get(address).cloned().unwrap_or_else(|| Err("not resolved yet".into()))
+    let known = resolved.get(address).cloned();
+    let found = known.unwrap_or_else(|| Err("not resolved yet".into()))?;
+    Ok(found.into_iter().map(Address::Tcp).collect())
 }
 
 /// A name with several addresses is as many nodes, each called by name and address; the usual name with
@@ -326,23 +333,23 @@ fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<SocketAddr>, Stri
 fn expand(
     settings: &config::Upstream,
     node: &config::Node,
-    addresses: &[SocketAddr],
+    addresses: &[Address],
     registry: &mut Registry,
 ) -> Vec<Member> {
-    let label = |address: &SocketAddr| match addresses.len() {
-        1 => node.name.clone(),
-        _ => format!("{}#{}", node.name, address.ip()),
+    let label = |address: &Address| match address {
+        Address::Tcp(address) if addresses.len() > 1 => format!("{}#{}", node.name, address.ip()),
+        _ => node.name.clone(),
     };
     addresses
         .iter()
         .map(|address| {
-            let key = key(settings, node, Some(*address));
+            let key = key(settings, node, Some(address.clone()));
             member(node, registry.node(key, label(address)))
         })
         .collect()
 }
 
-fn key(settings: &config::Upstream, node: &config::Node, address: Option<SocketAddr>) -> NodeKey {
+fn key(settings: &config::Upstream, node: &config::Node, address: Option<Address>) -> NodeKey {
     NodeKey { upstream: settings.name.clone(), name: node.name.clone(), address }
 }
 
@@ -418,7 +425,7 @@ impl Snapshot {
     pub fn https_port(&self) -> Option<u16> {
         let mut listeners = self.config.listeners.iter();
         let tls = listeners.find(|listener| !listener.certificates.is_empty())?;
-        Some(tls.bind.port()).filter(|port| !matches!(port, 0 | 443))
+        tls.bind.port().filter(|port| !matches!(port, 0 | 443))
     }
 
     /// The upstream of a route; without routes, the only one.

@@ -4,12 +4,12 @@
 //! a node's health nor forgets its latency.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::health::outlier::FailureKind;
 use crate::limit::RetryBudget;
+use crate::net::Address;
 use crate::telemetry::metrics::Metrics;
 
 pub mod affinity;
@@ -100,7 +100,7 @@ pub struct NodeKey {
     /// Name of the node as configured.
     pub name: String,
     /// Where it is; none while its name has never resolved.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Address>,
 }
 
 impl Registry {

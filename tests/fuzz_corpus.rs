@@ -1,4 +1,4 @@
-//! The corpus of each fuzz target and mutations of it, through the same harness, without a fuzzer.
+//! The corpora of the fuzz targets and mutations of them, through the same harnesses, without a fuzzer.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
 
 #[path = "../fuzz/src/config.rs"]
@@ -13,6 +13,8 @@ mod frames;
 mod harness;
 #[path = "../fuzz/src/nocobase.rs"]
 mod nocobase;
+#[path = "../fuzz/src/proxy_header.rs"]
+mod proxy_header;
 
 /// Names and contents.
 type Corpus = Vec<(String, Vec<u8>)>;
@@ -26,13 +28,14 @@ struct Target {
     mutations: usize,
 }
 
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     Target { name: "http1_path", run: harness::run, seeds: 200, mutations: 4000 },
     Target { name: "config", run: config::run, seeds: 40, mutations: 300 },
     Target { name: "cookies", run: cookies::run, seeds: 10, mutations: 4000 },
     Target { name: "forwarded", run: forwarded::run, seeds: 10, mutations: 4000 },
     Target { name: "frames", run: frames::run, seeds: 10, mutations: 4000 },
     Target { name: "nocobase", run: nocobase::run, seeds: 20, mutations: 4000 },
+    Target { name: "proxy_protocol", run: proxy_header::run, seeds: 40, mutations: 4000 },
 ];
 
 /// Seeds and what fuzzing has added.

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/endless.rs"]
+mod endless;
 #[path = "tls/files.rs"]
 mod files;
 #[path = "tls/stream.rs"]
@@ -66,14 +68,7 @@ impl Rig {
 
 /// The sum of all counters of a family that have these labels.
 fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> f64 {
-    let families = proxy.metrics.registry.gather();
-    let Some(family) = families.iter().find(|f| f.name() == format!("cobalance_{family}")) else {
-        return 0.0;
-    };
-    let has = |metric: &&prometheus::proto::Metric| {
-        labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
-    };
-    family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
+    proxy.count(family, labels)
 }
 
 const UPGRADE: &[u8] =
@@ -246,6 +241,8 @@ fn what_is_no_tls_is_told_so_and_counted() {
     let origin = Origin::ok("x");
     let rig = Rig::new(&origin);
     let answer = rig.proxy.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Nothing of TLS stands before it.
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     assert!(answer.contains("This port speaks HTTPS"), "{answer}");
     assert_eq!(rig.counter("tls_handshake_failures_total", &["not_tls"]), 1.0);
     // Left in the middle; and a hello that never ends.

@@ -230,7 +230,7 @@ impl Scene {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
         let listener = self.thread.view().snapshot.listeners[0].clone();
         let admitted = Admitted::admit(&listener).ok_or("no place for a connection")?;
-        let peer = SocketAddr::from(([192, 0, 2, 1], 3));
+        let peer = SocketAddr::from(([192, 0, 2, 1], 3)).into();
         let served = connection::serve(self.thread.clone(), admitted, Socket::Unix(theirs), peer);
         Ok((ours, spawn_local(served)))
     }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tower::{Layer, Service};
 
 use super::reply::{self, Reply};
+use crate::net::bare_host;
 
 /// Says why a head is refused; none lets it pass.
 type Verdict = fn(&http::request::Parts, &Rules) -> Option<Reply>;
@@ -72,15 +73,10 @@ fn foreign_host(head: &http::request::Parts, rules: &Rules) -> Option<Reply> {
 }
 
 fn is_ours(host: &str, bound: SocketAddr) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    let name = name.to_ascii_lowercase();
+    let name = String::from_utf8_lossy(bare_host(host.as_bytes())).to_ascii_lowercase();
     name == "localhost"
         || name.ends_with(".localhost")
-        || literal.parse::<IpAddr>().is_ok()
+        || name.parse::<IpAddr>().is_ok()
         || host == bound.to_string()
 }
 

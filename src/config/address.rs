@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::Preset;
+use crate::net::{Address, MAX_PATH, UNIX, socket_address, zone};
 
 /// What is wrong with an address, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,11 +26,40 @@ impl Fault {
 }
 
 const BIND_FORM: &str = "write an IP address and a port, such as \"0.0.0.0:80\"";
+const SOCKET_FORM: &str = "write an absolute path, such as \"unix:/run/cobalance/http.sock\"";
+const NODE_SOCKET_FORM: &str = "write an absolute path, such as \"unix:/run/app.sock\"";
 const NODE_FORM: &str = "write \"HOST:PORT\", such as \"172.31.0.1:13000\"";
 
-/// Reads the address of a listener.
+/// Reads the address of a listener of clients: an IP address and a port, or a Unix socket.
+pub(super) fn listener(text: &str) -> Result<Address, Fault> {
+    match text.strip_prefix(UNIX) {
+        Some(path) => socket(text, path, SOCKET_FORM).map(|()| Address::Unix(path.into())),
+        None if text.starts_with('/') => {
+            let help = format!("write \"{UNIX}{text}\"");
+            Err(Fault::new("bad-address", "a path, not an address", help, SOCKET_FORM))
+        }
+        None => bind(text).map(Address::Tcp),
+    }
+}
+
+/// Checks the address of a Unix socket, whose `path` is what follows the scheme.
+fn socket(text: &str, path: &str, form: &'static str) -> Result<(), Fault> {
+    let fault = |label| Err(Fault::new("bad-address", label, form.to_owned(), form));
+    match path {
+        _ if text.parse::<Address>().is_ok() => Ok(()),
+        "" => fault("the path is missing"),
+        _ if path.starts_with('@') => fault("an abstract socket, which anybody could take"),
+        _ if !path.starts_with('/') => fault("not an absolute path"),
+        _ if path.len() > MAX_PATH => {
+            fault("longer than the 107 bytes that a socket's path can have")
+        }
+        _ => fault("not the path of a file"),
+    }
+}
+
+/// Reads the address of a listener that has no Unix socket.
 pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
-    if let Ok(address) = text.parse() {
+    if let Some(address) = socket_address(text) {
         return Ok(address);
     }
     let fault = |label, help: String| Fault::new("bad-address", label, help, BIND_FORM);
@@ -46,9 +76,20 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
         Some(("localhost", port)) if is_port(port) => {
             Err(fault("a host name, not an address", format!("write \"127.0.0.1:{port}\"")))
         }
+        Some(_) if is_in_a_zone(text) => Err(no_such_zone(BIND_FORM)),
+        Some((host, port)) if is_port(port) && is_interface(host) => Err(fault(
+            "an interface, not an address",
+            format!(
+                "write the address it has (`ip -brief address show {host}` lists it), or \"0.0.0.0:{port}\" \
+                 for all interfaces"
+            ),
+        )),
         Some((host, port)) if is_port(port) && is_host_name(host) => Err(fault(
             "a host name, not an address",
-            format!("write the address to bind, such as \"0.0.0.0:{port}\""),
+            format!(
+                "write the address to bind, such as \"0.0.0.0:{port}\", and `host = \"{host}\"` in a \
+                 `[[route]]` if only this name is to be served"
+            ),
         )),
         _ => Err(fault("not an IP address and a port", BIND_FORM.to_owned())),
     }
@@ -58,6 +99,13 @@ pub(super) fn bind(text: &str) -> Result<SocketAddr, Fault> {
 /// address. The result is in lower case, so that equal addresses are equal texts.
 pub(super) fn node(text: &str, preset: Preset) -> Result<String, Fault> {
     let fault = |label, help: String| Fault::new("bad-address", label, help, NODE_FORM);
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return socket(text, path, NODE_SOCKET_FORM).map(|()| text.to_owned());
+    }
+    if text.starts_with('/') {
+        let help = format!("write \"{UNIX}{text}\"");
+        return Err(fault("a path, not an address", help));
+    }
     if let Some((_, rest)) = text.split_once("://") {
         let bare = rest.split('/').next().unwrap_or_default();
         return Err(fault("a URL, not an address", format!("write only \"{bare}\"")));
@@ -68,6 +116,10 @@ pub(super) fn node(text: &str, preset: Preset) -> Result<String, Fault> {
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
         let help = format!("write \"[{ip}]:{}\"", usual_port(preset));
         return Err(fault("IPv6 needs brackets and a port", help));
+    }
+    if is_in_a_zone(text) {
+        let known = socket_address(text).map(|_| text.to_owned());
+        return known.ok_or_else(|| no_such_zone(NODE_FORM));
     }
     let Some((host, port)) = split_port(text) else {
         if is_host(text) {
@@ -91,9 +143,53 @@ pub(super) fn network(text: &str) -> Result<IpNet, Fault> {
         return Ok(network.trunc());
     }
     text.parse::<IpAddr>().map(IpNet::from).map_err(|_| {
-        let help = "write an address or a network, such as \"10.0.0.0/8\"";
+        let help = match text.starts_with("unix") {
+            true => "write \"127.0.0.1\": who comes over a Unix socket counts as that",
+            false => "write an address or a network, such as \"10.0.0.0/8\"",
+        };
         Fault::new("bad-network", "not an address or a network", help.to_owned(), help)
     })
+}
+
+/// An IPv6 address with a zone and a port, whether this machine has that zone or not.
+fn is_in_a_zone(text: &str) -> bool {
+    zone(text).is_some_and(|(_, bare)| bare.parse::<SocketAddr>().is_ok())
+}
+
+fn no_such_zone(form: &'static str) -> Fault {
+    let help =
+        "write one of the interfaces of this machine behind `%`; `ip -brief link` lists them";
+    Fault::new("bad-address", "there is no such interface", help.to_owned(), form)
+}
+
+/// Whether a name is one that Linux, or who makes interfaces on it, gives to interfaces; a host is hardly
+/// ever called so.
+fn is_interface(name: &str) -> bool {
+    const KINDS: [&str; 17] = [
+        "eth",
+        "en",
+        "wl",
+        "ww",
+        "ib",
+        "br",
+        "docker",
+        "veth",
+        "virbr",
+        "bond",
+        "team",
+        "vlan",
+        "tun",
+        "tap",
+        "wg",
+        "tailscale",
+        "dummy",
+    ];
+    let tail = |kind: &&str| name.strip_prefix(*kind).filter(|tail| !tail.contains('.'));
+    let numbered = |tail: &str| tail.ends_with(|c: char| c.is_ascii_digit());
+    // `br-1a2b3c4d5e6f` is Docker's; `enp3s0f1np1` the system's.
+    let is_one =
+        |kind: &&str| tail(kind).is_some_and(|tail| tail.starts_with('-') || numbered(tail));
+    name == "lo" || name.len() <= 15 && KINDS.iter().any(is_one)
 }
 
 /// The port that is most likely meant.
@@ -160,8 +256,16 @@ mod tests {
             (
                 "example.com:80",
                 "a host name, not an address",
-                "write the address to bind, such as \"0.0.0.0:80\"",
+                "write the address to bind, such as \"0.0.0.0:80\", and `host = \"example.com\"` in a \
+                 `[[route]]` if only this name is to be served",
             ),
+            (
+                "eth0:80",
+                "an interface, not an address",
+                "write the address it has (`ip -brief address show eth0` lists it), or \"0.0.0.0:80\" for \
+                 all interfaces",
+            ),
+            ("[fe80::1%nosuch0]:80", "there is no such interface", NO_ZONE),
             ("0.0.0.0:99999", "not an IP address and a port", BIND_FORM),
             ("", "not an IP address and a port", BIND_FORM),
         ];
@@ -169,6 +273,47 @@ mod tests {
             let fault = bind(text).unwrap_err();
             assert_eq!((fault.label, fault.help.as_str()), (label, help), "{text}");
         }
+    }
+
+    const NO_ZONE: &str =
+        "write one of the interfaces of this machine behind `%`; `ip -brief link` lists them";
+
+    #[test]
+    fn interfaces_are_told_from_hosts() {
+        for name in
+            ["lo", "eth0", "enp3s0f1np1", "wlan0", "br-1a2b3c4d5e6f", "docker0", "tailscale0"]
+        {
+            assert!(is_interface(name), "{name}");
+        }
+        for name in
+            ["localhost", "example.com", "ethan", "node1", "en1.example.com", "internal", "lo1"]
+        {
+            assert!(!is_interface(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn unix_sockets() {
+        let read = listener("unix:/run/x.sock").unwrap();
+        assert_eq!(read.to_string(), "unix:/run/x.sock");
+        assert_eq!(listener("[::]:80").unwrap().to_string(), "[::]:80");
+        assert_eq!(node("unix:/Run/X", Preset::None).as_deref(), Ok("unix:/Run/X"));
+        let long = format!("unix:/{}", "x".repeat(107));
+        let cases = [
+            ("unix:", "the path is missing"),
+            ("unix:run/x", "not an absolute path"),
+            ("unix:@x", "an abstract socket, which anybody could take"),
+            ("unix:/run/", "not the path of a file"),
+            (&long, "longer than the 107 bytes that a socket's path can have"),
+        ];
+        for (text, label) in cases {
+            assert_eq!(listener(text).unwrap_err().label, label, "{text}");
+            assert_eq!(node(text, Preset::None).unwrap_err().label, label, "{text}");
+        }
+        assert_eq!(listener("/run/x").unwrap_err().help, "write \"unix:/run/x\"");
+        assert_eq!(node("/run/x", Preset::None).unwrap_err().help, "write \"unix:/run/x\"");
+        assert!(bind("unix:/run/x").is_err());
+        assert!(network("unix:").unwrap_err().help.contains("127.0.0.1"));
     }
 
     #[test]
@@ -179,6 +324,7 @@ mod tests {
         assert_eq!(node("Node1:80", Preset::NocoBase).as_deref(), Ok("node1:80"));
         let cases = [
             ("node1", "write \"node1:13000\""),
+            ("[fe80::1%nosuch0]:80", NO_ZONE),
             ("[::1]", "write \"[::1]:13000\""),
             ("::1", "write \"[::1]:13000\""),
             ("http://node1:13000/", "write only \"node1:13000\""),
@@ -219,7 +365,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in ".{0,40}") {
-            let _ = (bind(&text), node(&text, Preset::None), network(&text), is_path(&text));
+            let _ = (bind(&text), listener(&text), node(&text, Preset::None), network(&text), is_path(&text));
         }
     }
 }

@@ -156,5 +156,8 @@ pub const SPOOL_TOTAL_FILES: u64 = 4 * 1024 * 1024 * 1024;
 /// One of the largest bodies, or fifty attachments, of one office behind one address; three such leave room.
 pub const SPOOL_CLIENT_SHARE: f64 = 0.25;
 
+/// Whoever runs the process, and its group: what connects is trusted as this machine is.
+pub const SOCKET_MODE: u32 = 0o660;
+
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);

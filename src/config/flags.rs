@@ -3,6 +3,15 @@
 use std::net::SocketAddr;
 
 use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Spool, Upstream, address};
+use crate::net::Address;
+
+/// Reads what follows `--listen`.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn listen_address(text: &str) -> Result<Address, String> {
+    address::listener(text).map_err(|fault| format!("{}; {}", fault.label, fault.help))
+}
 
 /// The same defaults as in a file, one upstream named `nocobase`.
 ///
@@ -10,7 +19,7 @@ use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Spool, Ups
 ///
 /// All that is wrong, one sentence with its remedy each.
 pub fn from_flags(
-    listen: &[SocketAddr],
+    listen: &[Address],
     nodes: &[String],
     admin: Option<SocketAddr>,
 ) -> Result<Config, Vec<String>> {
@@ -28,7 +37,8 @@ pub fn from_flags(
             ));
         }
     }
-    if listeners.iter().any(|l| l.bind == admin_table.bind && l.bind.port() != 0) {
+    let taken = |l: &Listener| l.bind == admin_table.bind.into() && !l.bind.is_any_port();
+    if listeners.iter().any(taken) {
         let bind = admin_table.bind;
         errors.push(format!(
             "--listen {bind} is the admin listener's; give one of them another port"
@@ -52,17 +62,17 @@ pub fn from_flags(
     })
 }
 
-fn listeners(listen: &[SocketAddr], errors: &mut Vec<String>) -> Vec<Listener> {
+fn listeners(listen: &[Address], errors: &mut Vec<String>) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     if listen.is_empty() {
         errors.push("no listener; add --listen 0.0.0.0:80".to_owned());
     }
     for (at, bind) in listen.iter().enumerate() {
-        if bind.port() != 0 && listen[..at].contains(bind) {
+        if !bind.is_any_port() && listen[..at].contains(bind) {
             errors.push(format!("--listen {bind} is given twice; remove one of them"));
             continue;
         }
-        let mut listener = Listener::at(*bind);
+        let mut listener = Listener::at(bind.clone());
         if listen[..at].contains(bind) {
             // Several free ports at one address still need names of their own.
             listener.name = format!("{bind}/{at}");
@@ -94,7 +104,7 @@ mod tests {
     use super::*;
     use crate::config::{Source, load};
 
-    fn bind(text: &str) -> SocketAddr {
+    fn bind<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
         text.parse().unwrap()
     }
 

@@ -1,6 +1,5 @@
 //! What is meant where nothing is written.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use super::{
     Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node,
     OutlierDetection, Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
 };
+use crate::net::Address;
 
 impl Default for Server {
     fn default() -> Self {
@@ -39,10 +39,12 @@ impl Server {
 impl Listener {
     /// A listener with every default, named after its address.
     #[must_use]
-    pub fn at(bind: SocketAddr) -> Self {
+    pub fn at(bind: impl Into<Address>) -> Self {
+        let bind = bind.into();
         Self {
             name: bind.to_string(),
             bind,
+            socket_mode: defaults::SOCKET_MODE,
             max_connections: defaults::MAX_CONNECTIONS,
             max_head: defaults::MAX_HEAD,
             max_fields: defaults::MAX_FIELDS,
@@ -52,6 +54,7 @@ impl Listener {
             body_idle_timeout: defaults::CLIENT_BODY_IDLE_TIMEOUT,
             keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,
             send_timeout: defaults::SEND_TIMEOUT,
+            proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             certificates: Vec::new(),
             client_auth: None,

@@ -53,6 +53,7 @@ pub(super) static LISTENER: TableKeys = TableKeys {
     keys: &[
         "name",
         "bind",
+        "socket_mode",
         "max_connections",
         "max_head",
         "max_fields",
@@ -62,6 +63,7 @@ pub(super) static LISTENER: TableKeys = TableKeys {
         "body_idle_timeout",
         "keep_alive_timeout",
         "send_timeout",
+        "proxy_protocol",
         "trusted_proxies",
         "certificates",
         "client_auth",

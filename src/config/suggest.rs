@@ -6,9 +6,6 @@ const TLS: &str = "write `[[certificate]]` with `name`, `chain` and `key`, and `
                    `[[listener]]`";
 const NO_ACME: &str = "certificates are not fetched by this version yet: write `[[certificate]]` with \
                        `name`, `chain` and `key`; renewed files are found without a reload";
-const NO_PROXY_PROTOCOL: &str = "the PROXY protocol is not built into this version yet: let the \
-                                 proxy in front send `X-Forwarded-For` and list it in \
-                                 `trusted_proxies`";
 const EJECTION: &str = "write `consecutive_failures` and `ejection_time` in \
                         `[upstream.NAME.outlier_detection]`";
 const NODES: &str = "write `nodes = [\"HOST:PORT\"]`: the processes of an upstream are its nodes";
@@ -31,7 +28,7 @@ const FOREIGN: &[(&str, &str)] = &[
     ("alpn", "write `protocols = [\"h1\", \"h2\"]`"),
     ("http2_max_concurrent_streams", "write `max_streams`"),
     ("max_concurrent_streams", "write `max_streams`"),
-    ("proxy_protocol", NO_PROXY_PROTOCOL),
+    ("accept_proxy", "write `proxy_protocol` in `[[listener]]`, with the networks of the proxies"),
     ("limit_req", NO_LIMIT),
     ("limit_req_zone", NO_LIMIT),
     ("rate_limit", NO_LIMIT),

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -30,7 +29,7 @@ use crate::http2::head::{self, Asks};
 use crate::http2::stream::ClientStream;
 use crate::http2::watch::{Flood, Watch};
 use crate::http2::wire::{Handle, Wire};
-use crate::net::Socket;
+use crate::net::{Peer, Socket};
 use crate::snapshot::Listener;
 
 /// How much of one stream's body may come that no node has taken: a round trip's worth on a near line, and
@@ -57,7 +56,7 @@ pub(super) struct Parts {
     pub(super) admitted: Admitted,
     pub(super) open: Open,
     pub(super) socket: Socket,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) certificate: Box<[u8]>,
     /// For the connection itself.
     pub(super) deadline: Deadline,
@@ -69,7 +68,7 @@ pub(super) struct Parts {
 /// What a connection and its streams share. Lives as long as any of them.
 struct Shared {
     thread: Rc<Thread>,
-    peer: SocketAddr,
+    peer: Peer,
     certificate: Box<[u8]>,
     encrypted: bool,
     gate: Rc<Gate>,

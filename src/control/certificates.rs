@@ -25,11 +25,18 @@ pub(super) struct Files {
     moving: Option<[Identity; 2]>,
     /// What was last read of them, good or not.
     tried: Option<[u8; 32]>,
+    /// What was in use when that was looked at last.
+    in_use: [u8; 32],
     gone: bool,
 }
 
 /// What is new of a certificate.
-pub(super) type News = (String, Result<tls::Certificate, String>);
+pub(super) struct News {
+    name: String,
+    /// Of which files; those of the configuration may be others by now.
+    files: [PathBuf; 2],
+    found: Result<tls::Certificate, String>,
+}
 
 impl Files {
     fn of(certificate: &Certificate) -> Files {
@@ -40,6 +47,7 @@ impl Files {
             settled: None,
             moving: None,
             tried: Some(*certificate.loaded.fingerprint()),
+            in_use: *certificate.loaded.fingerprint(),
             gone: false,
         }
     }
@@ -47,6 +55,21 @@ impl Files {
     fn is_of(&self, certificate: &Certificate) -> bool {
         (&self.name, &self.chain, &self.key)
             == (&certificate.name, &certificate.chain, &certificate.key)
+    }
+
+    /// Takes note of what is in use. A snapshot may have brought another one, as a rollback does with the one
+    /// that its configuration was read with: then what is in the files has to be read again.
+    fn compare(&mut self, in_use: [u8; 32]) {
+        if std::mem::replace(&mut self.in_use, in_use) != in_use {
+            self.tried = Some(in_use);
+            (self.settled, self.moving) = (None, None);
+        }
+    }
+
+    fn news(&mut self) -> Option<News> {
+        let found = self.look()?;
+        let files = [self.chain.clone(), self.key.clone()];
+        Some(News { name: self.name.clone(), files, found })
     }
 
     /// Looks once. A change counts when both files have been the same for two looks: one is written after
@@ -84,11 +107,16 @@ impl Files {
 }
 
 /// Those that the configuration names; what was seen of each before is kept.
-fn follow(files: &mut Vec<Files>, config: &Config) {
+fn follow(files: &mut Vec<Files>, config: &Config, slots: &[Arc<tls::Slot>]) {
     files.retain(|files| config.certificates.iter().any(|one| files.is_of(one)));
     for certificate in &config.certificates {
         if !files.iter().any(|files| files.is_of(certificate)) {
             files.push(Files::of(certificate));
+        }
+    }
+    for files in files {
+        if let Some(slot) = slots.iter().find(|slot| slot.name == files.name) {
+            files.compare(*slot.get().fingerprint());
         }
     }
 }
@@ -103,11 +131,10 @@ impl Core {
         }
         // None while a look is under way.
         let Some(mut files) = self.certificates.take() else { return };
-        follow(&mut files, &snapshot.config);
+        follow(&mut files, &snapshot.config, &snapshot.certificates);
         let events = self.inner.events.clone();
         tokio::task::spawn_blocking(move || {
-            let mut look = |one: &mut Files| Some((one.name.clone(), one.look()?));
-            let news = files.iter_mut().filter_map(&mut look).collect();
+            let news = files.iter_mut().filter_map(Files::news).collect();
             let _ = events.send(Event::Certificates(files, news));
         });
     }
@@ -116,11 +143,9 @@ impl Core {
     pub(super) fn certificates_seen(&mut self, files: Vec<Files>, news: Vec<News>) {
         self.certificates = Some(files);
         let snapshot = self.inner.snapshot.load_full();
-        for (name, news) in news {
-            let Some(slot) = snapshot.certificates.iter().find(|slot| slot.name == name) else {
-                continue;
-            };
-            match news {
+        for News { name, files, found } in news {
+            let Some(slot) = slot_of(&snapshot, &name, &files) else { continue };
+            match found {
                 Ok(certificate) => {
                     let days = days_left(&certificate);
                     slot.put(Arc::new(certificate));
@@ -165,6 +190,17 @@ impl Core {
     }
 }
 
+/// The slot that these files are for, unless the configuration has named others since they were looked at.
+fn slot_of<'a>(
+    snapshot: &'a Snapshot,
+    name: &str,
+    [chain, key]: &[PathBuf; 2],
+) -> Option<&'a Arc<tls::Slot>> {
+    let of_these = |one: &Certificate| one.name == name && one.chain == *chain && one.key == *key;
+    let named = snapshot.config.certificates.iter().any(of_these);
+    snapshot.certificates.iter().find(|slot| named && slot.name == name)
+}
+
 fn is_short(left_s: i64) -> bool {
     left_s < i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX)
 }
@@ -186,5 +222,82 @@ pub(super) fn status(slot: &tls::Slot) -> CertificateStatus {
         hosts: certificate.names().to_vec(),
         not_before,
         not_after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(one: &Certificate) -> [u8; 32] {
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        std::fs::write(&one.chain, made.cert.pem()).unwrap();
+        std::fs::write(&one.key, made.signing_key.serialize_pem()).unwrap();
+        *tls::Certificate::read(&one.chain, &one.key).unwrap().fingerprint()
+    }
+
+    /// A certificate of the configuration whose files are in `dir`.
+    fn certificate(dir: &std::path::Path) -> Certificate {
+        let (chain, key) = (dir.join("a.pem"), dir.join("a.key"));
+        let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+        let (pem, secret) = (made.cert.pem(), made.signing_key.serialize_pem());
+        std::fs::write(&chain, &pem).unwrap();
+        std::fs::write(&key, &secret).unwrap();
+        let loaded = tls::Certificate::from_pem(pem.as_bytes(), secret.as_bytes()).unwrap();
+        Certificate { name: "a".into(), chain, key, loaded: Arc::new(loaded) }
+    }
+
+    /// What is new after two looks.
+    fn found(files: &mut Files) -> Option<[u8; 32]> {
+        assert!(files.look().is_none(), "one look is not enough");
+        files.look().map(|found| *found.unwrap().fingerprint())
+    }
+
+    #[test]
+    fn what_a_snapshot_puts_back_is_renewed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let configured = certificate(dir.path());
+        let first = *configured.loaded.fingerprint();
+        let mut files = Files::of(&configured);
+        files.compare(first);
+        assert_eq!(found(&mut files), None, "it is in use");
+        let second = write(&configured);
+        assert_eq!(found(&mut files), Some(second));
+        files.compare(second);
+        assert_eq!(found(&mut files), None);
+        // A rollback brings the one that its configuration was read with.
+        files.compare(first);
+        assert_eq!(found(&mut files), Some(second));
+        files.compare(second);
+        assert_eq!(found(&mut files), None);
+        assert_eq!((files.look().is_none(), files.look().is_none()), (true, true));
+    }
+
+    #[test]
+    fn what_was_found_at_other_paths_is_not_put_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let configured = certificate(dir.path());
+        let text = format!(
+            "[[certificate]]\nname = \"a\"\nchain = \"{}\"\nkey = \"{}\"\n[[listener]]\n\
+             bind = \"127.0.0.1:0\"\ncertificates = [\"a\"]\n[upstream.u]\nnodes = [\"127.0.0.1:9\"]\n",
+            configured.chain.display(),
+            configured.key.display()
+        );
+        let source = crate::config::Source { name: "x".into(), text };
+        let (config, _) = crate::config::load(&source, &|_| None).unwrap();
+        let mut registry =
+            crate::upstream::Registry::new(1, crate::telemetry::metrics::Metrics::new());
+        let parts = crate::snapshot::Parts {
+            resolved: &Default::default(),
+            registry: &mut registry,
+            previous: None,
+            access_log: None,
+        };
+        let snapshot = crate::snapshot::compile(Arc::new(config), parts);
+        let here = [configured.chain.clone(), configured.key.clone()];
+        let elsewhere = [dir.path().join("old.pem"), configured.key];
+        assert!(slot_of(&snapshot, "a", &here).is_some());
+        assert!(slot_of(&snapshot, "a", &elsewhere).is_none());
+        assert!(slot_of(&snapshot, "b", &here).is_none());
     }
 }

@@ -280,7 +280,7 @@ impl Core {
     pub(super) fn announce(&self) {
         let known = self.inner.addresses.read().clone();
         let addresses: Vec<_> =
-            self.bound.iter().map(|bound| (bound.name.clone(), bound.address)).collect();
+            self.bound.iter().map(|bound| (bound.name.clone(), bound.address.clone())).collect();
         for (listener, address) in addresses.iter().filter(|one| !known.contains(one)) {
             tracing::info!(%address, listener, "listening");
         }

@@ -66,7 +66,7 @@ impl Drained {
 pub(super) fn is_called(node: &Node, name: &str) -> bool {
     let among_others = || {
         let (configured, ip) = name.rsplit_once('#')?;
-        Some(configured == node.key.name && node.address()?.ip().to_string() == ip)
+        Some(configured == node.key.name && node.address()?.tcp()?.ip().to_string() == ip)
     };
     node.label == name || node.key.name == name || among_others() == Some(true)
 }

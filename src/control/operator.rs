@@ -1,6 +1,6 @@
 //! What operators ask of single nodes: to drain one, and to make it ready again.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use crate::config::{self, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{Checker, HealthState, OperatorState, Shown};
 use crate::listener::Command;
+use crate::net::Address;
 use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::upstream::Node;
 
@@ -330,9 +331,9 @@ fn find<'a>(snapshot: &'a Snapshot, order: &Order) -> Result<Vec<Found<'a>>, Ord
         found = called(&|node| is_called(node, &order.node));
     }
     if found.is_empty()
-        && let Ok(address) = order.node.parse::<SocketAddr>()
+        && let Ok(address) = order.node.parse::<Address>()
     {
-        found = called(&|node| node.address() == Some(address));
+        found = called(&|node| node.address() == Some(&address));
     }
     let Some((first, _)) = found.first() else {
         return Err(OrderError::Unknown(unknown(&order.node, &upstreams)));

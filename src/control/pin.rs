@@ -390,7 +390,7 @@ impl Core {
 }
 
 fn address(node: &Node) -> Option<String> {
-    node.address().map(|address| address.to_string())
+    node.address().map(ToString::to_string)
 }
 
 /// What probes and traffic say, whatever the operator wants.

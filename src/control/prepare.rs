@@ -159,5 +159,6 @@ fn shared(
 
 /// The listeners' sockets that another process has handed over.
 fn held(estate: &mut Option<Estate>) -> io::Result<Vec<Bound>> {
-    inherited(estate.as_mut().map(Estate::take_listeners).unwrap_or_default())
+    let handed_over = estate.as_mut().map(Estate::take_listeners).transpose()?;
+    inherited(handed_over.unwrap_or_default())
 }

@@ -1,7 +1,6 @@
 //! One probe: ask a node for its health over a kept connection, or a new one.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,12 +9,12 @@ use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use super::stream::secured;
+use super::stream::{connected, secured};
 use crate::config::HealthCheck;
 use crate::config::Preset;
 use crate::health::{Verdict, classify};
+use crate::net::Address;
 use crate::nocobase;
 use crate::tls::Towards;
 
@@ -30,7 +29,7 @@ const AGENT: &str = concat!("cobalance/", env!("CARGO_PKG_VERSION"), " health-ch
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     /// The node.
-    pub address: SocketAddr,
+    pub address: Address,
     /// The question.
     pub check: Arc<HealthCheck>,
     /// How to read the answer.
@@ -105,10 +104,9 @@ async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> (Verdict, 
 
 async fn connect(target: &Target, trip: &mut Trip) -> io::Result<Kept> {
     let begun = Instant::now();
-    let stream = TcpStream::connect(target.address).await?;
+    let stream = connected(&target.address).await?;
     let opened = Instant::now();
     trip.connected = Some(opened - begun);
-    stream.set_nodelay(true)?;
     let stream = secured(stream, target.tls.as_ref()).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -142,7 +140,7 @@ async fn exchange(
 }
 
 fn request(target: &Target) -> http::Result<http::Request<Empty<Bytes>>> {
-    let host = target.check.host.clone().unwrap_or_else(|| target.address.to_string());
+    let host = target.check.host.clone().unwrap_or_else(|| target.address.host());
     http::Request::get(&target.check.path)
         .header(HOST, host)
         .header(USER_AGENT, AGENT)
@@ -204,7 +202,7 @@ mod tests {
         // Longer than any test machine's pause; the one test of a time-out shortens it.
         check.timeout = Duration::from_secs(20);
         Target {
-            address: origin.address(),
+            address: origin.address().into(),
             check: Arc::new(check),
             preset: Preset::NocoBase,
             tls: None,

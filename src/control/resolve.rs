@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::core::{Core, Event};
 use super::reload::followed;
 use crate::config::Config;
+use crate::net::Address;
 use crate::snapshot::{Resolved, Upstream};
 
 /// glibc tries for 5 s per server; a longer wait would only delay a start or a reload.
@@ -71,7 +72,7 @@ impl Names {
 /// The names among the addresses of all nodes, each once.
 pub(super) fn names(config: &Config) -> BTreeSet<String> {
     let addresses = config.upstreams.iter().flat_map(|u| &u.nodes).map(|node| &node.address);
-    addresses.filter(|address| address.parse::<SocketAddr>().is_err()).cloned().collect()
+    addresses.filter(|address| address.parse::<Address>().is_err()).cloned().collect()
 }
 
 /// The new set: the answer, and what only this answer lacks. Sorted, so that replicas agree.

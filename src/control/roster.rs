@@ -318,7 +318,7 @@ impl Watched {
             // It speaks otherwise from now on.
             self.kept = None;
         }
-        self.target = check.zip(self.node.address()).map(|(check, address)| Target {
+        self.target = check.zip(self.node.address().cloned()).map(|(check, address)| Target {
             address,
             check: Arc::new(check.clone()),
             preset: upstream.settings.preset,

@@ -1,6 +1,5 @@
 //! Gathers [`Status`] from what control owns.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::core::Core;
@@ -14,6 +13,7 @@ use super::{ConfigSource, Handle, certificates, probe};
 use crate::clock;
 use crate::config::Role;
 use crate::health::{OperatorState, OutlierState, Verdict};
+use crate::net::Address;
 use crate::snapshot::{Listener, Member, Snapshot, Upstream};
 
 impl Core {
@@ -89,12 +89,12 @@ impl Core {
     }
 }
 
-fn listener(listener: &Listener, addresses: &[(String, SocketAddr)]) -> ListenerStatus {
+fn listener(listener: &Listener, addresses: &[(String, Address)]) -> ListenerStatus {
     let name = &listener.settings.name;
-    let bound = addresses.iter().find(|(other, _)| other == name).map(|(_, address)| *address);
+    let bound = addresses.iter().find(|(other, _)| other == name).map(|(_, address)| address);
     ListenerStatus {
         name: name.clone(),
-        address: bound.unwrap_or(listener.settings.bind).to_string(),
+        address: bound.unwrap_or(&listener.settings.bind).to_string(),
         connections: listener.open.load(Relaxed),
     }
 }
@@ -126,7 +126,7 @@ fn node(upstream: &Upstream, member: &Member, watched: &Watched) -> NodeStatus {
 fn address(upstream: &Upstream, member: &Member) -> String {
     let key = &member.node.key;
     let written = || upstream.settings.nodes.iter().find(|node| node.name == key.name);
-    match key.address {
+    match &key.address {
         Some(address) => address.to_string(),
         None => written().map_or_else(|| key.name.clone(), |node| node.address.clone()),
     }

@@ -6,11 +6,17 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config;
-use crate::net;
+use crate::net::{self, Address, ListenSocket};
+
+mod remedy;
+mod unix;
+
+use unix::SocketFile;
 
 /// Connections that wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
@@ -21,24 +27,27 @@ pub(super) struct Bound {
     /// Name of the listener.
     pub name: String,
     /// As configured; the port may be 0.
-    pub asked: SocketAddr,
+    pub asked: Address,
     /// As bound.
-    pub address: SocketAddr,
+    pub address: Address,
     /// One for each data thread, in their order. More, where a process with more threads has handed them
     /// over: what is in the queue of one that was closed, or about to get there, would be lost, so the
-    /// threads share them.
-    pub sockets: Vec<TcpListener>,
+    /// threads share them. A Unix socket is one, which all threads accept on: the kernel has no way to
+    /// spread its connections over several.
+    pub sockets: Vec<ListenSocket>,
+    /// The file of a Unix socket.
+    file: Option<Arc<SocketFile>>,
 }
 
 /// A data thread's sockets, by the listener's name.
-pub(super) type Sockets = Vec<(String, TcpListener)>;
+pub(super) type Sockets = Vec<(String, ListenSocket)>;
 
-/// Why a listener could not be bound.
+/// Why a listener could not be bound, and what to do about it.
 #[derive(Debug, thiserror::Error)]
-#[error("listener `{name}` cannot bind {address}: {source}")]
+#[error("listener `{name}` cannot bind {address}: {source}{}", remedy::of(address, source))]
 pub struct BindError {
     name: String,
-    address: SocketAddr,
+    address: Address,
     source: io::Error,
 }
 
@@ -54,13 +63,20 @@ pub(super) fn bind_all(
 ) -> Result<Vec<Bound>, BindError> {
     let mut bound: Vec<Bound> = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        let error =
-            |source| BindError { name: listener.name.clone(), address: listener.bind, source };
+        let error = |source| BindError {
+            name: listener.name.clone(),
+            address: listener.bind.clone(),
+            source,
+        };
         let one = match same_socket(listener, held) {
             Some(old) => old.copy(&listener.name, threads),
-            None => bind(listener, threads, ours(listener.bind, held, &bound)),
+            None => bind(listener, threads, |address| ours(address, held, &bound)),
         };
         bound.push(one.map_err(error)?);
+    }
+    for (listener, bound) in listeners.iter().zip(&bound) {
+        // A reload may have changed it; only now, when nothing can fail any more.
+        bound.file.iter().for_each(|file| file.set_mode(listener.socket_mode));
     }
     Ok(bound)
 }
@@ -68,7 +84,7 @@ pub(super) fn bind_all(
 /// The held sockets that this listener goes on with. Port 0 asks for any port, so the name decides too.
 fn same_socket<'a>(listener: &config::Listener, held: &'a [Bound]) -> Option<&'a Bound> {
     let same = |old: &&Bound| {
-        old.asked == listener.bind && (old.asked.port() != 0 || old.name == listener.name)
+        old.asked == listener.bind && (!old.asked.is_any_port() || old.name == listener.name)
     };
     held.iter().find(same)
 }
@@ -76,28 +92,60 @@ fn same_socket<'a>(listener: &config::Listener, held: &'a [Bound]) -> Option<&'a
 /// Whether this process listens on the port already, at whatever address: then the guard of [`bind`]
 /// would find ourselves.
 fn ours(address: SocketAddr, held: &[Bound], bound: &[Bound]) -> bool {
-    held.iter().chain(bound).any(|other| other.address.port() == address.port())
+    held.iter().chain(bound).any(|other| other.address.port() == Some(address.port()))
+}
+
+fn bind(
+    listener: &config::Listener,
+    threads: usize,
+    ours: impl Fn(SocketAddr) -> bool,
+) -> io::Result<Bound> {
+    match &listener.bind {
+        Address::Tcp(asked) => bind_tcp(&listener.name, *asked, threads, ours(*asked)),
+        Address::Unix(path) => {
+            let (socket, file) = unix::bind(path, listener.socket_mode)?;
+            Ok(Bound {
+                name: listener.name.clone(),
+                asked: listener.bind.clone(),
+                address: listener.bind.clone(),
+                sockets: vec![ListenSocket::Unix(socket)],
+                file: Some(Arc::new(file)),
+            })
+        }
+    }
 }
 
 /// Binds the sockets of one listener. `SO_REUSEPORT` alone would silently share the port with another
 /// process of the same user, so a first socket without it asks whether the port is free. Between its
 /// end and the real sockets lie some microseconds in which two processes that start at once could both
 /// succeed; they would have raced for the port anyway.
-fn bind(listener: &config::Listener, threads: usize, ours: bool) -> io::Result<Bound> {
-    if listener.bind.port() != 0 && !ours {
-        drop(socket(listener.bind, false)?);
+fn bind_tcp(name: &str, asked: SocketAddr, threads: usize, ours: bool) -> io::Result<Bound> {
+    if asked.port() != 0 && !ours {
+        drop(socket(asked, false)?);
     }
-    let first = socket(listener.bind, true)?;
+    let first = socket(asked, true)?;
     let address = first.local_addr()?;
-    let mut sockets = vec![first];
+    let mut sockets = vec![first.into()];
     for _ in 1..threads {
-        sockets.push(socket(address, true)?);
+        sockets.push(socket(address, true)?.into());
     }
-    Ok(Bound { name: listener.name.clone(), asked: listener.bind, address, sockets })
+    Ok(Bound {
+        name: name.to_owned(),
+        asked: asked.into(),
+        address: address.into(),
+        sockets,
+        file: None,
+    })
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Whatever the system's default is: `[::]` is both families. Where `0.0.0.0` is bound as well, the
+        // kernel gives IPv4 to that one, whichever came first, so a reload that adds or removes it needs no
+        // other socket here.
+        socket.set_only_v6(false)?;
+    }
     // Connections of the last run may still be in TIME_WAIT; they must not keep us from starting.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
@@ -115,12 +163,35 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 impl Bound {
     /// The same sockets again, for a listener of this name, and as many more as there are more threads.
     fn copy(&self, name: &str, threads: usize) -> io::Result<Bound> {
-        let copies = self.sockets.iter().map(TcpListener::try_clone);
+        let copies = self.sockets.iter().map(ListenSocket::try_clone);
         let mut sockets = copies.collect::<io::Result<Vec<_>>>()?;
-        while sockets.len() < threads {
-            sockets.push(socket(self.address, true)?);
+        if let Address::Tcp(address) = self.address {
+            while sockets.len() < threads {
+                sockets.push(socket(address, true)?.into());
+            }
         }
-        Ok(Bound { name: name.into(), asked: self.asked, address: self.address, sockets })
+        Ok(Bound {
+            name: name.into(),
+            asked: self.asked.clone(),
+            address: self.address.clone(),
+            sockets,
+            file: self.file.clone(),
+        })
+    }
+
+    /// The file of a Unix socket is removed when its listener goes, unless it is `ours` no longer, or not
+    /// yet: another process serves it.
+    pub(super) fn own_file(&self, ours: bool) {
+        self.file.iter().for_each(|file| file.own(ours));
+    }
+
+    /// The sockets that one data thread accepts on.
+    fn of_thread(&self, thread: usize, threads: usize) -> impl Iterator<Item = &ListenSocket> {
+        let (first, step) = match self.address {
+            Address::Tcp(_) => (thread, threads),
+            Address::Unix(_) => (0, 1),
+        };
+        self.sockets.iter().skip(first).step_by(step)
     }
 }
 
@@ -128,14 +199,18 @@ impl Bound {
 ///
 /// # Errors
 /// One is no listening socket.
-pub(super) fn inherited(sockets: Vec<(String, SocketAddr, TcpListener)>) -> io::Result<Vec<Bound>> {
+pub(super) fn inherited(sockets: Vec<(String, Address, ListenSocket)>) -> io::Result<Vec<Bound>> {
     let mut all: Vec<Bound> = Vec::new();
     for (name, asked, socket) in sockets {
         match all.iter_mut().find(|bound| bound.name == name && bound.asked == asked) {
             Some(bound) => bound.sockets.push(socket),
             None => {
-                let address = socket.local_addr()?;
-                all.push(Bound { name, asked, address, sockets: vec![socket] });
+                let address = match &socket {
+                    ListenSocket::Tcp(socket) => socket.local_addr()?.into(),
+                    ListenSocket::Unix(_) => asked.clone(),
+                };
+                let file = asked.unix().map(SocketFile::of_other).map(Arc::new);
+                all.push(Bound { name, asked, address, sockets: vec![socket], file });
             }
         }
     }
@@ -152,56 +227,11 @@ pub(super) fn of_thread<'a>(
     threads: usize,
 ) -> io::Result<Sockets> {
     let own = |one: &'a Bound| {
-        let sockets = one.sockets.iter().skip(thread).step_by(threads);
+        let sockets = one.of_thread(thread, threads);
         sockets.map(move |socket| Ok((one.name.clone(), socket.try_clone()?)))
     };
     bound.into_iter().flat_map(own).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::tests::support::listener;
-
-    const ANY: &str = "127.0.0.1:0";
-
-    #[test]
-    fn all_threads_listen_on_one_port() {
-        let bound = bind_all(&[listener("a", ANY)], &[], 3).unwrap();
-        let ports: Vec<u16> =
-            bound[0].sockets.iter().map(|s| s.local_addr().unwrap().port()).collect();
-        assert_eq!(ports, vec![bound[0].address.port(); 3]);
-        assert_ne!(ports[0], 0);
-    }
-
-    #[test]
-    fn a_port_that_another_socket_shares_is_refused() {
-        // As another cobalance of the same user would hold it.
-        let other = socket(ANY.parse().unwrap(), true).unwrap();
-        let address = other.local_addr().unwrap().to_string();
-        let error = bind_all(&[listener("a", &address)], &[], 2).unwrap_err();
-        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains("listener `a` cannot bind 127.0.0.1:"), "{error}");
-    }
-
-    #[test]
-    fn a_renamed_listener_keeps_its_sockets() {
-        let free = bind_all(&[listener("probe", ANY)], &[], 1).unwrap()[0].address.to_string();
-        let held = bind_all(&[listener("old", &free)], &[], 2).unwrap();
-        let client = std::net::TcpStream::connect(held[0].address).unwrap();
-        let new = bind_all(&[listener("new", &free)], &held, 2).unwrap();
-        drop(held);
-        assert_eq!(new[0].name, "new");
-        // What was in the queue before is still there for whoever holds the copy.
-        let peers: Vec<_> = new[0].sockets.iter().filter_map(|s| s.accept().ok()).collect();
-        assert_eq!(peers.len(), 1);
-        assert_eq!(peers[0].1, client.local_addr().unwrap());
-    }
-
-    #[test]
-    fn a_wider_address_on_our_own_port_is_no_conflict() {
-        let held = bind_all(&[listener("a", ANY)], &[], 1).unwrap();
-        let wide = format!("0.0.0.0:{}", held[0].address.port());
-        assert!(bind_all(&[listener("b", &wide)], &held, 1).is_ok());
-    }
-}
+mod tests;

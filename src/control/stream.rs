@@ -3,9 +3,10 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use crate::net::Address;
 use crate::tls::Towards;
 
 /// Either kind; a call through a pointer is no matter here.
@@ -13,15 +14,30 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
+/// Connects to where a node is.
+///
+/// # Errors
+/// Nobody listens there, or whatever the system says.
+pub(super) async fn connected(address: &Address) -> io::Result<Box<dyn Stream>> {
+    match address {
+        Address::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream))
+        }
+        Address::Unix(path) => Ok(Box::new(UnixStream::connect(&**path).await?)),
+    }
+}
+
 /// Shakes hands, if that is wanted.
 ///
 /// # Errors
 /// The node is not who it should be, or does not speak TLS.
 pub(super) async fn secured(
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     tls: Option<&Towards>,
 ) -> io::Result<Box<dyn Stream>> {
-    let Some(towards) = tls else { return Ok(Box::new(stream)) };
+    let Some(towards) = tls else { return Ok(stream) };
     let connector = TlsConnector::from(towards.config.clone());
     let stream = connector.connect(towards.name.clone(), stream).await?;
     Ok(Box::new(stream))

@@ -234,7 +234,7 @@ async fn a_name_that_resolves_later_becomes_a_node_without_a_new_generation() {
 #[tokio::test]
 async fn the_end_reaches_every_thread_in_turn() {
     let rig = Rig::flags(unchecked(&["127.0.0.1:9"]));
-    let address = rig.handle.addresses()[0].1;
+    let address = rig.handle.addresses()[0].1.tcp().unwrap();
     rig.handle.drain();
     assert_eq!(rig.handle.not_ready().as_deref(), Some("draining"));
     assert!(std::net::TcpStream::connect(address).is_ok(), "not ready, yet accepting");
@@ -259,7 +259,7 @@ async fn a_data_thread_that_dies_is_noticed() {
 fn a_listener_that_cannot_bind_keeps_it_from_starting() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = unchecked(&["127.0.0.1:9"]);
-    config.listeners[0].bind = other.local_addr().unwrap();
+    config.listeners[0].bind = other.local_addr().unwrap().into();
     let error = start(config, ConfigSource::Flags, Metrics::new()).err().unwrap();
     assert!(error.to_string().starts_with("listener `public` cannot bind "), "{error}");
 }

@@ -6,7 +6,7 @@
 //! not come to serve, the old one goes on as if nothing had been.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ pub(super) enum Told {
 /// All that goes to the new process.
 pub(super) struct Package {
     offer: Offer,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<OwnedFd>,
     within: Duration,
 }
 
@@ -290,6 +290,7 @@ impl Core {
                 let _ = done.send(());
             }
             Told::Here => {
+                self.bound.iter().for_each(|bound| bound.own_file(true));
                 if std::mem::take(&mut self.upgrade.owes_save) {
                     drop(self.save());
                 }
@@ -348,18 +349,18 @@ impl Core {
     }
 
     /// Copies of all listening sockets, in the order in which they are named.
-    fn collect(&self, named: &mut Vec<KeptSocket>) -> std::io::Result<Vec<TcpListener>> {
+    fn collect(&self, named: &mut Vec<KeptSocket>) -> std::io::Result<Vec<OwnedFd>> {
         let mut sockets = Vec::new();
         for bound in &self.bound {
             for socket in &bound.sockets {
                 let of = Of::Listener(bound.name.clone());
-                named.push(KeptSocket { of, asked: bound.asked });
-                sockets.push(socket.try_clone()?);
+                named.push(KeptSocket { of, asked: bound.asked.clone() });
+                sockets.push(socket.as_fd().try_clone_to_owned()?);
             }
         }
         for (server, asked, listener) in &*self.inner.servers.lock() {
-            named.push(KeptSocket { of: Of::Server((*server).into()), asked: *asked });
-            sockets.push(listener.as_fd().try_clone_to_owned()?.into());
+            named.push(KeptSocket { of: Of::Server((*server).into()), asked: (*asked).into() });
+            sockets.push(listener.as_fd().try_clone_to_owned()?);
         }
         Ok(sockets)
     }
@@ -389,6 +390,7 @@ impl Core {
             failed.inc()
         }
         if well {
+            self.bound.iter().for_each(|bound| bound.own_file(false));
             self.inner.draining.store(true, std::sync::atomic::Ordering::Release);
             self.inner.reign.send_replace(Reign::Over);
         } else {

@@ -4,8 +4,6 @@
 //! A word over it may take a node out; nothing but probes takes it in. Without a connection nothing changes:
 //! then probes alone decide.
 
-use std::net::SocketAddr;
-
 use prometheus::IntGauge;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{oneshot, watch};
@@ -15,6 +13,7 @@ use super::core::{Core, Event};
 use super::roster::{Roster, Watched, now};
 use crate::config::HealthCheck;
 use crate::health::{OperatorState, Verdict};
+use crate::net::Address;
 use crate::nocobase::{self, Frame, Refusal, RefusalKind};
 use crate::snapshot::Upstream;
 use crate::telemetry::metrics::Metrics;
@@ -31,7 +30,7 @@ const TOO_LARGE: &str = "too_large";
 /// Where a node tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Goal {
-    address: SocketAddr,
+    address: Address,
     /// Of the handshake, as of a probe.
     host: String,
     path: String,
@@ -39,8 +38,8 @@ pub(super) struct Goal {
 }
 
 impl Goal {
-    fn new(address: SocketAddr, check: &HealthCheck, api_path: &str, tls: Option<Towards>) -> Goal {
-        let host = check.host.clone().unwrap_or_else(|| address.to_string());
+    fn new(address: Address, check: &HealthCheck, api_path: &str, tls: Option<Towards>) -> Goal {
+        let host = check.host.clone().unwrap_or_else(|| address.host());
         Goal { address, host, path: nocobase::ws_path(api_path), tls }
     }
 }
@@ -168,7 +167,7 @@ impl Watched {
         let check = upstream.settings.health_check.as_ref().filter(|check| check.watch);
         // What a node says that is out by the configuration is of no use.
         let in_use = self.node.operator() != OperatorState::Disabled;
-        let goal = check.zip(self.node.address()).filter(|_| in_use);
+        let goal = check.zip(self.node.address().cloned()).filter(|_| in_use);
         let goal = goal.map(|(check, at)| {
             let tls = upstream.tls_of(&self.node);
             Goal::new(at, check, &upstream.settings.api_path, tls)

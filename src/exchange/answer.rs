@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use super::{Exchange, Next};
 use crate::error::{Cause, Limited};
-use crate::headers::write_field;
+use crate::headers::forwarded::Forwarding;
+use crate::headers::{HSTS, write_field};
 use crate::nocobase;
 
 /// What shapes an answer of our own.
@@ -38,7 +39,10 @@ pub struct Content<'a> {
 
 impl Exchange<'_> {
     /// Sends an answer of our own, which ends the exchange.
-    pub(super) async fn deliver(&mut self, out: Vec<u8>, keep_alive: bool) -> Next {
+    pub(super) async fn deliver(&mut self, mut out: Vec<u8>, keep_alive: bool) -> Next {
+        if self.is_to_stay_on_https() {
+            stay_on_https(&mut out);
+        }
         let written = self.client.write([&out, &[], &[]], &self.deadlines.down).await;
         self.client.thread.buffers.give_back(out);
         match (written, keep_alive, self.body_done) {
@@ -48,6 +52,26 @@ impl Exchange<'_> {
             (Ok(()), false, false) => Next::Linger,
         }
     }
+}
+
+impl Exchange<'_> {
+    /// As for the answers of nodes: over TLS, to us or to a trusted proxy, where the operator wants nothing else.
+    fn is_to_stay_on_https(&self) -> bool {
+        let proxies = &self.client.listener.settings.trusted_proxies;
+        let secure = || {
+            self.client.socket.is_encrypted()
+                || Forwarding::new(self.client.peer.ip(), proxies, self.head).is_https(self.head)
+        };
+        self.view.snapshot.config.tls.https_only && secure()
+    }
+}
+
+/// Tells the client of a whole answer to come over HTTPS alone from now on (RFC 6797).
+pub fn stay_on_https(answer: &mut Vec<u8>) {
+    let Some(end) = answer.iter().position(|byte| *byte == b'\n') else { return };
+    let mut field = Vec::new();
+    write_field(&mut field, b"Strict-Transport-Security", HSTS);
+    answer.splice(end + 1..end + 1, field);
 }
 
 /// Appends a whole answer for a cause.

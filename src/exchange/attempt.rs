@@ -22,7 +22,7 @@ use crate::http1::io::{Failure, HeadRead, poll_head, write_all};
 use crate::http1::response::ResponseHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
-use crate::net::Socket;
+use crate::net::{Secure, Socket};
 use crate::nocobase::{self, MAX_REFUSAL, Refusal};
 use crate::upstream::{LocalNode, Node};
 
@@ -61,7 +61,7 @@ pub async fn send(
     match result {
         Ok(()) => Ok(true),
         Err(Failure::Closed(_)) if written > 0 => Ok(false),
-        Err(Failure::Closed(_)) => Err(Cause::ConnectionTerminated),
+        Err(Failure::Closed(_)) => Err(terminated(socket)),
         Err(Failure::Stalled) => Err(Cause::ResponseTimeout),
     }
 }
@@ -211,7 +211,7 @@ async fn read_one<S: Future<Output = Cause>>(
     poll_fn(|cx| {
         let lent = (&mut *bytes, &awaiting.client.thread.buffers);
         if let Poll::Ready(read) = poll_head(awaiting.socket, cx, lent, LIMITS, &mut scanner) {
-            return Poll::Ready(Ok(outcome(read, bytes.is_empty())));
+            return Poll::Ready(Ok(outcome(read, bytes.is_empty(), awaiting.socket)));
         }
         if let Poll::Ready(cause) = beside.as_mut().poll(cx) {
             return Poll::Ready(Err(Ended::Side(cause)));
@@ -224,10 +224,11 @@ async fn read_one<S: Future<Output = Cause>>(
 fn outcome(
     read: io::Result<Result<HeadRead, Violation>>,
     nothing_came: bool,
+    socket: &Socket,
 ) -> Result<usize, Cause> {
     match read {
         Ok(Ok(HeadRead::Head(length))) => Ok(length),
-        Ok(Ok(HeadRead::Ended(_))) | Err(_) if nothing_came => Err(Cause::ConnectionTerminated),
+        Ok(Ok(HeadRead::Ended(_))) | Err(_) if nothing_came => Err(terminated(socket)),
         Ok(Ok(HeadRead::Ended(_))) | Err(_) => Err(Cause::BadResponse("it ends within its head")),
         Ok(Err(violation)) => Err(response_cause(violation)),
     }
@@ -236,6 +237,15 @@ fn outcome(
 fn parse(awaiting: &Awaiting<'_>, bytes: Vec<u8>, length: usize) -> Result<ResponseHead, Cause> {
     let fields = awaiting.client.thread.buffers.fields();
     ResponseHead::parse(bytes, length, fields, awaiting.to_head).map_err(response_cause)
+}
+
+/// A connection that ended before the head of an answer. In TLS 1.3 a node judges our certificate after our
+/// handshake is done, and says then what it does not like.
+pub fn terminated(socket: &Socket) -> Cause {
+    match socket.tls().and_then(Secure::failure) {
+        Some(why) => Cause::NodeTls(why.to_string().into()),
+        None => Cause::ConnectionTerminated,
+    }
 }
 
 /// What a node's violation is to the client.

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +15,7 @@ use crate::http1::buffers::{Buffers, LARGE, SMALL};
 use crate::http1::deadline::Deadline;
 use crate::http1::io::{Failure, Patience, Slices, poll_fill, write_patiently};
 use crate::limit::uploads::{Floor, longest};
-use crate::net::{Idle, Socket};
+use crate::net::{Idle, Peer, Socket};
 use crate::snapshot::Listener;
 
 /// Bytes of pipelined requests that are read while another is answered. More stay with the kernel, and
@@ -41,7 +40,7 @@ pub struct Client<'a> {
     /// The listener as it is now.
     pub listener: Arc<Listener>,
     /// Who is at the other end.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Fields that tell of the certificate it has shown, for the nodes.
     pub certificate: &'a [u8],
     /// The last exchange of this connection.

@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
 
+use super::attempt::terminated;
 use super::client::Unread;
 use super::leg::Leg;
 use super::pick::{is_full, pick_now};
@@ -229,7 +230,7 @@ impl<'a> Exchange<'a> {
         });
         match down.guard(byte).await {
             Ok(true) => Ok(connection),
-            Ok(false) => Err(Cause::ConnectionTerminated),
+            Ok(false) => Err(terminated(connection.socket())),
             // The first one's time is over at the same moment, and that is what is told.
             Err(_) => Err(Cause::Deadline),
         }

@@ -7,6 +7,7 @@ use super::{Exchange, Next};
 use crate::error::Cause;
 use crate::headers::forwarded::Forwarding;
 use crate::headers::write_field;
+use crate::net::host_of;
 
 /// Permanent Redirect (RFC 9110, 15.4.9): a POST stays one.
 const STATUS: u16 = 308;
@@ -43,7 +44,7 @@ impl Exchange<'_> {
 
 /// The same target over HTTPS; `None` without a host.
 fn location(host: &[u8], port: Option<u16>, target: &[u8]) -> Option<Vec<u8>> {
-    let host = without_port(host);
+    let host = host_of(host);
     if host.is_empty() {
         return None;
     }
@@ -59,14 +60,6 @@ fn location(host: &[u8], port: Option<u16>, target: &[u8]) -> Option<Vec<u8>> {
         _ => location.push(b'/'),
     }
     Some(location)
-}
-
-fn without_port(host: &[u8]) -> &[u8] {
-    let end = match host.iter().position(|byte| *byte == b']') {
-        Some(bracket) => bracket + 1,
-        None => host.iter().position(|byte| *byte == b':').unwrap_or(host.len()),
-    };
-    &host[..end]
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What is remembered of an exchange while it runs, and written when its last byte has left.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use super::view::View;
 use crate::error::Cause;
 use crate::http1::field::Known;
 use crate::http1::request::RequestHead;
+use crate::net::Peer;
 use crate::nocobase::{self, Flow};
 use crate::snapshot::Listener;
 use crate::telemetry::access_log::{Attempt as LoggedAttempt, Line};
@@ -56,7 +57,7 @@ pub struct Record {
     pub attempts: Vec<Attempt>,
     begun_ns: u64,
     unix_ms: u64,
-    peer: SocketAddr,
+    peer: Peer,
 }
 
 /// One try at one node.
@@ -77,11 +78,11 @@ pub struct Attempt {
 
 impl Record {
     /// At the first byte of a request, whether it turns out well formed or not.
-    pub fn begin(thread: &Thread, peer: SocketAddr, begun_ns: u64) -> Record {
+    pub fn begin(thread: &Thread, peer: Peer, begun_ns: u64) -> Record {
         let unix_ms = thread.unix_ms();
         Record {
             id: RequestId::new(unix_ms, &mut thread.rng.borrow_mut()),
-            client: crate::net::canonical(peer.ip()),
+            client: peer.ip(),
             route: None,
             upstream: None,
             status: 0,
@@ -157,7 +158,7 @@ impl Record {
             request_id: self.id.as_str().as_bytes(),
             upstream_request_id: &self.upstream_request_id,
             client: self.client,
-            peer: crate::net::canonical(self.peer.ip()),
+            peer: self.peer,
             method,
             host: head.map_or(&b""[..], RequestHead::host),
             path: target,

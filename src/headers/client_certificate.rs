@@ -10,10 +10,11 @@ use crate::http1::websocket::base64;
 use crate::tls::certificate::{fingerprint_of, hex};
 
 /// Begins of names that speak of a client's certificate: ours, that of RFC 9440, and those of other proxies.
-const OURS: [&[u8]; 5] = [
+const OURS: [&[u8]; 6] = [
     b"client-cert",
     b"x-client-cert",
     b"x-ssl-client-",
+    b"ssl-client-",
     b"x-forwarded-client-cert",
     b"x-forwarded-tls-client-cert",
 ];
@@ -21,7 +22,7 @@ const OURS: [&[u8]; 5] = [
 /// Whether a field speaks of a client's certificate: only a proxy may say that.
 pub(super) fn is_of_certificate(name: &[u8]) -> bool {
     // Nearly every name is ruled out by its first letter.
-    matches!(name.first(), Some(b'c' | b'C' | b'x' | b'X'))
+    matches!(name.first(), Some(b'c' | b'C' | b's' | b'S' | b'x' | b'X'))
         && OURS.iter().any(|begin| {
             name.get(..begin.len()).is_some_and(|head| same_but_for_underscores(head, begin))
         })
@@ -91,12 +92,16 @@ mod tests {
             "client-cert-chain",
             "X-Client-Cert-Subject",
             "x-ssl-client-verify",
+            "SSL-Client-Verify",
+            "ssl-client-subject-dn",
             "X-Forwarded-Client-Cert",
             "X-Forwarded-Tls-Client-Cert-Info",
         ] {
             assert!(is_of_certificate(name.as_bytes()), "{name}");
         }
-        for name in ["", "Cookie", "X-App", "x-client", "Content-Type", "X-Forwarded-For"] {
+        for name in
+            ["", "Cookie", "X-App", "x-client", "Content-Type", "X-Forwarded-For", "Sec-Fetch-Mode"]
+        {
             assert!(!is_of_certificate(name.as_bytes()), "{name}");
         }
     }

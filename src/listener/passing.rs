@@ -1,8 +1,10 @@
 //! Tunnels that go from one process to another: what is said of each, and how a data thread goes on with it.
 
+use std::fs::File;
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::mpsc::Sender;
 
@@ -12,7 +14,7 @@ use crate::connection::Admitted;
 use crate::exchange::thread::Thread;
 use crate::exchange::tunnel::Counted;
 use crate::exchange::tunnel::leaving::{Adopted, Given, Place, Taker, adopt};
-use crate::net::Socket;
+use crate::net::{Address, Socket, is_unix};
 use crate::upstream::NodeKey;
 
 /// A tunnel on its way.
@@ -31,7 +33,7 @@ pub struct About {
     listener: String,
     upstream: String,
     node: String,
-    address: Option<SocketAddr>,
+    address: Option<Address>,
     /// Whose connection and whose tunnel it is, where those are bounded.
     #[serde(default)]
     clients: [Option<IpAddr>; 2],
@@ -70,7 +72,7 @@ impl Passed {
     pub fn part(self) {
         if let Some(farewell) = self.about.place.farewell() {
             // A client that cannot take four bytes learns it from the end of the connection.
-            let _ = TcpStream::from(self.client).write_all(&farewell);
+            let _ = File::from(self.client).write_all(&farewell);
         }
     }
 
@@ -118,6 +120,11 @@ impl Passed {
 }
 
 fn stream(descriptor: OwnedFd) -> io::Result<Socket> {
+    if is_unix(descriptor.as_fd())? {
+        let stream = UnixStream::from(descriptor);
+        stream.set_nonblocking(true)?;
+        return Ok(Socket::Unix(tokio::net::UnixStream::from_std(stream)?));
+    }
     let stream = TcpStream::from(descriptor);
     stream.set_nonblocking(true)?;
     Ok(Socket::Tcp(tokio::net::TcpStream::from_std(stream)?))

@@ -6,7 +6,6 @@
 //! the same bytes again, which all callers do.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,14 +15,17 @@ use rustix::net::{RecvFlags, SendFlags};
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, InvalidMessage, ServerConfig};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Idle;
 
+mod owed;
 mod session;
+mod spare;
 
+use owed::Owed;
 use session::{Buffers, Job, Session};
 
 /// Plaintext of one record at most (RFC 8446, 5.1).
@@ -31,13 +33,15 @@ const RECORD: usize = 16 * 1024;
 /// Room for the largest record on the wire: TLS 1.2 allows 2 KiB of expansion, and there is a header.
 const RECORD_ON_WIRE: usize = RECORD + 2048 + 5;
 /// Plaintext that is sealed for one write.
-const GATHER: usize = 4 * RECORD;
+const GATHER: usize = owed::MOST * RECORD;
 /// What may wait for the end of a message of the handshake: a stranger can make us hold that much. A hello
 /// with post-quantum keys has 2 KiB, a chain of a client's certificates some more.
 const MAX_HANDSHAKE: usize = 32 * 1024;
-/// Afterwards: a whole record and the begin of the next, and messages of the handshake that TLS 1.3 still
-/// allows.
-const MAX_INCOMING: usize = 128 * 1024;
+/// What may wait afterwards: a whole record and the begin of the next. No message of the handshake that a
+/// client may still send is longer.
+const MAX_FROM_CLIENT: usize = 2 * RECORD_ON_WIRE;
+/// A node may send tickets as long as it likes, and is ours.
+const MAX_FROM_NODE: usize = 128 * 1024;
 
 /// A TLS connection. Methods take `&self`, so that both directions can be polled in one task.
 pub struct Secure {
@@ -57,11 +61,13 @@ struct State {
     outgoing: Vec<u8>,
     sent: usize,
     /// Plaintext of the records in `outgoing` that nobody was told of yet, each with where its record ends.
-    owed: VecDeque<(usize, usize)>,
+    owed: Owed,
     /// The stream has ended for the reader.
     ended: Option<End>,
     /// Our close_notify is in `outgoing`, or sent.
     said_goodbye: bool,
+    /// Why TLS broke.
+    failure: Option<Box<rustls::Error>>,
 }
 
 /// How the peer's direction ended.
@@ -119,9 +125,10 @@ impl Secure {
             taken: 0,
             outgoing: Vec::new(),
             sent: 0,
-            owed: VecDeque::new(),
+            owed: Owed::default(),
             ended: None,
             said_goodbye: false,
+            failure: None,
         };
         Secure { stream, state: RefCell::new(state) }
     }
@@ -136,6 +143,10 @@ impl Secure {
         let mut state = self.state.borrow_mut();
         loop {
             let result = state.process(&mut |_| 0, Job::None);
+            if let Err(error @ Error::InvalidMessage(InvalidMessage::InvalidContentType)) = result {
+                // No TLS at all: an alert would be noise before what is said to it plainly.
+                return Poll::Ready(Err(error.into()));
+            }
             // An alert says to the peer what is wrong; it goes even though nothing else will.
             let flushed = self.poll_flush(&mut state, cx);
             result?;
@@ -231,6 +242,7 @@ impl Secure {
         let mut state = self.state.borrow_mut();
         // Also if a read has sent the rest of it meanwhile: nobody was told.
         if !state.outgoing.is_empty() || !state.owed.is_empty() {
+            state.owed.check(slices);
             let done = state.push(&self.stream)?;
             if done > 0 {
                 // These very bytes were offered before.
@@ -275,6 +287,13 @@ impl Secure {
         let _ = self.stream.try_write(text);
         self.shutdown();
         let _ = self.stream.try_read(&mut [0; 4096]);
+    }
+
+    /// Why TLS broke, if it did: an alert of the peer, perhaps one that nobody has read yet.
+    pub fn failure(&self) -> Option<Error> {
+        // What there is to read decides; an end without words is no failure of TLS.
+        let _ = self.peek_idle();
+        self.state.borrow().failure.as_deref().cloned()
     }
 
     pub(super) fn reset_on_drop(&self) {
@@ -331,7 +350,8 @@ impl State {
         let given = take(&self.plain[self.taken..]);
         self.taken += given;
         if !self.has_plain() {
-            (self.plain, self.taken) = (Vec::new(), 0);
+            self.taken = 0;
+            spare::give_back(std::mem::take(&mut self.plain));
         }
         given
     }
@@ -346,7 +366,7 @@ impl State {
         };
         // An error is noted, and told to whoever reads next.
         let _ = self.process(&mut count, Job::None);
-        if self.incoming.len() - self.used > MAX_INCOMING {
+        if self.incoming.len() - self.used > self.session.max_incoming() {
             self.ended = Some(End::Broken);
         }
         taken
@@ -356,6 +376,9 @@ impl State {
     fn make_room(&mut self) -> usize {
         if self.used > 0 {
             self.incoming.drain(..std::mem::take(&mut self.used));
+        }
+        if self.incoming.capacity() == 0 {
+            self.incoming = spare::take();
         }
         self.incoming.reserve(RECORD_ON_WIRE);
         self.incoming.capacity() - self.incoming.len()
@@ -385,7 +408,8 @@ impl State {
 
     fn free_empty(&mut self) {
         if self.used == self.incoming.len() {
-            (self.incoming, self.used) = (Vec::new(), 0);
+            self.used = 0;
+            spare::give_back(std::mem::take(&mut self.incoming));
         }
     }
 
@@ -406,25 +430,14 @@ impl State {
                 n => self.sent += n,
             }
         }
-        (self.outgoing, self.sent) = (Vec::new(), 0);
+        self.sent = 0;
+        spare::give_back(std::mem::take(&mut self.outgoing));
         Ok(())
     }
 
     /// Plaintext whose records are with the kernel since this was asked last.
     fn acknowledge(&mut self) -> usize {
-        let (sent, all) = (self.sent, self.outgoing.is_empty());
-        let mut done = 0;
-        while let Some((end, plain)) = self.owed.front() {
-            if !all && *end > sent {
-                break;
-            }
-            done += plain;
-            self.owed.pop_front();
-        }
-        if self.owed.is_empty() {
-            self.owed = VecDeque::new();
-        }
-        done
+        self.owed.settle(if self.outgoing.is_empty() { usize::MAX } else { self.sent })
     }
 
     /// Writes on; returns the plaintext that has left by it.
@@ -439,22 +452,28 @@ impl State {
     /// Seals the first bytes of the slices.
     fn seal(&mut self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let mut left = GATHER;
-        let mut gathered = Vec::new();
+        let mut gathered = spare::take();
         for (nth, slice) in slices.iter().enumerate() {
             let part = &slice[..slice.len().min(left)];
             left -= part.len();
             if nth + 1 == slices.len() && gathered.is_empty() {
+                spare::give_back(gathered);
                 return self.seal_records(part);
             }
             gathered.extend_from_slice(part);
         }
-        self.seal_records(&gathered)
+        let sealed = self.seal_records(&gathered);
+        spare::give_back(gathered);
+        sealed
     }
 
     fn seal_records(&mut self, plain: &[u8]) -> io::Result<()> {
+        if self.outgoing.capacity() == 0 {
+            self.outgoing = spare::take();
+        }
         for record in plain.chunks(RECORD) {
             self.process(&mut |_| 0, Job::Seal(record)).map_err(io::Error::other)?;
-            self.owed.push_back((self.outgoing.len(), record.len()));
+            self.owed.push(self.outgoing.len(), record);
         }
         Ok(())
     }
@@ -467,25 +486,29 @@ impl State {
     }
 
     /// Lets the session work on what has come, until it waits for more or for us.
-    fn process(
-        &mut self,
-        take: &mut dyn FnMut(&[u8]) -> usize,
-        job: Job<'_>,
-    ) -> Result<(), rustls::Error> {
+    fn process(&mut self, take: &mut dyn FnMut(&[u8]) -> usize, job: Job<'_>) -> Result<(), Error> {
         if self.ended == Some(End::Broken) {
-            return Err(rustls::Error::DecryptError);
+            return Err(Error::DecryptError);
         }
         let State { session, incoming, used, plain, taken, outgoing, .. } = self;
         let mut sink = |piece: &[u8]| {
             let gone = if *taken < plain.len() { 0 } else { take(piece) };
-            plain.extend_from_slice(&piece[gone..]);
+            if gone < piece.len() {
+                if plain.capacity() == 0 {
+                    *plain = spare::take();
+                }
+                plain.extend_from_slice(&piece[gone..]);
+            }
         };
         let worked = session.work(Buffers { incoming, used, outgoing }, &mut sink, job);
         self.free_empty();
-        match worked {
+        match &worked {
             Ok(false) => {}
             Ok(true) => self.ended = Some(End::Clean),
-            Err(_) => self.ended = Some(End::Broken),
+            Err(error) => {
+                self.ended = Some(End::Broken);
+                self.failure.get_or_insert_with(|| Box::new(error.clone()));
+            }
         }
         worked.map(drop)
     }

@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::net::Peer;
+
 mod render;
 mod time;
 mod writer;
@@ -46,8 +48,8 @@ pub struct Line<'a> {
     pub upstream_request_id: &'a [u8],
     /// Who asked, after trusted proxies.
     pub client: IpAddr,
-    /// Who is at the other end of the connection.
-    pub peer: IpAddr,
+    /// Who is at the other end of the connection, or who that is by a PROXY header.
+    pub peer: Peer,
     /// As received.
     pub method: &'a [u8],
     /// As received, port included.
@@ -127,7 +129,7 @@ impl Default for Line<'_> {
             request_id: b"",
             upstream_request_id: b"",
             client: Ipv4Addr::UNSPECIFIED.into(),
-            peer: Ipv4Addr::UNSPECIFIED.into(),
+            peer: Peer::Ip(Ipv4Addr::UNSPECIFIED.into()),
             method: b"",
             host: b"",
             path: b"",

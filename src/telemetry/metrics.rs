@@ -16,10 +16,12 @@ mod handles;
 mod http2;
 mod labels;
 mod limits;
+mod proxy_header;
 mod tls;
 
 pub use handles::*;
 pub use labels::*;
+pub use proxy_header::{ProxyHeader, ProxyMetrics};
 pub use tls::{HandshakeFailure, TlsMetrics};
 
 /// Latency buckets in seconds: fine where users feel it, up to NocoBase's own 600 s.
@@ -101,6 +103,7 @@ pub struct Metrics {
     /// What is spooled.
     pub spool: SpoolMetrics,
     clients: ClientFamilies,
+    proxy: proxy_header::ProxyFamilies,
     tls: tls::TlsFamilies,
     http2: http2::Http2Families,
     limits: limits::LimitFamilies,
@@ -165,6 +168,7 @@ impl Metrics {
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
             clients: ClientFamilies::new(&r),
+            proxy: proxy_header::ProxyFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
             http2: http2::Http2Families::new(&r),
             limits: limits::LimitFamilies::new(&r),

@@ -35,11 +35,6 @@ impl Clients {
     pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         self.verifier.clone()
     }
-
-    /// SHA-256 of what is asked of clients.
-    pub fn fingerprint(&self) -> &[u8; 32] {
-        &self.fingerprint
-    }
 }
 
 impl PartialEq for Clients {

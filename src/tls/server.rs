@@ -26,15 +26,14 @@ pub struct Server {
 
 impl Server {
     /// `slots` are its certificates, the first for whoever names none. Without `secrets` there are no
-    /// tickets; without `clients` nobody is asked for a certificate. `h1` and `h2` say what is spoken; who
-    /// speaks both gets HTTP/2.
+    /// tickets, and none where clients are asked for certificates; without `clients` nobody is. `h1` and `h2`
+    /// say what is spoken; who speaks both gets HTTP/2.
     pub fn new(
         slots: Vec<Arc<Slot>>,
         secrets: Option<Secrets>,
         clients: Option<&Clients>,
         (h1, h2): (bool, bool),
     ) -> Server {
-        let context = clients.map_or([0; 32], |clients| *clients.fingerprint());
         let resolver = Arc::new(Resolver::new(slots));
         #[allow(clippy::expect_used)]
         // both are constants: the first handshake of any test proves them
@@ -50,8 +49,10 @@ impl Server {
         config.alpn_protocols = spoken.map(|(_, name)| name.to_vec()).collect();
         // A session in memory would be known to this process alone, and cost it memory; a ticket does not.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        if let Some(secrets) = secrets {
-            config.ticketer = Arc::new(Tickets::new(secrets, context));
+        // Nor does a ticket where clients show who they are: whoever came back with one would be let in by a
+        // certificate that has expired since.
+        if let (Some(secrets), None) = (secrets, clients) {
+            config.ticketer = Arc::new(Tickets::new(secrets));
         }
         Server { config: Arc::new(config), resolver }
     }

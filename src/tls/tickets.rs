@@ -65,10 +65,9 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-/// Seals and opens the tickets of listeners that ask the same of their clients.
+/// Seals and opens the tickets of listeners that ask their clients for no certificate.
 pub struct Tickets {
     secrets: Secrets,
-    context: [u8; 32],
     keys: ArcSwap<Keys>,
 }
 
@@ -85,11 +84,10 @@ struct Key {
 }
 
 impl Tickets {
-    /// `context` parts listeners that ask different things of their clients: whoever was let in without a
-    /// certificate must not come back with its ticket where one is required.
-    pub fn new(secrets: Secrets, context: [u8; 32]) -> Tickets {
+    /// With keys that follow from these secrets.
+    pub fn new(secrets: Secrets) -> Tickets {
         let keys = ArcSwap::from_pointee(Keys { epoch: u64::MAX, all: Vec::new() });
-        Tickets { secrets, context, keys }
+        Tickets { secrets, keys }
     }
 
     fn keys(&self, unix_s: u64) -> Arc<Keys> {
@@ -99,9 +97,11 @@ impl Tickets {
             return known;
         }
         let epochs = [epoch, epoch.saturating_sub(1), epoch + 1];
-        let all = self.secrets.0.iter().flat_map(|secret| {
-            epochs.iter().filter_map(|epoch| Key::derive(secret, &self.context, *epoch))
-        });
+        let all = self
+            .secrets
+            .0
+            .iter()
+            .flat_map(|secret| epochs.iter().filter_map(|epoch| Key::derive(secret, *epoch)));
         let keys = Arc::new(Keys { epoch, all: all.collect() });
         self.keys.store(keys.clone());
         keys
@@ -133,11 +133,11 @@ impl Tickets {
 }
 
 impl Key {
-    fn derive(secret: &[u8], context: &[u8; 32], epoch: u64) -> Option<Key> {
-        let prk = Salt::new(HKDF_SHA256, b"cobalance session tickets 1").extract(secret);
+    fn derive(secret: &[u8], epoch: u64) -> Option<Key> {
+        let prk = Salt::new(HKDF_SHA256, b"cobalance session tickets 2").extract(secret);
         let epoch = epoch.to_be_bytes();
         let expand = |what: &[u8], out: &mut [u8]| {
-            let info = [what, &context[..], &epoch[..]];
+            let info = [what, &epoch[..]];
             // HKDF-SHA256 gives 32 bytes; a name is the first of them.
             let okm = prk.expand(&info, HKDF_SHA256).ok()?;
             let mut bytes = [0; 32];
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn tickets(lines: &[&str]) -> Tickets {
-        Tickets::new(secrets(lines), [0; 32])
+        Tickets::new(secrets(lines))
     }
 
     #[test]
@@ -210,10 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_is_bound_to_its_secret_and_its_context() {
+    fn a_ticket_is_bound_to_its_secret() {
         let ticket = tickets(&["a"]).seal(b"state", NOW).unwrap();
         assert_eq!(tickets(&["b"]).open(&ticket, NOW), None);
-        assert_eq!(Tickets::new(secrets(&["a"]), [1; 32]).open(&ticket, NOW), None);
         assert!(tickets(&["b", "a"]).open(&ticket, NOW).is_some(), "an older secret still opens");
         assert_ne!(ticket, tickets(&["a"]).seal(b"state", NOW).unwrap(), "nonces differ");
     }

@@ -1,7 +1,6 @@
 //! One node as all threads see it: states that control writes, and a padded cell of counters for each
 //! data thread, written by its owner alone and summed by readers.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
@@ -12,6 +11,7 @@ use crate::balance::{Load, ewma, silence};
 use crate::clock;
 use crate::health::outlier::ratio::Counts;
 use crate::health::{HealthState, OperatorState, OutlierState, Shown, lag};
+use crate::net::Address;
 use crate::telemetry::metrics::NodeMetrics;
 
 /// Failures in a row count within this window; older ones are forgotten.
@@ -134,8 +134,8 @@ impl Node {
     }
 
     /// Where it is; none while its name has never resolved.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.key.address
+    pub fn address(&self) -> Option<&Address> {
+        self.key.address.as_ref()
     }
 
     /// The counters of one data thread.

@@ -7,12 +7,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::Node;
 use super::node::Cell;
@@ -21,7 +20,7 @@ use crate::config;
 use crate::error::Cause;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
-use crate::net::{HandshakeError, Idle, Secure, Socket};
+use crate::net::{Address, HandshakeError, Idle, Secure, Socket};
 use crate::telemetry::metrics::PoolEvent;
 use crate::tls::Towards;
 
@@ -34,20 +33,26 @@ const IDLE_CAP: Duration = Duration::from_secs(60);
 /// What is unsafe to repeat uses a connection that was idle for less.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Before a Unix socket is asked again whose queue is full.
+const QUEUE_FULL: Duration = Duration::from_millis(5);
+
 /// No descriptor is left for this process, or for the system.
 const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
 /// See [`EMFILE`].
 const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
-/// Makes a connection; anything but TCP is for tests and fuzz targets.
+/// Makes a connection; a function is for tests and fuzz targets.
 #[derive(Clone, Default)]
 pub enum Dial {
-    /// Over the network.
+    /// To where the node is.
     #[default]
-    Tcp,
+    Address,
     /// From a function.
-    With(Rc<dyn Fn(SocketAddr) -> io::Result<Socket>>),
+    With(Rc<Make>),
 }
+
+/// Makes a connection to a node.
+pub type Make = dyn Fn(&Address) -> io::Result<Socket>;
 
 /// One node as one data thread uses it.
 pub struct LocalNode {
@@ -278,11 +283,14 @@ impl Drop for LocalNode {
     }
 }
 
-async fn open(dial: &Dial, address: SocketAddr, tls: Option<&Towards>) -> Result<Socket, Cause> {
+async fn open(dial: &Dial, address: &Address, tls: Option<&Towards>) -> Result<Socket, Cause> {
     let failed = |error: io::Error| connect_cause(&error);
-    let stream = match dial {
-        Dial::Tcp => connected(address).await.map_err(failed)?,
-        Dial::With(make) => return make(address).map_err(failed),
+    let stream = match (dial, address) {
+        (Dial::Address, Address::Tcp(address)) => connected(*address).await.map_err(failed)?,
+        (Dial::Address, Address::Unix(path)) => {
+            return connected_unix(path).await.map(Socket::Unix).map_err(failed);
+        }
+        (Dial::With(make), address) => return make(address).map_err(failed),
     };
     match tls {
         None => Ok(Socket::Tcp(stream)),
@@ -291,11 +299,24 @@ async fn open(dial: &Dial, address: SocketAddr, tls: Option<&Towards>) -> Result
     }
 }
 
-async fn connected(address: SocketAddr) -> io::Result<TcpStream> {
+async fn connected(address: std::net::SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     socket2::SockRef::from(&stream).set_tcp_keepalive(&crate::net::keepalive())?;
     Ok(stream)
+}
+
+/// A Unix socket whose queue is full says so at once instead of letting us wait (connect(2), `EAGAIN`): it is
+/// asked again, until whoever waits for this gives up.
+async fn connected_unix(path: &str) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(QUEUE_FULL).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn shake_hands(stream: TcpStream, towards: &Towards) -> Result<Socket, Cause> {
@@ -308,7 +329,8 @@ async fn shake_hands(stream: TcpStream, towards: &Towards) -> Result<Socket, Cau
 
 fn connect_cause(error: &io::Error) -> Cause {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => Cause::ConnectRefused,
+        // A Unix socket whose file is not there is one that nobody listens on.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Cause::ConnectRefused,
         io::ErrorKind::TimedOut => Cause::ConnectTimeout,
         // Our own shortage is not the node's fault.
         io::ErrorKind::AddrNotAvailable => Cause::Internal("no local port is left"),

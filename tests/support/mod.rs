@@ -86,10 +86,10 @@ impl Proxy {
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
             let sockets = snapshot.listeners.iter().map(|listener| {
-                let bind = address.unwrap_or(listener.settings.bind);
+                let bind = address.or(listener.settings.bind.tcp()).unwrap();
                 let socket = reuse_port(bind);
                 address = Some(socket.local_addr().unwrap());
-                (listener.settings.name.clone(), socket)
+                (listener.settings.name.clone(), socket.into())
             });
             let parts = ThreadParts {
                 index,
@@ -113,6 +113,17 @@ impl Proxy {
     /// A node by its place.
     pub fn node(&self, index: usize) -> &Arc<Node> {
         &self.snapshot.upstreams[0].nodes[index].node
+    }
+
+    /// The sum of all counters of a family that have these labels.
+    pub fn count(&self, family: &str, labels: &[&str]) -> f64 {
+        let families = self.metrics.registry.gather();
+        let name = format!("cobalance_{family}");
+        let Some(family) = families.iter().find(|family| family.name() == name) else { return 0.0 };
+        let has = |metric: &&prometheus::proto::Metric| {
+            labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
+        };
+        family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
     }
 
     /// A connection to it.

@@ -70,6 +70,11 @@ impl Program {
     pub fn restart(&mut self) {
         self.signal(Signal::TERM);
         assert_eq!(self.exit_code(), Some(0));
+        self.restart_killed();
+    }
+
+    /// Starts it again after its end.
+    pub fn restart_killed(&mut self) {
         (self.child, self.said) = spawn(command(Path::new(BINARY), &self.dir));
     }
 

@@ -139,7 +139,15 @@ pub fn connect(
     config: &Arc<ClientConfig>,
     name: &str,
 ) -> std::io::Result<Client> {
-    let stream = TcpStream::connect(address)?;
+    connect_over(TcpStream::connect(address)?, config, name)
+}
+
+/// Shakes hands over a connection that may have said something before.
+pub fn connect_over(
+    stream: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<Client> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let name = ServerName::try_from(name.to_owned()).unwrap();

@@ -20,7 +20,7 @@ fn start(authority: &Authority, origin: &Origin, tables: &str, listener: &str) -
 }
 
 const LIAR: &str = "GET /x HTTP/1.1\r\nHost: a.test\r\nClient-Cert: :AAAA:\r\nX-Client-Cert-Subject: CN=admin\r\n\
-    X-SSL-Client-Verify: SUCCESS\r\nConnection: close\r\n\r\n";
+    X-SSL-Client-Verify: SUCCESS\r\nSSL-Client-Verify: SUCCESS\r\nConnection: close\r\n\r\n";
 
 #[test]
 fn a_client_is_who_its_certificate_says_and_nobody_else() {
@@ -55,6 +55,29 @@ fn a_client_is_who_its_certificate_says_and_nobody_else() {
             let head = origin.seen().pop().unwrap().head;
             assert!(!head.to_lowercase().contains("client-cert") && !head.contains("SUCCESS"));
         }
+    }
+}
+
+#[test]
+fn who_shows_a_certificate_shows_it_each_time() {
+    let authority = Authority::new();
+    authority.issue("a", &["a.test"]);
+    let mine = authority.issue("me", &["me.test"]);
+    let origin = Origin::ok("x");
+    for mode in ["required", "optional"] {
+        let listener =
+            format!("client_auth = \"{mode}\"\nclient_ca = \"{}\"", authority.ca().display());
+        let proxy = start(&authority, &origin, "", &listener);
+        for version in [&TLS13, &TLS12] {
+            // One store of sessions: a ticket would be used.
+            let config = Arc::new(authority.client_with(&[version], Some(&mine)));
+            for _ in 0..2 {
+                let mut client = connect(proxy.address, &config, "a.test").unwrap();
+                assert!(ask_once(&mut client, CLOSE).unwrap().starts_with("HTTP/1.1 200"));
+            }
+        }
+        assert_eq!(count(&proxy, "tls_handshakes_total", &["full"]), 4.0);
+        assert_eq!(count(&proxy, "tls_handshakes_total", &["resumed"]), 0.0);
     }
 }
 

@@ -135,3 +135,18 @@ fn names_and_files_beside_certificates_are_checked_too() {
     ));
     assert!(nowhere.starts_with("warning[https-nowhere]"), "{nowhere}");
 }
+
+#[test]
+fn no_tls_is_spoken_over_unix_sockets() {
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let on_socket = REST.replace("0.0.0.0:443", "unix:/run/cobalance.sock");
+    let said_of = said(&format!("{}{on_socket}", table("a", &pair)));
+    assert!(said_of.starts_with("error[tls-over-unix]: a listener"), "{said_of}");
+    assert!(said_of.contains("help: remove `certificates`"), "{said_of}");
+    let to_socket = REST.replace("172.31.0.1:13000", "unix:/run/app.sock");
+    let upstream = format!("[upstream.nocobase.tls]\nca = \"{}\"\n", authority.ca().display());
+    let said_of = said(&format!("{}{to_socket}{upstream}", table("a", &pair)));
+    assert!(said_of.starts_with("error[tls-over-unix]: node `unix:/run/app.sock`"), "{said_of}");
+    assert!(said_of.contains("help: remove `tls`"), "{said_of}");
+}

@@ -138,6 +138,18 @@ fn plain_clients_are_sent_to_https_and_told_to_stay() {
     assert_eq!(ask("behind", &https.replace("https", "http")).status, 308);
     let config = Arc::new(whole.authority.client());
     let mut client = connect(whole.running.address("public").unwrap(), &config, "a.test").unwrap();
+    // What is answered here says so too: a request that cannot be read, and one that is not carried.
+    for request in [
+        "GET /\r\n\r\n",
+        "CONNECT a.test:1 HTTP/1.1\r\nHost: a.test:1\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut client =
+            connect(whole.running.address("public").unwrap(), &config, "a.test").unwrap();
+        let answer = ask_once(&mut client, request).unwrap();
+        assert!(answer.contains("\r\nStrict-Transport-Security: max-age=31536000\r\n"), "{answer}");
+    }
+    let trusted = "GET / HTTP/1.1\r\nX-Forwarded-Proto: https\r\n\r\n";
+    assert_eq!(ask("behind", trusted).field("strict-transport-security"), None, "unreadable");
     let answer = ask_once(&mut client, CLOSE).unwrap();
     assert!(answer.contains("Strict-Transport-Security: max-age=31536000\r\n"), "{answer}");
     assert_eq!(whole.origin.seen().len(), 2);

@@ -16,7 +16,7 @@ pub(super) fn check(
     probes: Option<&Placed<Probes>>,
 ) {
     let mut taken: HashMap<SocketAddr, &Span> =
-        listeners.iter().map(|l| (l.item.bind, &l.place)).collect();
+        listeners.iter().filter_map(|l| Some((l.item.bind.tcp()?, &l.place))).collect();
     let admin_bind = admin.item.enabled.then_some(admin.item.bind);
     if let Some(bind) = admin_bind.filter(|bind| bind.port() != 0) {
         match taken.get(&bind) {

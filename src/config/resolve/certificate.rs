@@ -12,6 +12,7 @@ use crate::config::{
     Certificate, ClientAuth, Listener, TicketSecrets, Tls, Upstream, UpstreamTls, defaults, keys,
     suggest,
 };
+use crate::net::UNIX;
 use crate::tls::clients::Clients;
 use crate::tls::upstream::name_of;
 use crate::tls::{self, Part, Problem, Roots, Secrets};
@@ -270,6 +271,11 @@ fn server_name(text: &Text<'_>) -> Option<String> {
 /// Each node needs a name that can be in a certificate.
 pub(super) fn check_names(table: &Table<'_>, upstream: &Upstream) {
     let Some(value) = table.get("tls").filter(|_| upstream.tls.is_some()) else { return };
+    if let Some(node) = upstream.nodes.iter().find(|node| node.address.starts_with(UNIX)) {
+        let message = format!("node `{}` is a Unix socket, over which no TLS is spoken", node.name);
+        let help = "remove `tls`, or write the node's host and port".to_owned();
+        return value.error("tls-over-unix", message, "not over a Unix socket", help);
+    }
     let named = upstream.tls.as_ref().is_some_and(|tls| tls.server_name.is_some());
     let odd = upstream.nodes.iter().find(|node| name_of(&node.address).is_none());
     if let Some(node) = odd.filter(|_| !named) {

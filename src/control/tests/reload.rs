@@ -121,13 +121,13 @@ async fn a_listener_that_cannot_bind_rejects_the_whole() {
 async fn listeners_come_and_go_and_keep_their_port_under_a_new_name() {
     let nodes = "\"127.0.0.1:9\"";
     let file = watched(&file(LISTENER, nodes));
-    let public = file.rig.handle.addresses()[0].1;
+    let public = file.rig.handle.addresses()[0].1.tcp().unwrap();
     let second = "[[listener]]\nname = \"second\"\nbind = \"127.0.0.1:0\"\n";
     file.reload(&super::reload::file(&format!("{LISTENER}{second}"), nodes)).await;
     assert_eq!(file.sockets(), vec![vec!["public", "second"]; 2]);
     let addresses = file.rig.handle.addresses();
-    assert_eq!(addresses[0].1, public, "a listener that stays is not bound anew");
-    let (_, added) = addresses[1].clone();
+    assert_eq!(addresses[0].1.tcp(), Some(public), "a listener that stays is not bound anew");
+    let added = addresses[1].1.tcp().unwrap();
     assert!(std::net::TcpStream::connect(added).is_ok());
     let renamed = format!("[[listener]]\nname = \"renamed\"\nbind = \"{added}\"\n");
     file.reload(&super::reload::file(&renamed, nodes)).await;

@@ -19,7 +19,10 @@ use crate::listener::{Command, ThreadParts};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn listener(name: &str, bind: &str) -> config::Listener {
-    config::Listener { name: name.into(), ..config::Listener::at(bind.parse().unwrap()) }
+    config::Listener {
+        name: name.into(),
+        ..config::Listener::at(bind.parse::<crate::net::Address>().unwrap())
+    }
 }
 
 /// A listener on any port and one upstream, `app`, with these nodes, which are probed and not watched; admin
@@ -269,7 +272,7 @@ impl Obeyed {
         })
     }
 
-    fn hold(&self, index: usize, sockets: &[(String, std::net::TcpListener)]) {
+    fn hold(&self, index: usize, sockets: &[(String, crate::net::ListenSocket)]) {
         let mut all = self.sockets.lock();
         let length = all.len().max(index + 1);
         all.resize_with(length, Vec::new);

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::VARIABLE;
 use super::channel::Channel;
 use super::message::{KeptNode, KeptSocket, Of, Offer, Word};
 use super::tunnels::Line;
+use crate::net::{Address, ListenSocket};
 
 /// The old process sends all at once; only one that has died says nothing for so long.
 const OFFER_WITHIN: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub struct Estate {
     pub(super) nodes: Vec<KeptNode>,
     pub(super) predecessors: Vec<u32>,
     pub(in crate::control) upgrades: [u64; 2],
-    pub(super) sockets: Vec<(KeptSocket, TcpListener)>,
+    pub(super) sockets: Vec<(KeptSocket, OwnedFd)>,
 }
 
 impl Heir {
@@ -63,7 +64,6 @@ impl Heir {
     pub fn receive(&mut self) -> io::Result<Estate> {
         let offer = Offer::parse(&self.channel.receive()?)?;
         let descriptors = self.channel.receive_descriptors(offer.sockets.len())?;
-        let sockets = descriptors.into_iter().map(TcpListener::from);
         Ok(Estate {
             pid: offer.pid,
             program: offer.program,
@@ -72,7 +72,7 @@ impl Heir {
             nodes: offer.nodes,
             predecessors: offer.predecessors,
             upgrades: offer.upgrades,
-            sockets: offer.sockets.into_iter().zip(sockets).collect(),
+            sockets: offer.sockets.into_iter().zip(descriptors).collect(),
         })
     }
 
@@ -112,23 +112,30 @@ impl Estate {
     }
 
     /// The sockets of the listeners, by name, with what was configured.
-    pub(in crate::control) fn take_listeners(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
+    ///
+    /// # Errors
+    /// One is no socket that can be listened on.
+    pub(in crate::control) fn take_listeners(
+        &mut self,
+    ) -> io::Result<Vec<(String, Address, ListenSocket)>> {
         let mut listeners = Vec::new();
         let mut others = Vec::new();
         for (kept, socket) in self.sockets.drain(..) {
             match kept.of {
-                Of::Listener(name) => listeners.push((name, kept.asked, socket)),
+                Of::Listener(name) => {
+                    listeners.push((name, kept.asked, ListenSocket::of(socket)?));
+                }
                 Of::Server(_) => others.push((kept, socket)),
             }
         }
         self.sockets = others;
-        listeners
+        Ok(listeners)
     }
 
     /// The sockets of the admin server and of the probes.
     pub(in crate::control) fn take_servers(&mut self) -> Vec<(String, SocketAddr, TcpListener)> {
-        let server = |(kept, socket): (KeptSocket, TcpListener)| match kept.of {
-            Of::Server(name) => Some((name, kept.asked, socket)),
+        let server = |(kept, socket): (KeptSocket, OwnedFd)| match kept.of {
+            Of::Server(name) => Some((name, kept.asked.tcp()?, socket.into())),
             Of::Listener(_) => None,
         };
         self.sockets.drain(..).filter_map(server).collect()

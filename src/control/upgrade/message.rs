@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::health::KeptHealth;
 use crate::health::outlier::KeptOutlier;
+use crate::net::Address;
 
 /// Of the shape of all messages.
 const VERSION: u32 = 1;
@@ -41,7 +42,7 @@ pub(super) struct Offer {
 pub(super) struct KeptNode {
     pub(super) upstream: String,
     pub(super) name: String,
-    pub(super) address: Option<SocketAddr>,
+    pub(super) address: Option<Address>,
     /// None without a health check.
     pub(super) health: Option<KeptHealth>,
     pub(super) outlier: Option<KeptOutlier>,
@@ -59,7 +60,7 @@ pub(super) struct KeptNode {
 pub(super) struct KeptSocket {
     pub(super) of: Of,
     /// As configured; the port may be 0.
-    pub(super) asked: SocketAddr,
+    pub(super) asked: Address,
 }
 
 /// Whose socket it is.

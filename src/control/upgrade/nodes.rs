@@ -24,7 +24,7 @@ impl Roster {
             KeptNode {
                 upstream: node.key.upstream.clone(),
                 name: node.key.name.clone(),
-                address: node.key.address,
+                address: node.key.address.clone(),
                 health: watched.checker.as_ref().map(|checker| checker.keep(now)),
                 outlier: ejector.and_then(|ejector| ejector.keep(&node.label, now)),
                 since: unix(watched.since),
@@ -45,7 +45,7 @@ impl Core {
             let key = NodeKey {
                 upstream: kept.upstream.clone(),
                 name: kept.name.clone(),
-                address: kept.address,
+                address: kept.address.clone(),
             };
             let ejector = self.roster.ejectors.get_mut(&kept.upstream);
             if let Some(watched) = self.roster.nodes.get_mut(&key) {

@@ -2,8 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -31,7 +30,7 @@ pub(super) struct Successor {
 pub(super) fn start(
     program: &Path,
     offer: &Offer,
-    sockets: &[TcpListener],
+    sockets: &[OwnedFd],
     within: Duration,
 ) -> Result<Successor, String> {
     let failed = |error: io::Error| format!("{} cannot be started: {error}", program.display());
@@ -59,7 +58,7 @@ enum Early {
 }
 
 impl Successor {
-    fn converse(&mut self, offer: &Offer, sockets: &[TcpListener]) -> Result<(), Early> {
+    fn converse(&mut self, offer: &Offer, sockets: &[OwnedFd]) -> Result<(), Early> {
         let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
         let sent = self.channel.send(offer).and_then(|()| self.channel.send_descriptors(&sockets));
         // One that has ended may have said why before.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -16,7 +15,7 @@ use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 
 use super::{Goal, Heard};
-use crate::control::stream::{Stream, secured};
+use crate::control::stream::{Stream, connected, secured};
 use crate::nocobase::{self, Frame};
 
 /// Connecting and the handshake together. The gateway answers a handshake in every state.
@@ -57,7 +56,7 @@ pub(super) async fn keep(
         let mut since = None;
         let moved = tokio::select! {
             error = listen(&goal, &tell, &mut since) => {
-                let (address, error) = (goal.address, error.to_string());
+                let (address, error) = (&goal.address, error.to_string());
                 tracing::debug!(target: "cobalance::health", %address, error, "watch: no connection");
                 false
             }
@@ -158,9 +157,7 @@ async fn open(goal: &Goal) -> Result<WebSocketStream<Box<dyn Stream>>, Error> {
     let request = ClientRequestBuilder::new(uri)
         .with_header("X-App", nocobase::MAIN)
         .with_header("User-Agent", AGENT);
-    let stream = TcpStream::connect(goal.address).await?;
-    stream.set_nodelay(true)?;
-    let stream = secured(stream, goal.tls.as_ref()).await?;
+    let stream = secured(connected(&goal.address).await?, goal.tls.as_ref()).await?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER)
         .write_buffer_size(0)

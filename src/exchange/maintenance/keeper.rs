@@ -237,7 +237,7 @@ mod tests {
             access_log: None,
         };
         let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
-        Thread::new(0, snapshot, mpsc::channel(1).0, metrics, Dial::Tcp)
+        Thread::new(0, snapshot, mpsc::channel(1).0, metrics, Dial::Address)
     }
 
     /// What is said to a client that comes into our hands now, told of a switch that is on.

@@ -190,7 +190,7 @@ impl Running {
     /// Whether another process can go on with it from here: nothing has ended or is being closed, and there
     /// is nothing to it but two sockets.
     pub(super) fn can_be_given(&self, handle: &Handle) -> bool {
-        let plain = |socket: &Socket| matches!(socket, Socket::Tcp(_));
+        let plain = |socket: &Socket| matches!(socket, Socket::Tcp(_) | Socket::Unix(_));
         self.closing.is_none()
             && handle.close_code.get() == 0
             // What maintenance had decided of it cannot be told apart by another process.
@@ -209,6 +209,7 @@ pub(super) type Give = Cell<bool>;
 fn descriptor(socket: Socket) -> io::Result<OwnedFd> {
     match socket {
         Socket::Tcp(stream) => Ok(stream.into_std()?.into()),
+        Socket::Unix(stream) => Ok(stream.into_std()?.into()),
         _ => Err(io::Error::other("not a plain socket")),
     }
 }

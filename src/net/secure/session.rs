@@ -52,6 +52,14 @@ impl Session {
         }
     }
 
+    /// Bytes of unfinished messages that are held once the handshake is done.
+    pub(super) fn max_incoming(&self) -> usize {
+        match self {
+            Session::Server(_) => super::MAX_FROM_CLIENT,
+            Session::Client(_) => super::MAX_FROM_NODE,
+        }
+    }
+
     /// What the end of the stream without a close_notify is. What a client sends has its length, so nothing
     /// can be cut off unseen, and browsers leave like that; the end of an answer may be its only length.
     pub(super) fn bare_end(&self) -> End {

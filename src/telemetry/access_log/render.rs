@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use super::{Attempt, Line, TimeCache};
+use crate::net::Peer;
 
 /// Query keys whose values are secrets: NocoBase takes its login token in the first three, the next is what a
 /// form sent by GET would leak, and the last lets through maintenance.
@@ -59,10 +60,13 @@ pub fn write_combined(line: &Line<'_>, time: &mut TimeCache, out: &mut Vec<u8>) 
 fn request(line: &Line<'_>, out: &mut Vec<u8>) {
     text("request_id", line.request_id, out);
     text("upstream_request_id", line.upstream_request_id, out);
-    for (name, ip) in [("client", line.client), ("peer", line.peer)] {
+    for (name, peer) in [("client", Peer::Ip(line.client)), ("peer", line.peer)] {
         key(name, out);
         out.push(b'"');
-        address(ip, out);
+        match peer {
+            Peer::Ip(ip) => address(ip, out),
+            Peer::Unix => out.extend_from_slice(crate::net::UNIX.as_bytes()),
+        }
         out.push(b'"');
     }
     text("method", line.method, out);

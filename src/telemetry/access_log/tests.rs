@@ -21,7 +21,7 @@ fn full() -> Line<'static> {
         request_id: b"0192-abc",
         upstream_request_id: b"node-1",
         client: "203.0.113.9".parse().unwrap(),
-        peer: "::ffff:10.0.0.1".parse().unwrap(),
+        peer: Peer::Ip("::ffff:10.0.0.1".parse().unwrap()),
         method: b"POST",
         host: b"crm.example.com:8080",
         path: b"/api/posts:create?a=1",
