@@ -21,6 +21,7 @@ pub mod affinity;
 pub mod answer;
 pub mod at_node;
 pub mod attempt;
+mod challenge;
 pub mod client;
 mod fail;
 mod guard;
@@ -159,6 +160,11 @@ enum Attempted {
 
 impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
+        if self.view.snapshot.challenges.any()
+            && let Some(next) = Box::pin(self.answer_challenge()).await
+        {
+            return Ok(next);
+        }
         if self.view.snapshot.config.tls.https_only
             && let Some(next) = Box::pin(self.redirect_to_https()).await
         {

@@ -39,8 +39,9 @@ impl Files {
             key: certificate.key.clone(),
             settled: None,
             moving: None,
-            tried: Some(*certificate.loaded.fingerprint()),
-            gone: false,
+            tried: certificate.loaded.as_ref().map(|loaded| *loaded.fingerprint()),
+            // What has to be ordered first is missed by nobody.
+            gone: certificate.loaded.is_none(),
         }
     }
 
@@ -131,10 +132,14 @@ impl Core {
                         "a newer certificate is in use");
                 }
                 Err(error) => {
-                    let days = days_left(&slot.get());
+                    let left = match slot.get() {
+                        Some(current) => {
+                            format!("the one in use is good for {} more days", days_left(&current))
+                        }
+                        None => "there is no other".to_owned(),
+                    };
                     let message = format!(
-                        "certificate `{name}` cannot be renewed from its files ({error}); the one in \
-                         use is good for {days} more days"
+                        "certificate `{name}` cannot be renewed from its files ({error}); {left}"
                     );
                     self.warn(Kind::CertificateFile, &name, message);
                 }
@@ -146,27 +151,50 @@ impl Core {
     /// The metric, and the warning when it is time.
     fn tell_expiry(&mut self, snapshot: &Snapshot) {
         let now = now();
-        let expiry = |slot: &Arc<tls::Slot>| slot.get().validity().1 - now;
-        let all: Vec<(&str, i64)> =
-            snapshot.certificates.iter().map(|slot| (slot.name.as_str(), expiry(slot))).collect();
-        self.inner.metrics.certificates(all.iter().map(|(name, left)| (*name, *left as f64)));
+        let of = |slot: &Arc<tls::Slot>| {
+            let (from, until) = slot.get()?.validity();
+            let certificates = &snapshot.config.certificates;
+            let ordered = certificates.iter().any(|c| c.name == slot.name && c.order.is_some());
+            let short = until - now < warn_before(ordered.then_some(until - from));
+            Some(Expiry { name: slot.name.clone(), left: until - now, short, ordered })
+        };
+        let all: Vec<Expiry> = snapshot.certificates.iter().filter_map(of).collect();
+        self.inner.metrics.certificates(all.iter().map(|one| (&*one.name, one.left as f64)));
         self.warnings.retain(Kind::CertificateExpiry, |subject| {
-            all.iter().any(|(name, left)| *name == subject && is_short(*left))
+            all.iter().any(|one| one.name == subject && one.short)
         });
-        self.warnings
-            .retain(Kind::CertificateFile, |subject| all.iter().any(|(name, _)| *name == subject));
-        for (name, left) in all.into_iter().filter(|(_, left)| is_short(*left)) {
-            let message = match left {
-                ..=0 => format!("certificate `{name}` has expired: clients refuse it. Renew it"),
-                _ => format!("certificate `{name}` expires in {} days: renew it", left / DAY_S),
+        let known = |subject: &str| snapshot.certificates.iter().any(|slot| slot.name == subject);
+        self.warnings.retain(Kind::CertificateFile, known);
+        for Expiry { name, left, ordered, .. } in all.into_iter().filter(|one| one.short) {
+            let todo = match ordered {
+                true => "its orders have failed for long, see there",
+                false => "renew it",
             };
-            self.warn(Kind::CertificateExpiry, name, message);
+            let message = match left {
+                ..=0 => format!("certificate `{name}` has expired, clients refuse it: {todo}"),
+                _ => format!("certificate `{name}` expires in {} days: {todo}", left / DAY_S),
+            };
+            self.warn(Kind::CertificateExpiry, &name, message);
         }
     }
 }
 
-fn is_short(left_s: i64) -> bool {
-    left_s < i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX)
+/// How long a certificate in use is still good.
+struct Expiry {
+    name: String,
+    /// Seconds.
+    left: i64,
+    /// Time to warn.
+    short: bool,
+    /// From an ACME authority, by us.
+    ordered: bool,
+}
+
+/// Seconds before its end that a certificate is spoken of. One that we order, of this `lifetime`, is renewed at
+/// two thirds of it: when half of the rest is over, that does not work.
+fn warn_before(lifetime: Option<i64>) -> i64 {
+    let always = i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX);
+    lifetime.map_or(always, |lifetime| (lifetime / 6).min(always))
 }
 
 fn days_left(certificate: &tls::Certificate) -> i64 {
@@ -177,14 +205,27 @@ fn now() -> i64 {
     i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX)
 }
 
-/// For `status`.
-pub(super) fn status(slot: &tls::Slot) -> CertificateStatus {
-    let certificate = slot.get();
+/// For `status`. `None`: there is none yet.
+pub(super) fn status(slot: &tls::Slot) -> Option<CertificateStatus> {
+    let certificate = slot.get()?;
     let (not_before, not_after) = certificate.validity();
-    CertificateStatus {
+    Some(CertificateStatus {
         name: slot.name.clone(),
         hosts: certificate.names().to_vec(),
         not_before,
         not_after,
+        acme: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lives_shortly_is_spoken_of_late() {
+        assert_eq!(warn_before(None), 14 * DAY_S);
+        assert_eq!(warn_before(Some(90 * DAY_S)), 14 * DAY_S);
+        assert_eq!(warn_before(Some(6 * DAY_S)), DAY_S);
     }
 }

@@ -60,6 +60,7 @@ pub(super) enum Event {
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
     Certificates(Vec<Files>, Vec<News>),
+    Acme(super::acme::Told),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -82,6 +83,7 @@ pub(super) struct Core {
     pub(super) probation: Probation,
     /// None while they are looked at.
     pub(super) certificates: Option<Vec<Files>>,
+    pub(super) acme: super::acme::Acme,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<Leaving>,
@@ -154,6 +156,7 @@ impl Core {
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
+            Event::Acme(told) => self.acme_told(told),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),
@@ -210,6 +213,7 @@ impl Core {
             self.sweep_drains();
         }
         self.look_at_certificates();
+        self.look_at_acme();
         self.look_at_predecessors();
     }
 

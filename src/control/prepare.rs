@@ -66,6 +66,7 @@ impl Core {
             reloads: Reloads::new(source, text),
             probation: Probation::new(snapshot.config.clone()),
             certificates: Some(Vec::new()),
+            acme: Default::default(),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),

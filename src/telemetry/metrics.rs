@@ -10,12 +10,14 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 
 use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies, spool_metrics};
 
+mod acme;
 mod ended;
 mod families;
 mod handles;
 mod labels;
 mod tls;
 
+pub use acme::AcmeMetrics;
 pub use handles::*;
 pub use labels::*;
 pub use tls::{HandshakeFailure, TlsMetrics};
@@ -98,6 +100,8 @@ pub struct Metrics {
     pub misconfigurations: IntGaugeVec,
     /// What is spooled.
     pub spool: SpoolMetrics,
+    /// What is ordered.
+    pub acme: AcmeMetrics,
     clients: ClientFamilies,
     tls: tls::TlsFamilies,
     node_families: NodeFamilies,
@@ -160,6 +164,7 @@ impl Metrics {
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
+            acme: AcmeMetrics::new(&r),
             clients: ClientFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
             node_families: NodeFamilies::new(&r),
