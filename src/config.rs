@@ -35,7 +35,9 @@ pub use limits::{
     Access, ActionPattern, ListFile, ListProblem, NetworkList, Rate, RateKey, RateLimit, read_list,
 };
 pub use suggest::near;
-pub use tls::{Certificate, ClientAuth, TicketSecrets, Tls, UpstreamTls};
+pub use tls::{
+    Authority, Certificate, ClientAuth, ExternalAccount, Order, TicketSecrets, Tls, UpstreamTls,
+};
 
 /// Reads a configuration. `env` looks up a variable of the environment; besides it and the text,
 /// the default of `threads` depends on the machine, and so do the files of certificates that it names: they
@@ -61,6 +63,8 @@ pub struct Config {
     pub server: Server,
     /// What TLS listeners have in common.
     pub tls: Tls,
+    /// ACME authorities; names are unique.
+    pub authorities: Vec<Authority>,
     /// Certificates; names are unique.
     pub certificates: Vec<Certificate>,
     /// At least one.

@@ -19,6 +19,7 @@ use crate::snapshot::{Member, Snapshot, Upstream};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Node;
 
+mod acme;
 mod certificates;
 mod compare;
 mod core;

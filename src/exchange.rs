@@ -25,6 +25,7 @@ pub mod affinity;
 pub mod answer;
 pub mod at_node;
 pub mod attempt;
+mod challenge;
 pub mod client;
 mod fail;
 mod guard;
@@ -173,6 +174,11 @@ impl<'a> Exchange<'a> {
     async fn serve(&mut self, unread: &mut Unread) -> Result<Next, Cause> {
         if !self.deadlines.down.hold(self.head.held() + HELD) {
             return Err(Cause::BuffersFull);
+        }
+        if self.view.snapshot.challenges.any()
+            && let Some(next) = Box::pin(self.answer_challenge()).await
+        {
+            return Ok(next);
         }
         if self.view.snapshot.config.tls.https_only
             && let Some(next) = Box::pin(self.redirect_to_https()).await

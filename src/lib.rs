@@ -3,6 +3,7 @@
 
 // layer 0: words everybody uses
 pub mod clock;
+pub mod disk;
 pub mod error;
 pub mod net;
 pub mod units;

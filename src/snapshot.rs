@@ -50,6 +50,8 @@ pub struct Snapshot {
     pub gate: Option<Gate>,
     /// Files of networks in use; those of earlier snapshots go on in theirs.
     pub lists: Vec<Arc<Slot>>,
+    /// What is answered to ACME authorities; shared with earlier snapshots.
+    pub challenges: Arc<tls::Challenges>,
     /// What keys of session tickets follow from, where the operator has named no secret.
     own_secret: Option<tls::Secrets>,
 }
@@ -82,6 +84,8 @@ pub struct Tls {
     pub server: tls::Server,
     /// Its handles.
     pub metrics: TlsMetrics,
+    /// What is answered to ACME authorities; the same as in the snapshot.
+    pub challenges: Arc<tls::Challenges>,
 }
 
 /// One upstream as run.
@@ -142,9 +146,17 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         Some(previous) => previous.own_secret.clone(),
         None => tls::Secrets::random(),
     };
+    let challenges = previous.map_or_else(
+        || Arc::new(tls::Challenges::new(metrics.acme.answered.clone())),
+        |snapshot| snapshot.challenges.clone(),
+    );
     let listeners = config.listeners.iter().map(|settings| {
         let tls = listener_tls(settings, &config, &certificates, own_secret.as_ref());
-        let tls = tls.map(|server| Tls { server, metrics: metrics.tls(&settings.name) });
+        let tls = tls.map(|server| Tls {
+            server,
+            metrics: metrics.tls(&settings.name),
+            challenges: challenges.clone(),
+        });
         let access = Access::of(&settings.access, list);
         Arc::new(Listener { tls, access, ..listener(settings, &config, previous, &metrics) })
     });
@@ -171,6 +183,7 @@ pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
         upstreams,
         access_log,
         lists,
+        challenges,
         certificates,
         own_secret,
         config,
@@ -205,18 +218,26 @@ fn listener(
     }
 }
 
-/// The slots of the certificates. One that was there before goes on with what was read now.
+/// The slots of the certificates. One that was there before goes on with what was read now, or, where nothing
+/// was obtained yet for what is asked now, with what it has.
 fn slots(config: &Config, previous: Option<&Snapshot>) -> Vec<Arc<tls::Slot>> {
     let known = previous.map(|previous| previous.certificates.as_slice()).unwrap_or_default();
     // A snapshot of the same configuration must not bring back what control has renewed since.
     let read_before = |one: &config::Certificate| {
         let before = previous.map(|previous| previous.config.certificates.as_slice());
-        before.unwrap_or_default().iter().any(|old| Arc::ptr_eq(&old.loaded, &one.loaded))
+        let same = |old: &config::Certificate| match (&old.loaded, &one.loaded) {
+            (Some(old), Some(loaded)) => Arc::ptr_eq(old, loaded),
+            _ => false,
+        };
+        before.unwrap_or_default().iter().any(same)
     };
     let slot = |one: &config::Certificate| match known.iter().find(|slot| slot.name == one.name) {
         Some(slot) => {
-            if !read_before(one) {
-                slot.put(one.loaded.clone());
+            let newer = |loaded: &&Arc<tls::Certificate>| {
+                one.order.is_none() || slot.get().is_none_or(|current| !current.outlives(loaded))
+            };
+            if let Some(loaded) = one.loaded.as_ref().filter(newer).filter(|_| !read_before(one)) {
+                slot.put(loaded.clone());
             }
             slot.clone()
         }

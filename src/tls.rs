@@ -6,17 +6,21 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub mod certificate;
+pub mod challenges;
 pub mod clients;
 pub mod names;
 pub mod server;
 pub mod tickets;
 pub mod upstream;
+pub mod vault;
 
 pub use certificate::{Certificate, Part, Problem};
+pub use challenges::Challenges;
 pub use names::{Resolver, Slot};
 pub use server::{HTTP_2, Server};
 pub use tickets::Secrets;
 pub use upstream::{Roots, Towards};
+pub use vault::Vault;
 
 /// The one provider of this process, passed to all that asks for one: nothing is installed as a default
 /// that another library could change.

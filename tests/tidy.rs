@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// From the lowest to the highest: a module uses its own layer and those before it.
 const LAYERS: [&[&str]; 10] = [
-    &["error", "clock", "net", "units"],
+    &["error", "clock", "disk", "net", "units"],
     &["telemetry", "tls", "http1", "http2", "proxy_protocol"],
     &["config"],
     &["route", "balance", "health", "limit", "headers", "nocobase", "probation"],

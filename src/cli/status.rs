@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
 use crate::control::status::{
-    CertificateStatus, ConfigStatus, DrainedAbsent, NodeStatus, PinStatus, ReloadResult, Status,
-    UpstreamStatus,
+    AcmeStatus, CertificateStatus, ConfigStatus, DrainedAbsent, NodeStatus, PinStatus,
+    ReloadResult, Status, UpstreamStatus,
 };
 use crate::control::words::{self, millis, since, span, state, weight};
 
@@ -127,12 +127,33 @@ fn certificates(certificates: &[CertificateStatus], now: SystemTime) -> String {
         let left = one.not_after - now;
         let span = span(Duration::from_secs(left.unsigned_abs()));
         let when = match left {
+            _ if one.not_after == 0 => "none yet, handshakes are refused".to_owned(),
             ..=0 => format!("expired {span} ago"),
             _ => format!("expires in {span}"),
         };
-        let _ = writeln!(out, "certificate {} for {}, {when}", one.name, one.hosts.join(", "));
+        let _ = write!(out, "certificate {} for {}, {when}", one.name, one.hosts.join(", "));
+        if let Some(acme) = &one.acme {
+            let _ = write!(out, "; {}", ordered(acme, now));
+        }
+        out.push('\n');
     }
     out
+}
+
+/// How the orders of a certificate go. Why they fail is among the warnings.
+fn ordered(acme: &AcmeStatus, now: i64) -> String {
+    let AcmeStatus { authority, state, next_at, failures, .. } = acme;
+    let wait = span(Duration::from_secs(u64::try_from(next_at - now).unwrap_or(0)));
+    match state.as_str() {
+        "valid" => format!("{authority} renews it in {wait}"),
+        "ordering" => format!("ordered from {authority} now"),
+        "waiting" => format!("another process orders it from {authority}"),
+        "failing" if *next_at > now => {
+            format!("{failures} orders from {authority} failed, next in {wait}")
+        }
+        "failing" => format!("cannot be ordered from {authority}"),
+        _ => format!("about to be ordered from {authority}"),
+    }
 }
 
 fn config(config: &ConfigStatus, now: SystemTime) -> String {
@@ -325,6 +346,34 @@ no node of other is eligible: 7 parked; what is not parked gets 503
         let header = rows.iter().find(|row| row.starts_with("UPSTREAM")).unwrap();
         for (title, cell) in [("ADDRESS", "127.0.0.1:13000"), ("CAUSE", "2 good")] {
             assert_eq!(header.find(title), table[0].find(cell), "{shown}");
+        }
+    }
+
+    #[test]
+    fn of_a_certificate_that_is_ordered_it_tells_how_that_goes() {
+        let told = |not_after, state: &str, next_at| {
+            let one: CertificateStatus = serde_json::from_value(serde_json::json!({
+                "name": "a", "hosts": ["a.test"], "not_before": 0, "not_after": not_after,
+                "acme": {"authority": "ca", "state": state, "next_at": next_at, "failures": 2, "error": "no"},
+            }))
+            .unwrap();
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+            certificates(&[one], now).replace("certificate a for a.test, ", "")
+        };
+        for (not_after, state, next_at, expected) in [
+            (87_460, "valid", 1_060, "expires in 1 d 0 h; ca renews it in 1 min 0 s\n"),
+            (0, "ordering", 0, "none yet, handshakes are refused; ordered from ca now\n"),
+            (940, "waiting", 0, "expired 1 min 0 s ago; another process orders it from ca\n"),
+            (
+                87_460,
+                "failing",
+                1_005,
+                "expires in 1 d 0 h; 2 orders from ca failed, next in 5 s\n",
+            ),
+            (87_460, "failing", 0, "expires in 1 d 0 h; cannot be ordered from ca\n"),
+            (87_460, "due", 1_000, "expires in 1 d 0 h; about to be ordered from ca\n"),
+        ] {
+            assert_eq!(told(not_after, state, next_at), expected);
         }
     }
 

@@ -4,6 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::tls::challenges::Kind;
+
 /// Kubernetes kills after 30 s; five remain for the process to end.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Names resolve within five seconds, nodes need not be waited for; what takes longer hangs.
@@ -58,6 +60,15 @@ pub const RATE_LIMIT_CLIENTS: usize = 65_536;
 
 /// Two weeks: automatic renewals happen before, so who is warned has one that does not work.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_secs(14 * 86_400);
+
+/// Let's Encrypt, whom everybody trusts and who asks for no account elsewhere.
+pub const ACME_DIRECTORY: &str = "letsencrypt";
+/// It needs no port that a TLS listener does not have anyway.
+pub const ACME_CHALLENGE: Kind = Kind::TlsAlpn01;
+/// Name of the directory of ACME below the one that systemd makes.
+pub const ACME_STATE: &str = "acme";
+/// What Let's Encrypt puts in one certificate at most.
+pub const ACME_DOMAINS: usize = 100;
 
 /// Node's base path of the API when `APP_PUBLIC_PATH` is `/`.
 pub const API_PATH: &str = "/api/";

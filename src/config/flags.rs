@@ -50,6 +50,7 @@ pub fn from_flags(
     Ok(Config {
         server: Server::default(),
         tls: Default::default(),
+        authorities: Vec::new(),
         certificates: Vec::new(),
         listeners,
         routes: Vec::new(),

@@ -30,9 +30,7 @@ impl Server {
     /// The state file where none is written: in the first of systemd's directories, if there is one.
     /// `env` looks up a variable of the environment.
     pub fn implied_state_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-        let directories = env(defaults::STATE_DIRECTORY)?;
-        let first = directories.split(':').next().filter(|first| !first.is_empty())?;
-        Some(PathBuf::from(first).join(defaults::STATE_FILE))
+        Some(state_directory(env)?.join(defaults::STATE_FILE))
     }
 }
 
@@ -202,3 +200,10 @@ impl Default for AccessLog {
 /// NocoBase's own client pings this often and the server never answers: an idle limit at or below
 /// it cuts every quiet tunnel.
 pub(super) const NOCOBASE_PING: Duration = Duration::from_secs(300);
+
+/// The directory that systemd has made for state, if it has.
+pub(super) fn state_directory(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let directories = env(defaults::STATE_DIRECTORY)?;
+    let first = directories.split(':').next().filter(|first| !first.is_empty())?;
+    Some(PathBuf::from(first))
+}

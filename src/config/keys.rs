@@ -14,6 +14,7 @@ pub(super) static ROOT: TableKeys = TableKeys {
     keys: &[
         "server",
         "tls",
+        "acme",
         "certificate",
         "listener",
         "route",
@@ -46,7 +47,23 @@ pub(super) static TLS: TableKeys =
     TableKeys { title: "[tls]", keys: &["https_only", "ticket_secret_file"] };
 
 pub(super) static CERTIFICATE: TableKeys =
-    TableKeys { title: "[[certificate]]", keys: &["name", "chain", "key"] };
+    TableKeys { title: "[[certificate]]", keys: &["name", "chain", "key", "acme", "domains"] };
+
+pub(super) static ACME: TableKeys = TableKeys {
+    title: "[acme.NAME]",
+    keys: &[
+        "directory",
+        "agree_to_terms",
+        "contact",
+        "challenge",
+        "state",
+        "ca",
+        "external_account",
+    ],
+};
+
+pub(super) static EXTERNAL_ACCOUNT: TableKeys =
+    TableKeys { title: "`external_account`", keys: &["key_id", "key_file"] };
 
 pub(super) static LISTENER: TableKeys = TableKeys {
     title: "[[listener]]",
@@ -182,11 +199,13 @@ pub(super) static ACCESS_LOG: TableKeys =
 
 /// All tables, the file itself first.
 #[must_use]
-pub fn tables() -> [&'static TableKeys; 18] {
+pub fn tables() -> [&'static TableKeys; 20] {
     [
         &ROOT,
         &SERVER,
         &TLS,
+        &ACME,
+        &EXTERNAL_ACCOUNT,
         &CERTIFICATE,
         &LISTENER,
         &ROUTE,

@@ -13,6 +13,7 @@ use super::diagnostic::Diagnostic;
 use super::raw::{Cx, Span, Table, Text, Value};
 use super::{Config, keys};
 
+mod acme;
 mod addresses;
 mod certificate;
 mod limits;
@@ -34,10 +35,12 @@ struct Placed<T> {
 /// Reads the whole file.
 pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     let root = Table::open(cx, &keys::ROOT, "the file".to_owned(), cx.end(), root);
-    let certificates = certificate::all(&root);
+    let authorities = acme::all(&root);
+    let certificates = certificate::all(&root, &authorities);
     let listeners = listener::all(&root, &certificates);
     let upstreams = upstream::all(&root, &certificates);
     certificate::unused(cx, &certificates, &listeners, &upstreams.built);
+    acme::reachable(cx, &authorities, &certificates.built, &listeners);
     let routes = route::all(&root, &upstreams);
     let admin = process::admin(&root);
     let probes = process::probes(&root);
@@ -45,6 +48,7 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     Config {
         server: process::server(&root),
         tls: certificate::tls(&root, &listeners),
+        authorities: items(authorities.built),
         certificates: items(certificates.built),
         listeners: items(listeners),
         rate_limits: limits::rates(&root, &upstreams, &routes),

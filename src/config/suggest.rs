@@ -4,8 +4,8 @@ use super::keys::{self, TableKeys};
 
 const TLS: &str = "write `[[certificate]]` with `name`, `chain` and `key`, and `certificates = [NAME]` in \
                    `[[listener]]`";
-const NO_ACME: &str = "certificates are not fetched by this version yet: write `[[certificate]]` with \
-                       `name`, `chain` and `key`; renewed files are found without a reload";
+const ACME: &str = "write `[acme.NAME]` with `agree_to_terms`, and `acme = \"NAME\"` with `domains` in \
+                    `[[certificate]]`";
 const EJECTION: &str = "write `consecutive_failures` and `ejection_time` in \
                         `[upstream.NAME.outlier_detection]`";
 const NODES: &str = "write `nodes = [\"HOST:PORT\"]`: the processes of an upstream are its nodes";
@@ -21,7 +21,14 @@ const FOREIGN: &[(&str, &str)] = &[
     ("ssl_client_certificate", "write `client_auth` and `client_ca` in `[[listener]]`"),
     ("ssl_verify_client", "write `client_auth` and `client_ca` in `[[listener]]`"),
     ("ssl_session_ticket_key", "write `ticket_secret_file` in `[tls]`"),
-    ("acme", NO_ACME),
+    ("acme", ACME),
+    ("letsencrypt", ACME),
+    ("acme_certificate", ACME),
+    ("acme_issuer", ACME),
+    ("certificates_resolvers", ACME),
+    ("email", "write `contact = [\"ops@example.com\"]` in `[acme.NAME]`"),
+    ("accept_terms_of_service", "write `agree_to_terms = true` in `[acme.NAME]`"),
+    ("state_path", "write `state = \"/var/lib/cobalance/acme\"` in `[acme.NAME]`"),
     ("redirect_https", "write `https_only = true` in `[tls]`"),
     ("hsts", "write `https_only = true` in `[tls]`"),
     ("http2", "write `protocols = [\"h1\", \"h2\"]`"),
@@ -207,7 +214,8 @@ mod tests {
         let ours: Vec<_> = keys::tables().iter().flat_map(|t| t.keys.iter()).collect();
         for (word, _) in FOREIGN {
             assert!(
-                !ours.contains(&word) || ["server", "server_name", "timeout"].contains(word),
+                !ours.contains(&word)
+                    || ["acme", "server", "server_name", "timeout"].contains(word),
                 "{word}"
             );
         }

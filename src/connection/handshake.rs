@@ -14,6 +14,8 @@ use crate::snapshot::Tls;
 use crate::telemetry::metrics::HandshakeFailure;
 use crate::tls::HTTP_2;
 
+mod challenge;
+
 /// What is said to a client that speaks HTTP without TLS, in HTTP without TLS.
 const NOT_TLS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 42\r\n\
@@ -26,7 +28,15 @@ pub(super) async fn accept(
     deadline: &Deadline,
     until_ns: u64,
 ) -> Option<Socket> {
-    let secure = match Secure::accept(stream, tls.server.config.clone()) {
+    let accepted = match tls.challenges.any() {
+        // An authority may be among the callers.
+        true => match Box::pin(challenge::greet(stream, tls, deadline, until_ns)).await {
+            Some((stream, read)) => Secure::accept_after(stream, tls.server.config.clone(), read),
+            None => return None,
+        },
+        false => Secure::accept(stream, tls.server.config.clone()),
+    };
+    let secure = match accepted {
         Ok(secure) => secure,
         Err(error) => {
             tracing::error!(%error, "a TLS connection cannot be begun");
@@ -102,6 +112,8 @@ fn failure(error: &HandshakeError) -> HandshakeFailure {
         Error::NoCertificatesPresented | Error::InvalidCertificate(_) => {
             HandshakeFailure::ClientCertificate
         }
+        // The library says so, and of nothing else, when there is none to show.
+        Error::General(_) => HandshakeFailure::NoCertificate,
         // It has our certificate and goes: nothing else is meant by a polite end here.
         Error::AlertReceived(_) => HandshakeFailure::Alert,
         _ => HandshakeFailure::Protocol,
@@ -125,6 +137,7 @@ mod tests {
             (Error::AlertReceived(AlertDescription::UnknownCA), HandshakeFailure::Alert),
             (Error::NoApplicationProtocol, HandshakeFailure::Alpn),
             (Error::DecryptError, HandshakeFailure::Protocol),
+            (Error::General("none".into()), HandshakeFailure::NoCertificate),
         ];
         for (error, word) in cases {
             assert_eq!(failure(&HandshakeError::Tls(error)), word);

@@ -26,7 +26,7 @@ pub(super) struct Files {
     /// What was last read of them, good or not.
     tried: Option<[u8; 32]>,
     /// What was in use when that was looked at last.
-    in_use: [u8; 32],
+    in_use: Option<[u8; 32]>,
     gone: bool,
 }
 
@@ -46,9 +46,10 @@ impl Files {
             key: certificate.key.clone(),
             settled: None,
             moving: None,
-            tried: Some(*certificate.loaded.fingerprint()),
-            in_use: *certificate.loaded.fingerprint(),
-            gone: false,
+            tried: certificate.loaded.as_ref().map(|loaded| *loaded.fingerprint()),
+            in_use: certificate.loaded.as_ref().map(|loaded| *loaded.fingerprint()),
+            // What has to be ordered first is missed by nobody.
+            gone: certificate.loaded.is_none(),
         }
     }
 
@@ -59,9 +60,9 @@ impl Files {
 
     /// Takes note of what is in use. A snapshot may have brought another one, as a rollback does with the one
     /// that its configuration was read with: then what is in the files has to be read again.
-    fn compare(&mut self, in_use: [u8; 32]) {
+    fn compare(&mut self, in_use: Option<[u8; 32]>) {
         if std::mem::replace(&mut self.in_use, in_use) != in_use {
-            self.tried = Some(in_use);
+            self.tried = in_use;
             (self.settled, self.moving) = (None, None);
         }
     }
@@ -116,7 +117,7 @@ fn follow(files: &mut Vec<Files>, config: &Config, slots: &[Arc<tls::Slot>]) {
     }
     for files in files {
         if let Some(slot) = slots.iter().find(|slot| slot.name == files.name) {
-            files.compare(*slot.get().fingerprint());
+            files.compare(slot.get().map(|one| *one.fingerprint()));
         }
     }
 }
@@ -156,10 +157,14 @@ impl Core {
                         "a newer certificate is in use");
                 }
                 Err(error) => {
-                    let days = days_left(&slot.get());
+                    let left = match slot.get() {
+                        Some(current) => {
+                            format!("the one in use is good for {} more days", days_left(&current))
+                        }
+                        None => "there is no other".to_owned(),
+                    };
                     let message = format!(
-                        "certificate `{name}` cannot be renewed from its files ({error}); the one in \
-                         use is good for {days} more days"
+                        "certificate `{name}` cannot be renewed from its files ({error}); {left}"
                     );
                     self.warn(Kind::CertificateFile, &name, message);
                 }
@@ -171,21 +176,30 @@ impl Core {
     /// The metric, and the warning when it is time.
     fn tell_expiry(&mut self, snapshot: &Snapshot) {
         let now = now();
-        let expiry = |slot: &Arc<tls::Slot>| slot.get().validity().1 - now;
-        let all: Vec<(&str, i64)> =
-            snapshot.certificates.iter().map(|slot| (slot.name.as_str(), expiry(slot))).collect();
-        self.inner.metrics.certificates(all.iter().map(|(name, left)| (*name, *left as f64)));
+        let of = |slot: &Arc<tls::Slot>| {
+            let (from, until) = slot.get()?.validity();
+            let certificates = &snapshot.config.certificates;
+            let ordered = certificates.iter().any(|c| c.name == slot.name && c.order.is_some());
+            let short = until - now < warn_before(ordered.then_some(until - from));
+            Some(Expiry { name: slot.name.clone(), left: until - now, short, ordered })
+        };
+        let all: Vec<Expiry> = snapshot.certificates.iter().filter_map(of).collect();
+        self.inner.metrics.certificates(all.iter().map(|one| (&*one.name, one.left as f64)));
         self.warnings.retain(Kind::CertificateExpiry, |subject| {
-            all.iter().any(|(name, left)| *name == subject && is_short(*left))
+            all.iter().any(|one| one.name == subject && one.short)
         });
-        self.warnings
-            .retain(Kind::CertificateFile, |subject| all.iter().any(|(name, _)| *name == subject));
-        for (name, left) in all.into_iter().filter(|(_, left)| is_short(*left)) {
-            let message = match left {
-                ..=0 => format!("certificate `{name}` has expired: clients refuse it. Renew it"),
-                _ => format!("certificate `{name}` expires in {} days: renew it", left / DAY_S),
+        let known = |subject: &str| snapshot.certificates.iter().any(|slot| slot.name == subject);
+        self.warnings.retain(Kind::CertificateFile, known);
+        for Expiry { name, left, ordered, .. } in all.into_iter().filter(|one| one.short) {
+            let todo = match ordered {
+                true => "its orders have failed for long, see there",
+                false => "renew it",
             };
-            self.warn(Kind::CertificateExpiry, name, message);
+            let message = match left {
+                ..=0 => format!("certificate `{name}` has expired, clients refuse it: {todo}"),
+                _ => format!("certificate `{name}` expires in {} days: {todo}", left / DAY_S),
+            };
+            self.warn(Kind::CertificateExpiry, &name, message);
         }
     }
 }
@@ -201,8 +215,22 @@ fn slot_of<'a>(
     snapshot.certificates.iter().find(|slot| named && slot.name == name)
 }
 
-fn is_short(left_s: i64) -> bool {
-    left_s < i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX)
+/// How long a certificate in use is still good.
+struct Expiry {
+    name: String,
+    /// Seconds.
+    left: i64,
+    /// Time to warn.
+    short: bool,
+    /// From an ACME authority, by us.
+    ordered: bool,
+}
+
+/// Seconds before its end that a certificate is spoken of. One that we order, of this `lifetime`, is renewed at
+/// two thirds of it: when half of the rest is over, that does not work.
+fn warn_before(lifetime: Option<i64>) -> i64 {
+    let always = i64::try_from(defaults::CERTIFICATE_WARNING.as_secs()).unwrap_or(i64::MAX);
+    lifetime.map_or(always, |lifetime| (lifetime / 6).min(always))
 }
 
 fn days_left(certificate: &tls::Certificate) -> i64 {
@@ -213,16 +241,17 @@ fn now() -> i64 {
     i64::try_from(unix(SystemTime::now())).unwrap_or(i64::MAX)
 }
 
-/// For `status`.
-pub(super) fn status(slot: &tls::Slot) -> CertificateStatus {
-    let certificate = slot.get();
+/// For `status`. `None`: there is none yet.
+pub(super) fn status(slot: &tls::Slot) -> Option<CertificateStatus> {
+    let certificate = slot.get()?;
     let (not_before, not_after) = certificate.validity();
-    CertificateStatus {
+    Some(CertificateStatus {
         name: slot.name.clone(),
         hosts: certificate.names().to_vec(),
         not_before,
         not_after,
-    }
+        acme: None,
+    })
 }
 
 #[cfg(test)]
@@ -244,7 +273,7 @@ mod tests {
         std::fs::write(&chain, &pem).unwrap();
         std::fs::write(&key, &secret).unwrap();
         let loaded = tls::Certificate::from_pem(pem.as_bytes(), secret.as_bytes()).unwrap();
-        Certificate { name: "a".into(), chain, key, loaded: Arc::new(loaded) }
+        Certificate { name: "a".into(), chain, key, loaded: Some(Arc::new(loaded)), order: None }
     }
 
     /// What is new after two looks.
@@ -257,18 +286,18 @@ mod tests {
     fn what_a_snapshot_puts_back_is_renewed_again() {
         let dir = tempfile::tempdir().unwrap();
         let configured = certificate(dir.path());
-        let first = *configured.loaded.fingerprint();
+        let first = configured.loaded.as_ref().map(|loaded| *loaded.fingerprint());
         let mut files = Files::of(&configured);
         files.compare(first);
         assert_eq!(found(&mut files), None, "it is in use");
         let second = write(&configured);
         assert_eq!(found(&mut files), Some(second));
-        files.compare(second);
+        files.compare(Some(second));
         assert_eq!(found(&mut files), None);
         // A rollback brings the one that its configuration was read with.
         files.compare(first);
         assert_eq!(found(&mut files), Some(second));
-        files.compare(second);
+        files.compare(Some(second));
         assert_eq!(found(&mut files), None);
         assert_eq!((files.look().is_none(), files.look().is_none()), (true, true));
     }
@@ -299,5 +328,12 @@ mod tests {
         assert!(slot_of(&snapshot, "a", &here).is_some());
         assert!(slot_of(&snapshot, "a", &elsewhere).is_none());
         assert!(slot_of(&snapshot, "b", &here).is_none());
+    }
+
+    #[test]
+    fn what_lives_shortly_is_spoken_of_late() {
+        assert_eq!(warn_before(None), 14 * DAY_S);
+        assert_eq!(warn_before(Some(90 * DAY_S)), 14 * DAY_S);
+        assert_eq!(warn_before(Some(6 * DAY_S)), DAY_S);
     }
 }

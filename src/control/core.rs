@@ -62,6 +62,7 @@ pub(super) enum Event {
     Seen(Box<super::file::Watch>, Seen),
     Certificates(Vec<Files>, Vec<News>),
     Lists(Vec<lists::File>, Vec<lists::News>),
+    Acme(super::acme::Told),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -86,6 +87,7 @@ pub(super) struct Core {
     pub(super) certificates: Option<Vec<Files>>,
     /// The same.
     pub(super) lists: Option<Vec<lists::File>>,
+    pub(super) acme: super::acme::Acme,
     pub(super) commands: Vec<mpsc::UnboundedSender<Command>>,
     pub(super) saving: Saving,
     pub(super) leaving: Vec<Leaving>,
@@ -159,6 +161,7 @@ impl Core {
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
             Event::Lists(files, news) => self.lists_seen(files, news),
+            Event::Acme(told) => self.acme_told(told),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),
@@ -216,6 +219,7 @@ impl Core {
         }
         self.look_at_certificates();
         self.look_at_lists();
+        self.look_at_acme();
         self.look_at_predecessors();
     }
 

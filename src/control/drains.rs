@@ -3,10 +3,8 @@
 //! A drained node is kept by the name that was typed, not by its address: a container that comes back
 //! elsewhere is still drained, until somebody says `ready`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::maintenance::Maintained;
 use super::pin::Pinned;
 use crate::config::Config;
+use crate::disk;
 use crate::upstream::Node;
 
 /// The layout of the file. A newer one is not read: half of what it means could be wrong.
@@ -210,15 +209,10 @@ impl Drains {
     /// # Errors
     /// It cannot be read, or is not one of ours.
     pub(super) fn load(path: &Path) -> io::Result<Drains> {
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Drains::default()),
-            file => file?,
+        let Some(bytes) = disk::read(path, MOST_BYTES as u64)? else {
+            return Ok(Drains::default());
         };
-        let mut text = String::new();
-        file.take(MOST_BYTES as u64 + 1).read_to_string(&mut text)?;
-        if text.len() > MOST_BYTES {
-            return Err(io::Error::other("it is larger than any that cobalance writes"));
-        }
+        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
         Drains::parse(&text)
     }
 
@@ -264,33 +258,8 @@ pub(super) fn save(path: &Path, text: &str) -> io::Result<()> {
         let most = MOST_BYTES / (1024 * 1024);
         return Err(io::Error::other(format!("it would be larger than {most} MiB")));
     }
-    // Of this process alone: another one with the same file, as during an upgrade, must not fill it as well.
-    let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}.new", std::process::id()));
-    let new = PathBuf::from(new);
-    let written = write(&new, text).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // What is left of it helps nobody; that it is not there is no other error.
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    // Else a machine that loses power may find the old name of the old file.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = for_us_alone().open(path)?;
-    file.write_all(text.as_bytes())?;
-    // Else a machine that loses power may keep the name and not the text.
-    file.sync_all()
-}
-
-/// The keys of cookies that let through maintenance are nobody else's.
-fn for_us_alone() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
+    // The keys of cookies that let through maintenance are nobody else's.
+    disk::replace(path, text.as_bytes())
 }
 
 #[cfg(test)]

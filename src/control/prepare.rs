@@ -67,6 +67,7 @@ impl Core {
             probation: Probation::new(snapshot.config.clone()),
             certificates: Some(Vec::new()),
             lists: Some(Vec::new()),
+            acme: Default::default(),
             commands: Vec::new(),
             saving: Saving::default(),
             leaving: Vec::new(),

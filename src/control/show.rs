@@ -9,7 +9,7 @@ use super::status::{
     CheckStatus, ConfigStatus, DrainedAbsent, ListenerStatus, NodeStatus, Status, UpstreamStatus,
     millis, unix,
 };
-use super::{ConfigSource, Handle, certificates, probe};
+use super::{ConfigSource, Handle, probe};
 use crate::clock;
 use crate::config::Role;
 use crate::health::{OperatorState, OutlierState, Verdict};
@@ -29,11 +29,7 @@ impl Core {
             ready: handle.is_ready(),
             draining: handle.is_draining(),
             listeners: snapshot.listeners.iter().map(|one| listener(one, &addresses)).collect(),
-            certificates: snapshot
-                .certificates
-                .iter()
-                .map(|one| certificates::status(one))
-                .collect(),
+            certificates: snapshot.certificates.iter().map(|one| self.certificate(one)).collect(),
             upstreams: snapshot.upstreams.iter().map(|one| self.upstream(one)).collect(),
             config: self.config_status(&snapshot),
             warnings: self.warnings.list(),

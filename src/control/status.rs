@@ -55,10 +55,29 @@ pub struct CertificateStatus {
     pub name: String,
     /// DNS names that it is for.
     pub hosts: Vec<String>,
-    /// In Unix seconds.
+    /// In Unix seconds; 0 while there is none.
     pub not_before: i64,
-    /// In Unix seconds; of the first certificate in its chain that expires.
+    /// In Unix seconds; of the first certificate in its chain that expires. 0 while there is none.
     pub not_after: i64,
+    /// How its orders go; none where somebody else keeps its files.
+    #[serde(default)]
+    pub acme: Option<AcmeStatus>,
+}
+
+/// How the orders of a certificate go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcmeStatus {
+    /// Name of the authority.
+    pub authority: String,
+    /// `valid`; `ordering` by this process; `waiting` for another one that orders; `failing`; or `due`, which
+    /// is about to be ordered.
+    pub state: String,
+    /// When it is ordered next, in Unix seconds; 0: not known, or now.
+    pub next_at: i64,
+    /// Attempts in a row that failed.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub error: Option<String>,
 }
 
 /// One upstream.

@@ -42,10 +42,12 @@ pub enum Kind {
     CertificateFile,
     /// A changed list of networks cannot be used.
     ListFile,
+    /// A certificate cannot be obtained from its authority.
+    CertificateOrder,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
@@ -57,6 +59,7 @@ impl Kind {
         Kind::CertificateExpiry,
         Kind::CertificateFile,
         Kind::ListFile,
+        Kind::CertificateOrder,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -82,6 +85,7 @@ impl Kind {
             Kind::CertificateExpiry => "certificate_expiry",
             Kind::CertificateFile => "certificate_file",
             Kind::ListFile => "list_file",
+            Kind::CertificateOrder => "certificate_order",
         }
     }
 }

@@ -104,6 +104,20 @@ impl Secure {
         Ok(Secure::new(stream, Session::server(UnbufferedServerConnection::new(config)?)))
     }
 
+    /// The same where something was `read` of the stream already.
+    ///
+    /// # Errors
+    /// The configuration and the library do not agree.
+    pub fn accept_after(
+        stream: TcpStream,
+        config: Arc<ServerConfig>,
+        read: Vec<u8>,
+    ) -> Result<Secure, rustls::Error> {
+        let mut secure = Secure::accept(stream, config)?;
+        secure.state.get_mut().incoming = read;
+        Ok(secure)
+    }
+
     /// The client's side.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeV
 
 use families::{ClientFamilies, NODE, NodeFamilies, Register, UpstreamFamilies, spool_metrics};
 
+mod acme;
 mod ended;
 mod families;
 mod handles;
@@ -19,6 +20,7 @@ mod limits;
 mod proxy_header;
 mod tls;
 
+pub use acme::AcmeMetrics;
 pub use handles::*;
 pub use labels::*;
 pub use proxy_header::{ProxyHeader, ProxyMetrics};
@@ -102,6 +104,8 @@ pub struct Metrics {
     pub misconfigurations: IntGaugeVec,
     /// What is spooled.
     pub spool: SpoolMetrics,
+    /// What is ordered.
+    pub acme: AcmeMetrics,
     clients: ClientFamilies,
     proxy: proxy_header::ProxyFamilies,
     tls: tls::TlsFamilies,
@@ -167,6 +171,7 @@ impl Metrics {
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
+            acme: AcmeMetrics::new(&r),
             clients: ClientFamilies::new(&r),
             proxy: proxy_header::ProxyFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),

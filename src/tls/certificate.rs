@@ -111,6 +111,16 @@ impl Certificate {
         (self.not_before, self.not_after)
     }
 
+    /// Whether it is for the same names as another and was issued after it.
+    pub fn outlives(&self, other: &Certificate) -> bool {
+        self.names == other.names && self.not_before > other.not_before
+    }
+
+    /// Whether it is for all of these domains.
+    pub fn covers(&self, domains: &[String]) -> bool {
+        domains.iter().all(|domain| self.names.contains(domain))
+    }
+
     /// The first certificate of the chain (1 is the second) that did not sign the one before it.
     pub fn out_of_order(&self) -> Option<usize> {
         self.out_of_order

@@ -3,34 +3,35 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::Certificate;
 
-/// A certificate of the configuration, in use; control puts a newer one in its place.
+/// A certificate of the configuration, in use; control puts a newer one in its place. It is empty until an ACME
+/// authority has given the first.
 #[derive(Debug)]
 pub struct Slot {
     /// As configured.
     pub name: String,
-    current: ArcSwap<Certificate>,
+    current: ArcSwapOption<Certificate>,
 }
 
 impl Slot {
-    /// With its first certificate.
-    pub fn new(name: String, certificate: Arc<Certificate>) -> Slot {
-        Slot { name, current: ArcSwap::new(certificate) }
+    /// With its first certificate, if there is one.
+    pub fn new(name: String, certificate: Option<Arc<Certificate>>) -> Slot {
+        Slot { name, current: ArcSwapOption::new(certificate) }
     }
 
     /// The one in use.
-    pub fn get(&self) -> Arc<Certificate> {
+    pub fn get(&self) -> Option<Arc<Certificate>> {
         self.current.load_full()
     }
 
     /// Uses another from now on. Whoever resolves names of it must be told: [`Resolver::renew`].
     pub fn put(&self, certificate: Arc<Certificate>) {
-        self.current.store(certificate);
+        self.current.store(Some(certificate));
     }
 }
 
@@ -52,7 +53,7 @@ struct Table {
 }
 
 impl Resolver {
-    /// The first is the default.
+    /// The first that has a certificate is the default.
     pub fn new(slots: Vec<Arc<Slot>>) -> Resolver {
         let resolver = Resolver { slots, table: ArcSwap::default() };
         resolver.renew();
@@ -63,7 +64,7 @@ impl Resolver {
     pub fn renew(&self) {
         let mut table = Table::default();
         for slot in &self.slots {
-            let certificate = slot.get();
+            let Some(certificate) = slot.get() else { continue };
             if table.default.is_empty() {
                 table.default.push(certificate.key().clone());
             }
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     fn slot(names: &[&str]) -> Arc<Slot> {
-        Arc::new(Slot::new(names[0].into(), certificate(names)))
+        Arc::new(Slot::new(names[0].into(), Some(certificate(names))))
     }
 
     fn certificate(names: &[&str]) -> Arc<Certificate> {
@@ -138,7 +139,7 @@ mod tests {
         ];
         for (name, expected) in cases {
             let found = resolver.find(name, |_| true).unwrap();
-            assert!(Arc::ptr_eq(&found, slots[expected].get().key()), "{name:?}");
+            assert!(Arc::ptr_eq(&found, slots[expected].get().unwrap().key()), "{name:?}");
         }
     }
 
@@ -149,18 +150,38 @@ mod tests {
         slots[1].put(certificate(&["b.test"]));
         resolver.renew();
         let found = |name| resolver.find(Some(name), |_| true).unwrap();
-        assert!(Arc::ptr_eq(&found("b.test"), slots[1].get().key()));
-        assert!(Arc::ptr_eq(&found("a.test"), slots[0].get().key()));
+        assert!(Arc::ptr_eq(&found("b.test"), slots[1].get().unwrap().key()));
+        assert!(Arc::ptr_eq(&found("a.test"), slots[0].get().unwrap().key()));
+    }
+
+    #[test]
+    fn where_nothing_is_there_yet_nothing_is_shown() {
+        let empty = Arc::new(Slot::new("e.test".into(), None));
+        let resolver = Resolver::new(vec![empty.clone(), slot(&["a.test"])]);
+        let found = |resolver: &Resolver, name| resolver.find(Some(name), |_| true);
+        let other = found(&resolver, "a.test").unwrap();
+        assert!(Arc::ptr_eq(&found(&resolver, "e.test").unwrap(), &other), "the default");
+        let alone = Resolver::new(vec![empty.clone()]);
+        assert!(found(&alone, "e.test").is_none());
+        empty.put(certificate(&["e.test"]));
+        [&alone, &resolver].map(Resolver::renew);
+        assert!(Arc::ptr_eq(
+            &found(&alone, "x.test").unwrap(),
+            &found(&resolver, "x.test").unwrap()
+        ));
     }
 
     #[test]
     fn of_two_keys_for_one_name_the_client_gets_the_one_it_can_verify() {
         let slots = [&["a.test"][..], &["a.test"]].map(slot).to_vec();
         let resolver = Resolver::new(slots.clone());
-        let second = slots[1].get().key().clone();
+        let second = slots[1].get().unwrap().key().clone();
         let fits = |key: &CertifiedKey| std::ptr::eq(key, &*second);
         assert!(Arc::ptr_eq(&resolver.find(Some("a.test"), fits).unwrap(), &second));
         let neither = resolver.find(Some("a.test"), |_| false).unwrap();
-        assert!(Arc::ptr_eq(&neither, slots[0].get().key()), "its handshake says what is wrong");
+        assert!(
+            Arc::ptr_eq(&neither, slots[0].get().unwrap().key()),
+            "its handshake says what is wrong"
+        );
     }
 }

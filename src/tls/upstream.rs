@@ -71,7 +71,7 @@ struct Own(Arc<Slot>);
 
 impl ResolvesClientCert for Own {
     fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let key = self.0.get().key().clone();
+        let key = self.0.get()?.key().clone();
         key.key.choose_scheme(schemes).is_some().then_some(key)
     }
 

@@ -93,6 +93,11 @@ impl Program {
         find().unwrap()
     }
 
+    /// Whether a line of its log so far holds this.
+    pub fn has_said(&self, text: &str) -> bool {
+        self.said.lock().iter().any(|line| line.contains(text))
+    }
+
     /// The address of the listener, on a port that the system chose.
     pub fn address(&self) -> SocketAddr {
         of_line(&self.until_said("listener=\"public\""))

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::acme::{self, Authorities};
 use super::process::{path, single};
 use super::{Placed, Twice, name, tables, unique};
 use crate::config::diagnostic::Diagnostic;
@@ -17,7 +18,7 @@ use crate::tls::clients::Clients;
 use crate::tls::upstream::name_of;
 use crate::tls::{self, Part, Problem, Roots, Secrets};
 
-const FILE: &str = "write the path of a PEM file";
+pub(super) const FILE: &str = "write the path of a PEM file";
 
 /// What was built, and every name that was written.
 pub(super) struct Certificates {
@@ -25,17 +26,17 @@ pub(super) struct Certificates {
     names: Vec<(String, Span)>,
 }
 
-pub(super) fn all(root: &Table<'_>) -> Certificates {
+pub(super) fn all(root: &Table<'_>, authorities: &Authorities) -> Certificates {
     let mut all = Certificates { built: Vec::new(), names: Vec::new() };
     for table in tables(root, &keys::CERTIFICATE, "certificate") {
-        one(&table, &mut all);
+        one(&table, authorities, &mut all);
     }
     let twice = Twice { code: "duplicate-name", kind: "certificates", message: "", help: "" };
     unique(root.cx, &all.built, |one| &one.name, |_| None::<()>, &twice);
     all
 }
 
-fn one(table: &Table<'_>, all: &mut Certificates) {
+fn one(table: &Table<'_>, authorities: &Authorities, all: &mut Certificates) {
     if table.get("name").is_none() {
         table.missing(
             "name",
@@ -44,6 +45,23 @@ fn one(table: &Table<'_>, all: &mut Certificates) {
     }
     let named = name(table);
     all.names.extend(named.clone());
+    if let Some(by) = table.get("acme") {
+        let ordered = acme::ordered(table, &by, authorities);
+        if let (Some(order), Some((name, place))) = (ordered, named) {
+            let file = order.vault.certificate(&order.domains);
+            // One that is none is ordered anew, which is told by whoever orders.
+            let loaded = tls::Certificate::read(&file, &file).ok().map(Arc::new);
+            let item =
+                Certificate { name, chain: file.clone(), key: file, loaded, order: Some(order) };
+            all.built.push(Placed { item, name: place.clone(), place });
+        }
+        return;
+    }
+    super::no_effect(
+        table.get("domains"),
+        "without `acme`",
+        "write `acme = \"NAME\"`, or remove it",
+    );
     let chain = file(table, "chain", "write `chain = \"tls/example.pem\"`");
     let key = file(table, "key", "write `key = \"tls/example.key\"`");
     let (Some((chain_text, chain)), Some((key_text, key))) = (chain, key) else { return };
@@ -63,7 +81,7 @@ fn one(table: &Table<'_>, all: &mut Certificates) {
     };
     warn(&chain_text, &shown, &loaded, now());
     if let Some((name, place)) = named {
-        let item = Certificate { name, chain, key, loaded };
+        let item = Certificate { name, chain, key, loaded: Some(loaded), order: None };
         all.built.push(Placed { item, name: place.clone(), place });
     }
 }
@@ -77,7 +95,7 @@ fn file<'a>(table: &Table<'a>, key: &'static str, help: &str) -> Option<(Text<'a
     Some((text, path))
 }
 
-fn bad(text: &Text<'_>, message: &str, problem: &Problem) {
+pub(super) fn bad(text: &Text<'_>, message: &str, problem: &Problem) {
     text.error("bad-certificate", message.to_owned(), &problem.what, &problem.help);
 }
 
@@ -249,11 +267,16 @@ pub(super) fn of_upstream(
 }
 
 fn system_roots(value: &Value<'_>) -> Option<Roots> {
+    roots_of_system(value.cx, &value.span, "nodes cannot be verified")
+}
+
+/// Whom this system trusts.
+pub(super) fn roots_of_system(cx: &Cx<'_>, place: &Span, label: &str) -> Option<Roots> {
     let roots = Roots::of_system();
     if roots.is_none() {
         let message = "this system trusts no certificate authority".to_owned();
-        let help = "install the package `ca-certificates`, or write `ca` with your own".to_owned();
-        value.error("no-roots", message, "nodes cannot be verified", help);
+        let help = "install the package `ca-certificates`, or write `ca` with your own";
+        cx.report(Diagnostic::error("no-roots", place.clone(), message).label(label).help(help));
     }
     roots
 }

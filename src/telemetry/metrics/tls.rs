@@ -31,10 +31,12 @@ pub enum HandshakeFailure {
     TooLarge,
     /// It breaks the rules of TLS.
     Protocol,
+    /// There is no certificate to show yet.
+    NoCertificate,
 }
 
 /// Labels of [`HandshakeFailure`], in the order of its discriminants.
-const FAILURES: [&str; 9] = [
+const FAILURES: [&str; 10] = [
     "timeout",
     "closed",
     "not_tls",
@@ -44,6 +46,7 @@ const FAILURES: [&str; 9] = [
     "alert",
     "too_large",
     "protocol",
+    "no_certificate",
 ];
 
 pub(super) struct TlsFamilies {
