@@ -1,5 +1,6 @@
 //! The corpus of each fuzz target and mutations of it, through the same harness, without a fuzzer.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
+#![allow(clippy::duplicate_mod)] // two targets have the second reading of HTTP/1.1, each for itself
 
 #[path = "../fuzz/src/config.rs"]
 mod config;
