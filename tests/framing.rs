@@ -6,6 +6,9 @@ mod support;
 
 #[path = "framing/passed.rs"]
 mod passed;
+#[path = "../fuzz/src/reference.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub)] // the fuzz targets read answers by it as well
+mod reference;
 #[path = "framing/refused.rs"]
 mod refused;
 #[path = "framing/said.rs"]
@@ -150,6 +153,32 @@ fn passed(recording: &Recording, proxy: &Proxy, row: passed::Row) -> Result<(), 
         return Err(format!("{name}:\n wanted {wanted:?}\n    got {seen:?}\n answer {all:?}"));
     }
     Ok(())
+}
+
+/// A second reading of HTTP/1.1, which shares no code with ours, finds the same requests in what a client
+/// has sent and in what the node gets.
+#[test]
+fn a_second_reading_finds_the_same_before_and_after() {
+    for (name, raw, expected, _) in passed::table() {
+        let expected = with_forwarding(&expected);
+        let sent: Vec<u8> = expected.chars().map(|byte| byte as u8).collect();
+        let (before, after) = (requests(&raw), requests(&sent));
+        assert!(!after.is_empty(), "{name}: nothing is found in {expected:?}");
+        assert_eq!(before, after, "{name}");
+    }
+}
+
+/// Method, target and body of each request; all bytes have to be of one.
+fn requests(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
+    let mut cursor = reference::Cursor::new(bytes, true);
+    let mut all = Vec::new();
+    while let Ok(request) = cursor.request() {
+        all.push((request.method, request.target, request.body));
+        if request.last {
+            break;
+        }
+    }
+    all
 }
 
 /// Rows that other versions of HTTP can say as well are the same requests when they are said plainly.

@@ -1,5 +1,6 @@
 //! The corpora of the fuzz targets and mutations of them, through the same harnesses, without a fuzzer.
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)]
+#![allow(clippy::duplicate_mod)] // two targets have the second reading of HTTP/1.1, each for itself
 
 #[path = "../fuzz/src/config.rs"]
 mod config;

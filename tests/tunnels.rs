@@ -359,8 +359,8 @@ fn other_upgrades_are_no_tunnels() {
     let answer = proxy.raw(
         b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\r\n",
     );
-    assert!(answer.ends_with("plain"), "{answer}");
-    assert!(!origin.seen()[0].head.to_lowercase().contains("upgrade"));
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+    assert!(origin.seen().is_empty());
     let unasked = Origin::answering(SWITCH);
     let proxy = Proxy::start(config(&[unasked.address], "", ""));
     assert_eq!(proxy.get("/").status, 502);

@@ -57,7 +57,7 @@ fn garbage_in_a_trusted_chain_ends_the_walk() {
 #[test]
 fn fields_of_the_connection_are_stripped_and_stripping_is_idempotent() {
     let text = "POST /x HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Secret, authorization\r\nX-Secret: s\r\n\
-        Keep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\nTE: gzip, trailers\r\n\
+        Keep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: websocket\r\nHTTP2-Settings: x\r\nTE: gzip, trailers\r\n\
         Trailer: X-Sum\r\nAuthorization: Bearer t\r\nTransfer-Encoding: chunked\r\nX-Keep: k\r\n\r\n";
     let once = forwarded(text, "1.2.3.4", &[], None);
     for gone in ["X-Secret", "Keep-Alive", "Proxy-Connection", "Upgrade", "HTTP2", "gzip"] {
