@@ -17,7 +17,7 @@ use support::{Answer, PATIENCE, Proxy, parse, until};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Enough that what belongs to none of them does not count.
-const CONNECTIONS: usize = 200;
+const CONNECTIONS: usize = 100;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n";
 
 fn live() -> usize {
@@ -74,7 +74,7 @@ fn an_idle_connection_costs_no_more_than_its_ceiling() {
     });
     println!("idle: {over_tcp} bytes of heap over TCP, {over_tls} over TLS");
     assert!(over_tcp < 3 * 1024, "{over_tcp} bytes");
-    assert!(over_tls < 12 * 1024, "{over_tls} bytes");
+    assert!(over_tls < 6 * 1024, "{over_tls} bytes");
     // And it is a connection still.
     let mut last = plain.connect();
     last.write_all(GET).unwrap();

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::task::{Context, Poll, ready};
 
 use rustix::net::{AddressFamily, sockopt};
 
@@ -84,19 +85,19 @@ impl ListenSocket {
 }
 
 impl Acceptor {
-    /// Waits for a connection.
+    /// Ready with a connection.
     ///
     /// # Errors
     /// The client has left already, or no descriptor is left.
-    pub async fn accept(&self) -> io::Result<(Socket, Peer)> {
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
         match self {
             Acceptor::Tcp(socket) => {
-                let (stream, peer) = socket.accept().await?;
-                Ok((Socket::Tcp(stream), peer.into()))
+                let accepted = ready!(socket.poll_accept(cx));
+                Poll::Ready(accepted.map(|(stream, peer)| (Socket::Tcp(stream), peer.into())))
             }
             Acceptor::Unix(socket) => {
-                let (stream, _) = socket.accept().await?;
-                Ok((Socket::Unix(stream), Peer::Unix))
+                let accepted = ready!(socket.poll_accept(cx));
+                Poll::Ready(accepted.map(|(stream, _)| (Socket::Unix(stream), Peer::Unix)))
             }
         }
     }

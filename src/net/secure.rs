@@ -21,10 +21,12 @@ use tokio::net::TcpStream;
 
 use super::Idle;
 
+mod end;
 mod owed;
 mod session;
 mod spare;
 
+use end::End;
 use owed::Owed;
 use session::{Buffers, Job, Session};
 
@@ -68,17 +70,6 @@ struct State {
     said_goodbye: bool,
     /// Why TLS broke.
     failure: Option<Box<rustls::Error>>,
-}
-
-/// How the peer's direction ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// With a close_notify, or where the end cannot cut anything off.
-    Clean,
-    /// Without: whatever came may have been cut.
-    Cut,
-    /// TLS itself broke.
-    Broken,
 }
 
 /// Why there is no TLS connection.
@@ -338,16 +329,6 @@ impl Secure {
 impl std::fmt::Debug for Secure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Secure").field("stream", &self.stream).finish_non_exhaustive()
-    }
-}
-
-impl From<End> for io::Result<usize> {
-    fn from(end: End) -> io::Result<usize> {
-        match end {
-            End::Clean => Ok(0),
-            End::Cut => Err(io::ErrorKind::UnexpectedEof.into()),
-            End::Broken => Err(io::ErrorKind::InvalidData.into()),
-        }
     }
 }
 
