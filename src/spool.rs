@@ -179,7 +179,7 @@ impl Store {
     /// An empty one of a client, which holds nothing yet.
     pub fn new(spool: &Arc<Spool>, settings: &config::Spool, client: IpAddr) -> Store {
         let share = |place: usize| Share {
-            of_client: spool.clients[place].take(client, 0, 0),
+            of_client: spool.clients[place].take(client, 0, u64::MAX),
             spool: spool.clone(),
             place,
             bytes: 0,
