@@ -22,6 +22,8 @@ pub(super) struct Ledger {
     most: Cell<usize>,
     /// Waits that were cut short, until somebody asks.
     cut: Cell<usize>,
+    /// Nobody was found who could give way; not looked for again before the next tick.
+    futile: Cell<bool>,
 }
 
 /// What one task holds.
@@ -54,8 +56,9 @@ impl Held {
 }
 
 impl Wheel {
-    /// Bounds what the thread may hold, in bytes; 0 is no bound.
+    /// Bounds what the thread may hold, in bytes; 0 is no bound. Said anew at each tick.
     pub fn bound_held(&self, most: usize) {
+        self.0.ledger.futile.set(false);
         self.0.ledger.most.set(most);
     }
 
@@ -74,10 +77,11 @@ impl Wheel {
         let ledger = &self.0.ledger;
         let most = ledger.most.get();
         let fits = || most == 0 || ledger.held.get() + more <= most;
-        fits() || {
-            self.make_room(who, more.max(most / AT_ONCE));
-            fits()
-        }
+        fits()
+            || !ledger.futile.get() && {
+                self.make_room(who, more.max(most / AT_ONCE));
+                fits()
+            }
     }
 
     /// Cuts the longest waits until so many bytes are free, or none is left.
@@ -91,6 +95,7 @@ impl Wheel {
         waiting.sort_unstable_by_key(|entry| entry.held.since_ns.get());
         let ledger = &self.0.ledger;
         let mut freed = 0;
+        ledger.futile.set(waiting.is_empty());
         for entry in waiting {
             if freed >= bytes {
                 break;
@@ -145,6 +150,7 @@ impl Deadline {
         held.waiting.set(bytes);
         self.account(bytes, has);
         held.since_ns.set(held.since_ns.get().min(self.wheel.0.now_ns.get()));
+        self.wheel.0.ledger.futile.set(false);
         true
     }
 
