@@ -2,18 +2,24 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cobalance::balance::{Balancer, Load};
-use cobalance::config::{self, Balance, HostMatch, PathMatch, Route, Source};
+use cobalance::config::{self, Balance, HostMatch, PathMatch, Rate, Route, Source};
 use cobalance::headers::forwarded::Forwarding;
 use cobalance::headers::{self, ForNode};
 use cobalance::http1::request::RequestHead;
+use cobalance::limit::lists::Networks;
+use cobalance::limit::rate::Table;
+use cobalance::nocobase::Naming;
 use cobalance::route::Router;
 use cobalance::snapshot::{self, Parts, Resolved, Snapshot};
 use cobalance::telemetry::metrics::Metrics;
 use cobalance::upstream::Registry;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use ipnet::IpNet;
 
 fn routing(c: &mut Criterion) {
     let mut group = c.benchmark_group("route");
@@ -60,6 +66,39 @@ fn picking(c: &mut Criterion) {
                 b.iter(|| balancer.pick(black_box(&eligible), load, Some(7), &mut rng));
             });
         }
+    }
+}
+
+fn limiting(c: &mut Criterion) {
+    let mut group = c.benchmark_group("list");
+    for count in [10, 1_000, 100_000_u32] {
+        let network = |n: u32| IpNet::from(IpAddr::from((20 << 24 | n << 8).to_be_bytes()));
+        let networks: Vec<IpNet> = (0..count).map(network).collect();
+        let list: Networks = networks.iter().collect();
+        assert_eq!(list.ranges(), count as usize);
+        let mut rng = fastrand::Rng::with_seed(1);
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| list.contains(IpAddr::from((20 << 24 | rng.u32(..1 << 24)).to_be_bytes())));
+        });
+    }
+    group.finish();
+    let rate = Rate { count: 10, per: Duration::from_secs(60), burst: 10 };
+    let mut group = c.benchmark_group("rate");
+    for clients in [1_u64, 10_000, 10_000_000] {
+        let (table, mut now) = (Table::new(rate, 65_536, 1), 0);
+        let mut rng = fastrand::Rng::with_seed(1);
+        group.bench_function(BenchmarkId::new("take, of so many clients", clients), |b| {
+            b.iter(|| {
+                now += 1_000;
+                table.take(&rng.u64(..clients).to_le_bytes(), now)
+            });
+        });
+    }
+    let naming = |target: &[u8]| Naming::of(b"POST", target, "/api/").may_call("auth", "signIn");
+    for (name, target) in [("plain", "/api/posts:list"), ("escaped", "/api/posts%253Alist/%61/b")] {
+        group.bench_function(BenchmarkId::new("action, spelled", name), |b| {
+            b.iter(|| naming(black_box(target.as_bytes())));
+        });
     }
 }
 
@@ -140,5 +179,5 @@ fn configuring(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, routing, picking, heads, configuring);
+criterion_group!(benches, routing, picking, limiting, heads, configuring);
 criterion_main!(benches);

@@ -40,7 +40,7 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// A connection's place among those that its listener may have open; given back when it is dropped.
-pub struct Admitted(Arc<Listener>, Option<Taken>);
+pub struct Admitted(Arc<Listener>, Option<Box<Taken>>);
 
 impl Admitted {
     /// A place, unless all are taken.
@@ -67,7 +67,7 @@ impl Admitted {
         } else if most == 0 {
             return true;
         } else if let Some(taken) = listener.clients.take(client, 1, most) {
-            self.1 = Some(taken);
+            self.1 = Some(Box::new(taken));
             return true;
         } else {
             &listener.metrics.rejected_client_limit
@@ -79,12 +79,13 @@ impl Admitted {
 
     /// Whose place it is among the connections of one client, if those are counted.
     pub fn client(&self) -> Option<IpAddr> {
-        self.1.as_ref().map(Taken::client)
+        self.1.as_ref().map(|taken| taken.client())
     }
 
     /// Counts a connection of another process, whatever its client has.
     pub fn adopt_client(&mut self, client: Option<IpAddr>) {
-        self.1 = client.and_then(|client| self.0.clients.take(client, 1, u64::MAX));
+        let taken = client.and_then(|client| self.0.clients.take(client, 1, u64::MAX));
+        self.1 = taken.map(Box::new);
     }
 
     /// The listener's name.

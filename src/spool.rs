@@ -129,17 +129,13 @@ struct Share {
 
 impl Share {
     fn grow(&mut self, bytes: u64, limit: u64, of_client: u64) -> bool {
-        let taken = self.of_client.as_mut().is_none_or(|taken| taken.grow(bytes, of_client));
-        self.client_full = !taken;
-        if !taken {
-            return false;
-        }
         let held = &self.spool.held[self.place];
-        if held.fetch_add(bytes, Relaxed).saturating_add(bytes) > limit {
+        let fits = held.fetch_add(bytes, Relaxed).saturating_add(bytes) <= limit;
+        // Where both are met it is the one of all that has to be raised.
+        let of_client = |taken: &mut Taken| taken.grow(bytes, of_client);
+        self.client_full = fits && !self.of_client.as_mut().is_none_or(of_client);
+        if !fits || self.client_full {
             held.fetch_sub(bytes, Relaxed);
-            if let Some(taken) = &mut self.of_client {
-                taken.shrink_to(self.bytes);
-            }
             return false;
         }
         self.bytes += bytes;
@@ -179,7 +175,7 @@ impl Store {
     /// An empty one of a client, which holds nothing yet.
     pub fn new(spool: &Arc<Spool>, settings: &config::Spool, client: IpAddr) -> Store {
         let share = |place: usize| Share {
-            of_client: spool.clients[place].take(client, 0, 0),
+            of_client: spool.clients[place].take(client, 0, u64::MAX),
             spool: spool.clone(),
             place,
             bytes: 0,

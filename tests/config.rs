@@ -143,6 +143,8 @@ fn the_edge_example_shows_every_key_and_its_comments_are_valid() {
         ("example.pem", made.cert.pem()),
         ("clients.pem", made.cert.pem()),
         ("example.key", made.signing_key.serialize_pem()),
+        ("office.txt", "10.0.0.0/8\n".to_owned()),
+        ("denied.txt", "192.0.2.0/24 # somebody\n".to_owned()),
         ("tickets.secret", "0123456789abcdef0123456789abcdef".to_owned()),
     ];
     for (name, content) in files {
@@ -154,7 +156,8 @@ fn the_edge_example_shows_every_key_and_its_comments_are_valid() {
     let config = result.unwrap_or_else(|found| panic!("{}", render(&found, &source, false))).0;
     assert!(config.probes.is_some() && config.upstreams[0].sticky.is_some());
     assert!(config.tls.tickets.is_some() && config.listeners[0].client_auth.is_some());
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!((config.routes.len(), config.rate_limits.len()), (1, 1));
+    assert_eq!(config.list_files().count(), 2);
 }
 
 const LISTENER: &str = "[[listener]]\nbind = \"0.0.0.0:80\"\n";

@@ -128,7 +128,7 @@ fn a_slow_upload_reaches_its_node_only_when_it_is_complete() {
     // The connection is as good as before.
     stream.write_all(&[&head("Content-Length: 1")[..], b"x"].concat()).unwrap();
     assert_eq!(answer(&mut stream).text(), "yes");
-    assert_eq!(proxy.metrics.spool.refused.each_ref().map(|reason| reason.get()), [0, 0, 0]);
+    assert_eq!(proxy.metrics.spool.refused.each_ref().map(|reason| reason.get()), [0; 4]);
 }
 
 #[test]
@@ -178,7 +178,8 @@ fn what_cannot_be_kept_is_streamed_and_told_of() {
     let full = SpoolRefusal::Full;
     for (more, why) in [
         ("total_files = 0", full),
-        ("total_files = \"256KiB\"", full),
+        ("total_files = \"256KiB\"\nclient_share = \"100%\"", full),
+        ("total_files = \"256KiB\"", SpoolRefusal::ClientShare),
         ("max_body = \"192KiB\"", SpoolRefusal::TooLarge),
         ("directory = \"/proc/nowhere\"", SpoolRefusal::Error),
     ] {

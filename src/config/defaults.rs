@@ -55,6 +55,8 @@ pub const MIN_BODY_RATE: u64 = 1024;
 /// What 5,000 exchanges hold with the largest head and a small body each; a NocoBase cluster under full load
 /// has a few hundred.
 pub const MAX_BUFFERED: usize = 256 * 1024 * 1024;
+/// What 300 such exchanges hold on one thread.
+pub const MAX_BUFFERED_OF_THREAD: usize = 16 * 1024 * 1024;
 /// Clients that each rate remembers: 1.1 MiB of memory.
 pub const RATE_LIMIT_CLIENTS: usize = 65_536;
 

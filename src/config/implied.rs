@@ -21,12 +21,17 @@ impl Default for Server {
             probation: defaults::PROBATION,
             probation_requests: defaults::PROBATION_REQUESTS,
             auto_rollback: false,
-            max_buffered: defaults::MAX_BUFFERED,
+            max_buffered: Self::implied_max_buffered(threads::available()),
         }
     }
 }
 
 impl Server {
+    /// Each thread has its part, and honest clients are not spread evenly: with many threads it takes more.
+    pub fn implied_max_buffered(threads: usize) -> usize {
+        defaults::MAX_BUFFERED.max(threads.saturating_mul(defaults::MAX_BUFFERED_OF_THREAD))
+    }
+
     /// The state file where none is written: in the first of systemd's directories, if there is one.
     /// `env` looks up a variable of the environment.
     pub fn implied_state_file(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {

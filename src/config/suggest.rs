@@ -9,7 +9,7 @@ const ACME: &str = "write `[acme.NAME]` with `agree_to_terms`, and `acme = \"NAM
 const EJECTION: &str = "write `consecutive_failures` and `ejection_time` in \
                         `[upstream.NAME.outlier_detection]`";
 const NODES: &str = "write `nodes = [\"HOST:PORT\"]`: the processes of an upstream are its nodes";
-const NO_LIMIT: &str = "rate limits are not built into this version yet: remove it";
+const LIMIT: &str = "write `[[rate_limit]]` with a `name` and a `rate`: how often a client may ask";
 
 /// Words of other products, and of versions to come, with ours.
 const FOREIGN: &[(&str, &str)] = &[
@@ -36,9 +36,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("http2_max_concurrent_streams", "write `max_streams`"),
     ("max_concurrent_streams", "write `max_streams`"),
     ("accept_proxy", "write `proxy_protocol` in `[[listener]]`, with the networks of the proxies"),
-    ("limit_req", NO_LIMIT),
-    ("limit_req_zone", NO_LIMIT),
-    ("rate_limit", NO_LIMIT),
+    ("limit_req", LIMIT),
+    ("limit_req_zone", LIMIT),
+    ("limit_conn", "write `max_connections_per_client` in `[[listener]]`"),
     ("backend", "write `[upstream.NAME]`: a named group of nodes is an upstream"),
     ("backends", "write `[upstream.NAME]`: a named group of nodes is an upstream"),
     ("cluster", "write `[upstream.NAME]`: a named group of nodes is an upstream"),

@@ -190,11 +190,13 @@ impl Client<'_> {
     /// It left, stopped reading, or reads too slowly.
     pub async fn write(&self, slices: Slices<'_>, deadline: &Deadline) -> Result<(), Cause> {
         let settings = &self.listener.settings;
-        let length = slices.iter().map(|slice| slice.len()).sum();
         let patience = Patience {
             deadline,
             stall: settings.send_timeout,
-            most: longest(length, settings.min_body_rate, settings.send_timeout),
+            most: || {
+                let length = slices.iter().map(|slice| slice.len()).sum();
+                longest(length, settings.min_body_rate, settings.send_timeout)
+            },
             holding: ANSWERING,
         };
         let written = write_patiently(self.socket, slices, &patience, &mut 0).await;

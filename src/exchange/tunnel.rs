@@ -461,6 +461,6 @@ mod tests {
     #[test]
     fn an_idle_tunnel_holds_little() {
         let sizes = (size_of::<Handle>(), size_of::<Running>());
-        assert!(sizes.0 <= 128 && sizes.1 <= 304, "{sizes:?}");
+        assert!(sizes.0 <= 128 && sizes.1 <= 312, "{sizes:?}");
     }
 }

@@ -36,18 +36,18 @@ pub async fn write_all(
     written: &mut u64,
 ) -> Result<(), Failure> {
     let (deadline, stall) = stall;
-    let patience = Patience { deadline, stall, most: Duration::MAX, holding: 0 };
+    let patience = Patience { deadline, stall, most: || Duration::MAX, holding: 0 };
     write_patiently(socket, slices, &patience, written).await
 }
 
 /// How long a peer is waited for.
-pub struct Patience<'a> {
+pub struct Patience<'a, F> {
     /// Bounds the wait.
     pub deadline: &'a Deadline,
     /// Without progress.
     pub stall: Duration,
-    /// For all of it, however it trickles.
-    pub most: Duration,
+    /// For all of it, however it trickles. Asked only when it has to be waited for.
+    pub most: F,
     /// Bytes of memory that are held meanwhile.
     pub holding: usize,
 }
@@ -56,10 +56,10 @@ pub struct Patience<'a> {
 ///
 /// # Errors
 /// The connection broke or made too little progress, or what is held for it is needed elsewhere.
-pub async fn write_patiently(
+pub async fn write_patiently<F: Fn() -> Duration>(
     socket: &Socket,
     slices: Slices<'_>,
-    patience: &Patience<'_>,
+    patience: &Patience<'_, F>,
     written: &mut u64,
 ) -> Result<(), Failure> {
     let mut rest = Rest { slices };
@@ -74,7 +74,7 @@ pub async fn write_patiently(
     if patience.holding > 0 && !deadline.wait_holding(patience.holding) {
         return Err(Failure::Stalled);
     }
-    let until_ns = deadline.now_ns().saturating_add(clock::nanos(patience.most));
+    let until_ns = deadline.now_ns().saturating_add(clock::nanos((patience.most)()));
     while !rest.is_empty() {
         let left = Duration::from_nanos(until_ns.saturating_sub(deadline.now_ns()).max(1));
         // Without a bound on either there is none.

@@ -171,7 +171,7 @@ fn each_reason_has_its_place() {
     };
     // Each name in the table is that of a reason.
     assert_eq!(of(&|counts| failed(counts) == 1).len(), 15);
-    assert_eq!(of(&|counts| counts.requests == 9).len(), 13);
+    assert_eq!(of(&|counts| counts.requests == 9).len(), 17);
     // One that is new has to be given its place.
     let plain = of(&|counts| failed(counts) == 0 && counts.requests == 10);
     assert_eq!(

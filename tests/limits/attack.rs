@@ -29,7 +29,10 @@ fn origin() -> (Origin, Sender<()>) {
                         return;
                     }
                 }
-                "/hang" => return drop(released.lock().recv()),
+                "/hang" => {
+                    let _ = released.lock().recv();
+                    return;
+                }
                 _ => line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"),
             }
         }

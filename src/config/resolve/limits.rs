@@ -4,12 +4,12 @@ use toml::de::DeValue;
 
 use super::process::path;
 use super::upstream::Upstreams;
-use super::{Placed, Twice, items, name, parsed, route, tables, unique};
+use super::{Placed, Twice, items, name, no_effect, parsed, route, tables, unique};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::limits::read_list;
 use crate::config::raw::{Table, Text, Value};
 use crate::config::{
-    Access, ActionPattern, ListFile, NetworkList, Rate, RateKey, RateLimit, Route, address,
+    Access, ActionPattern, ListFile, NetworkList, Preset, Rate, RateKey, RateLimit, Route, address,
     defaults, keys, suggest,
 };
 
@@ -72,6 +72,7 @@ fn one(table: &Table<'_>, upstreams: &Upstreams, routes: &[Route]) -> Option<Pla
         Some(text) => Some(find_route(table, &text, routes)?),
         None => None,
     };
+    no_actions(table, upstream, upstreams);
     let clients = table.number("clients", defaults::RATE_LIMIT_CLIENTS, 64..=1 << 24);
     let (name, place) = named?;
     let item = RateLimit {
@@ -84,6 +85,16 @@ fn one(table: &Table<'_>, upstreams: &Upstreams, routes: &[Route]) -> Option<Pla
         clients,
     };
     Some(Placed { item, name: place.clone(), place })
+}
+
+/// Warns of actions where nothing is NocoBase.
+fn no_actions(table: &Table<'_>, upstream: Option<usize>, upstreams: &Upstreams) {
+    let name = upstream.map(|at| &upstreams.names[at].0);
+    let mut meant =
+        upstreams.built.iter().filter(|one| name.is_none_or(|name| one.item.name == *name));
+    if meant.clone().next().is_some() && meant.all(|one| one.item.preset == Preset::None) {
+        no_effect(table.get("actions"), "with `preset = \"none\"`", "write `rate` instead");
+    }
 }
 
 fn key(text: &Text<'_>) -> Option<RateKey> {

@@ -15,9 +15,10 @@ pub(super) fn server(root: &Table<'_>) -> Server {
     let state_file = table.text("state_file").and_then(|text| {
         path(&text, "write the path of a file in a directory that exists, or leave it out")
     });
+    let threads = table.number("threads", plain.threads, 1..=1024);
     Server {
         state_file: state_file.or(plain.state_file),
-        threads: table.number("threads", plain.threads, 1..=1024),
+        threads,
         shutdown_delay: table.duration("shutdown_delay", plain.shutdown_delay, &OR_ZERO),
         shutdown_timeout: table.duration("shutdown_timeout", plain.shutdown_timeout, &OR_ZERO),
         upgrade_timeout: table.duration("upgrade_timeout", plain.upgrade_timeout, &POSITIVE),
@@ -33,7 +34,11 @@ pub(super) fn server(root: &Table<'_>) -> Server {
             1..=1_000_000,
         ),
         auto_rollback: table.flag("auto_rollback", plain.auto_rollback),
-        max_buffered: table.size("max_buffered", plain.max_buffered, 16 << 20..=1 << 40),
+        max_buffered: table.size(
+            "max_buffered",
+            Server::implied_max_buffered(threads),
+            16 << 20..=1 << 40,
+        ),
     }
 }
 

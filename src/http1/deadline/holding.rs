@@ -22,6 +22,8 @@ pub(super) struct Ledger {
     most: Cell<usize>,
     /// Waits that were cut short, until somebody asks.
     cut: Cell<usize>,
+    /// Nobody was found who could give way; not looked for again before the next tick.
+    futile: Cell<bool>,
 }
 
 /// What one task holds.
@@ -54,8 +56,9 @@ impl Held {
 }
 
 impl Wheel {
-    /// Bounds what the thread may hold, in bytes; 0 is no bound.
+    /// Bounds what the thread may hold, in bytes; 0 is no bound. Said anew at each tick.
     pub fn bound_held(&self, most: usize) {
+        self.0.ledger.futile.set(false);
         self.0.ledger.most.set(most);
     }
 
@@ -69,27 +72,30 @@ impl Wheel {
         self.0.ledger.cut.take()
     }
 
-    /// Whether there is room for so many bytes more; makes it if need be.
-    fn has_room(&self, more: usize) -> bool {
+    /// Whether there is room for so many bytes more; makes it if need be, of others.
+    fn has_room(&self, who: &Entry, more: usize) -> bool {
         let ledger = &self.0.ledger;
         let most = ledger.most.get();
         let fits = || most == 0 || ledger.held.get() + more <= most;
-        fits() || {
-            self.make_room(more.max(most / AT_ONCE));
-            fits()
-        }
+        fits()
+            || !ledger.futile.get() && {
+                self.make_room(who, more.max(most / AT_ONCE));
+                fits()
+            }
     }
 
     /// Cuts the longest waits until so many bytes are free, or none is left.
-    fn make_room(&self, bytes: usize) {
+    fn make_room(&self, who: &Entry, bytes: usize) {
         let entries = self.0.entries.borrow();
         let waits = |entry: &&std::rc::Rc<Entry>| {
-            entry.held.since_ns.get() != NEVER && entry.held.total() > 0
+            let waits = entry.held.since_ns.get() != NEVER && entry.held.total() > 0;
+            waits && !std::ptr::eq(&raw const ***entry, who)
         };
         let mut waiting: Vec<_> = entries.iter().flatten().filter(waits).collect();
         waiting.sort_unstable_by_key(|entry| entry.held.since_ns.get());
         let ledger = &self.0.ledger;
         let mut freed = 0;
+        ledger.futile.set(waiting.is_empty());
         for entry in waiting {
             if freed >= bytes {
                 break;
@@ -114,11 +120,10 @@ impl Deadline {
     pub fn hold(&self, bytes: usize) -> bool {
         let held = &self.entry.held;
         let has = held.base.get();
-        if bytes > has && !self.wheel.has_room(bytes - has) {
+        if bytes > has && !self.wheel.has_room(&self.entry, bytes - has) {
             return false;
         }
-        // It may have been cut itself.
-        let has = held.base.replace(bytes);
+        held.base.set(bytes);
         self.account(bytes, has);
         true
     }
@@ -139,12 +144,13 @@ impl Deadline {
     pub fn wait_holding(&self, bytes: usize) -> bool {
         let held = &self.entry.held;
         let has = held.waiting.get();
-        if bytes > has && !self.wheel.has_room(bytes - has) {
+        if bytes > has && !self.wheel.has_room(&self.entry, bytes - has) {
             return false;
         }
-        let has = held.waiting.replace(bytes);
+        held.waiting.set(bytes);
         self.account(bytes, has);
         held.since_ns.set(held.since_ns.get().min(self.wheel.0.now_ns.get()));
+        self.wheel.0.ledger.futile.set(false);
         true
     }
 
