@@ -5,7 +5,6 @@
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
@@ -15,7 +14,7 @@ use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
-use crate::upstream::quiet::{Mark, Quiet};
+use crate::upstream::quiet::Claim;
 
 pub mod affinity;
 pub mod answer;
@@ -136,7 +135,7 @@ struct Exchange<'a> {
     /// Its place among what is parked, while it goes on to the newest view.
     spot: Option<Box<Spot>>,
     /// Where it was remembered as work on the app; nearly always empty.
-    worked: Vec<(Arc<Quiet>, Mark)>,
+    worked: Vec<Claim>,
 }
 
 /// How the attempts with one view ended.
