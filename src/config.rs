@@ -18,6 +18,7 @@ pub mod keys;
 pub mod threads;
 
 mod address;
+mod admin;
 mod env;
 mod flags;
 mod implied;
@@ -27,6 +28,7 @@ mod resolve;
 mod suggest;
 mod tls;
 
+pub use admin::{Admin, AdminBind};
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::from_flags;
 pub use suggest::near;
@@ -377,17 +379,6 @@ pub struct Spool {
     pub total_memory: usize,
     /// Bytes of all bodies in files.
     pub total_files: u64,
-}
-
-/// `[admin]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admin {
-    /// Off takes `status` and the other verbs away.
-    pub enabled: bool,
-    /// Loopback unless `token_file` is given.
-    pub bind: SocketAddr,
-    /// Holds the bearer token.
-    pub token_file: Option<PathBuf>,
 }
 
 /// `[probes]`

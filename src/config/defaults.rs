@@ -142,3 +142,5 @@ pub const SPOOL_TOTAL_FILES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+/// Whoever may connect may do everything: the user of the process, and root.
+pub const ADMIN_SOCKET_MODE: u32 = 0o600;

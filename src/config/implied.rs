@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
-    Preset, Role, Server, Spool, Upstream, defaults, threads,
+    AccessLog, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection, Preset,
+    Role, Server, Spool, Upstream, defaults, threads,
 };
 
 impl Default for Server {
@@ -169,12 +169,6 @@ impl Spool {
             total_memory: defaults::SPOOL_TOTAL_MEMORY,
             total_files: defaults::SPOOL_TOTAL_FILES,
         }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { enabled: true, bind: defaults::ADMIN_BIND, token_file: None }
     }
 }
 

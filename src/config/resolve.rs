@@ -14,6 +14,7 @@ use super::raw::{Cx, Span, Table, Text, Value};
 use super::{Config, keys};
 
 mod addresses;
+mod admin;
 mod certificate;
 mod listener;
 mod node;
@@ -38,7 +39,7 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     let upstreams = upstream::all(&root, &certificates);
     certificate::unused(cx, &certificates, &listeners, &upstreams.built);
     let routes = route::all(&root, &upstreams);
-    let admin = process::admin(&root);
+    let admin = admin::admin(&root);
     let probes = process::probes(&root);
     addresses::check(cx, &listeners, &admin, probes.as_ref());
     Config {

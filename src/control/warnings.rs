@@ -40,10 +40,12 @@ pub enum Kind {
     CertificateExpiry,
     /// A renewed certificate cannot be used.
     CertificateFile,
+    /// Others can get at a secret, or guess it.
+    Exposed,
 }
 
 impl Kind {
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 11] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
@@ -54,6 +56,7 @@ impl Kind {
         Kind::RolledBack,
         Kind::CertificateExpiry,
         Kind::CertificateFile,
+        Kind::Exposed,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -78,6 +81,7 @@ impl Kind {
             Kind::RolledBack => "rolled_back",
             Kind::CertificateExpiry => "certificate_expiry",
             Kind::CertificateFile => "certificate_file",
+            Kind::Exposed => "exposed",
         }
     }
 }

@@ -98,6 +98,10 @@ pub struct Metrics {
     pub misconfigurations: IntGaugeVec,
     /// What is spooled.
     pub spool: SpoolMetrics,
+    /// `cobalance_admin_changes_total{verb,result}`
+    pub admin_changes: IntCounterVec,
+    /// `cobalance_admin_refused_total{reason}`
+    pub admin_refused: IntCounterVec,
     clients: ClientFamilies,
     tls: tls::TlsFamilies,
     node_families: NodeFamilies,
@@ -160,6 +164,8 @@ impl Metrics {
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
+            admin_changes: r.counters("admin_changes_total", "Changes that were asked for, by verb and result.", &["verb", "result"]),
+            admin_refused: r.counters("admin_refused_total", "Admin requests that were refused unheard, by reason.", &["reason"]),
             clients: ClientFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),
             node_families: NodeFamilies::new(&r),

@@ -77,7 +77,9 @@ impl Program {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments).args(["--admin", &self.admin().to_string()]);
-        command.env_remove("COBALANCE_ADMIN_TOKEN").env_remove("COBALANCE_CONFIG");
+        for variable in ["ADMIN_TOKEN", "TOKEN_FILE", "CONFIG"] {
+            command.env_remove(format!("COBALANCE_{variable}"));
+        }
         command
     }
 
@@ -86,6 +88,11 @@ impl Program {
         let find = || self.said.lock().iter().find(|line| line.contains(text)).cloned();
         until(text, || find().is_some());
         find().unwrap()
+    }
+
+    /// Whether a line of its log holds this.
+    pub fn has_said(&self, text: &str) -> bool {
+        self.said.lock().iter().any(|line| line.contains(text))
     }
 
     /// The address of the listener, on a port that the system chose.
