@@ -3,7 +3,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,30 +12,43 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use prometheus::IntCounter;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
 use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::config::Config;
+use crate::config::{self, AdminBind, Config};
 use crate::control::Handle;
 use crate::control::upgrade::Reign;
+use crate::control::who::Peer;
 
+mod audit;
+mod credentials;
+mod crowd;
+mod failures;
 mod guard;
 mod maintenance;
 mod orders;
 mod page;
+mod place;
 mod process;
 mod reply;
 mod routes;
 mod scrape;
 pub(crate) mod segment;
+pub(crate) mod tokens;
 pub(crate) mod upgrade;
 
-use guard::{Check, Rules};
+use crowd::Crowd;
+use guard::{Guard, Rules};
+use place::Place;
 use reply::Reply;
 use routes::Surface;
+use tokens::Tokens;
 
 /// An operator, a dashboard and a few scrapers; more would be an attack.
 const MAX_CONNECTIONS: usize = 64;
@@ -46,6 +60,8 @@ const LIFE: Duration = Duration::from_secs(60);
 const LAST_ANSWER: Duration = Duration::from_secs(10);
 /// A head here is small.
 const MAX_HEAD: usize = 16 * 1024;
+/// How often the files of tokens are looked at: what was given out by mistake is taken back in that time.
+const LOOK_AT_TOKENS: Duration = Duration::from_secs(2);
 /// No descriptor is left: the next try may find one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,14 +70,22 @@ type Stack = BoxCloneService<Request<Incoming>, Reply, Infallible>;
 /// Where the servers are bound.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    admin: parking_lot::RwLock<Option<SocketAddr>>,
+    admin: parking_lot::RwLock<Option<AdminBind>>,
     probes: parking_lot::RwLock<Option<SocketAddr>>,
 }
 
 impl Addresses {
-    /// The admin server; none if it is off or could not be bound.
+    /// The admin server; none if it is off or could not be bound, or has no address.
     pub fn admin(&self) -> Option<SocketAddr> {
-        *self.admin.read()
+        self.admin.read().as_ref().and_then(AdminBind::tcp)
+    }
+
+    /// The same as a socket in the file system.
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        match &*self.admin.read() {
+            Some(AdminBind::Unix(path)) => Some(path.clone()),
+            _ => None,
+        }
     }
 
     /// The public probes; none if they are off.
@@ -85,19 +109,24 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
     let mut admin = Server::new(Surface::Admin);
     let mut probes = Server::new(Surface::Probes);
     let refused = |error: io::Error| io::Error::new(error.kind(), probes_refused(&error));
-    probes.follow(&handle, probes_wanted(&config)).await.map_err(refused)?;
+    probes.follow(&handle, probes_wanted(&config), None).await.map_err(refused)?;
+    audit::show(handle.metrics());
     follow_admin(&mut admin, &handle, &config).await;
-    *addresses.admin.write() = admin.address();
-    *addresses.probes.write() = probes.address();
+    *addresses.admin.write() = admin.bound();
+    *addresses.probes.write() = probes.bound().and_then(|bound| bound.tcp());
     let shared = addresses.clone();
     tokio::spawn(async move {
-        while reloaded(&mut reloads, &handle).await {
+        let mut look = tokio::time::interval(LOOK_AT_TOKENS);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while let Some(why) = changed(&mut reloads, &handle, &mut look).await {
             let config = handle.snapshot().config.clone();
             follow_admin(&mut admin, &handle, &config).await;
-            let followed = probes.follow(&handle, probes_wanted(&config)).await;
-            handle.degraded("probes", followed.err().map(|error| probes_refused(&error)));
-            *shared.admin.write() = admin.address();
-            *shared.probes.write() = probes.address();
+            if why == Change::Reload {
+                let followed = probes.follow(&handle, probes_wanted(&config), None).await;
+                handle.degraded("probes", followed.err().map(|error| probes_refused(&error)));
+            }
+            *shared.admin.write() = admin.bound();
+            *shared.probes.write() = probes.bound().and_then(|bound| bound.tcp());
         }
         // What nobody accepts any more must not be held open.
         admin.stop(&handle);
@@ -106,11 +135,25 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
     Ok(addresses)
 }
 
-/// Waits for a reload; false when another process has taken over, or control has ended.
-async fn reloaded(reloads: &mut watch::Receiver<u64>, handle: &Handle) -> bool {
+/// What is to be followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// Another configuration.
+    Reload,
+    /// Perhaps other tokens.
+    Tokens,
+}
+
+/// Waits for that; none when another process has taken over, or control has ended.
+async fn changed(
+    reloads: &mut watch::Receiver<u64>,
+    handle: &Handle,
+    look: &mut tokio::time::Interval,
+) -> Option<Change> {
     tokio::select! {
-        changed = reloads.changed() => changed.is_ok(),
-        () = handle.handed_over() => false,
+        changed = reloads.changed() => changed.is_ok().then_some(Change::Reload),
+        _ = look.tick() => Some(Change::Tokens),
+        () = handle.handed_over() => None,
     }
 }
 
@@ -119,8 +162,12 @@ fn probes_refused(error: &io::Error) -> String {
 }
 
 async fn follow_admin(admin: &mut Server, handle: &Handle, config: &Config) {
-    let followed = match admin_wanted(config) {
-        Ok(wanted) => admin.follow(handle, wanted).await,
+    let followed = match tokens_wanted(config).await {
+        Ok((tokens, warning)) => {
+            handle.exposed("admin tokens", warning);
+            admin.follow(handle, admin_wanted(config), tokens).await
+        }
+        // Those that were known go on to be.
         Err(error) => Err(error),
     };
     let message = |error| {
@@ -129,33 +176,33 @@ async fn follow_admin(admin: &mut Server, handle: &Handle, config: &Config) {
     handle.degraded("admin", followed.err().map(message));
 }
 
-/// What one server should be: where it is bound, and the token it asks for.
-#[derive(Clone, PartialEq)]
-struct Wanted {
-    bind: SocketAddr,
-    token: Option<String>,
+/// Files may be on a network: they are read beside the loop.
+async fn tokens_wanted(config: &Config) -> io::Result<(Option<Tokens>, Option<String>)> {
+    let admin = config.admin.clone();
+    if !admin.enabled || admin.token_file.is_none() && admin.read_token_file.is_none() {
+        return Ok((None, None));
+    }
+    let read = tokio::task::spawn_blocking(move || Tokens::read(&admin)).await;
+    read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-fn admin_wanted(config: &Config) -> io::Result<Option<Wanted>> {
-    if !config.admin.enabled {
-        return Ok(None);
-    }
-    let token = config.admin.token_file.as_ref().map(|path| {
-        let token = std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-        let path = path.display();
-        match token {
-            Ok(token) if token.is_empty() => {
-                Err(io::Error::other(format!("`token_file` {path} is empty")))
-            }
-            Err(error) => Err(io::Error::other(format!("`token_file` {path}: {error}"))),
-            token => token,
-        }
-    });
-    Ok(Some(Wanted { bind: config.admin.bind, token: token.transpose()? }))
+/// What one server should be, besides the tokens that it asks for.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    bind: AdminBind,
+    /// Of a Unix socket.
+    mode: u32,
+    hosts: Vec<String>,
+}
+
+fn admin_wanted(config: &Config) -> Option<Wanted> {
+    let config::Admin { bind, mode, hosts, .. } = config.admin.clone();
+    config.admin.enabled.then_some(Wanted { bind, mode, hosts })
 }
 
 fn probes_wanted(config: &Config) -> Option<Wanted> {
-    config.probes.as_ref().map(|probes| Wanted { bind: probes.bind, token: None })
+    let bind = AdminBind::Tcp(config.probes.as_ref()?.bind);
+    Some(Wanted { bind, mode: 0, hosts: Vec::new() })
 }
 
 /// One of the two servers.
@@ -166,9 +213,17 @@ struct Server {
 
 struct Running {
     wanted: Wanted,
-    listener: Arc<TcpListener>,
-    address: SocketAddr,
+    listener: Listener,
+    bound: AdminBind,
+    rules: Arc<Rules>,
     accepting: AbortHandle,
+}
+
+/// What is accepted on.
+#[derive(Clone)]
+enum Listener {
+    Tcp(Arc<TcpListener>),
+    Unix(Arc<Place>),
 }
 
 impl Server {
@@ -176,36 +231,71 @@ impl Server {
         Server { surface, running: None }
     }
 
-    fn address(&self) -> Option<SocketAddr> {
-        self.running.as_ref().map(|running| running.address)
+    fn bound(&self) -> Option<AdminBind> {
+        self.running.as_ref().map(|running| running.bound.clone())
     }
 
     /// Becomes what is wanted. The old listener stays when the new one cannot be bound.
-    async fn follow(&mut self, handle: &Handle, wanted: Option<Wanted>) -> io::Result<()> {
-        if self.running.as_ref().map(|running| &running.wanted) == wanted.as_ref() {
-            return Ok(());
-        }
+    async fn follow(
+        &mut self,
+        handle: &Handle,
+        wanted: Option<Wanted>,
+        tokens: Option<Tokens>,
+    ) -> io::Result<()> {
         let Some(wanted) = wanted else {
             self.stop(handle);
             return Ok(());
         };
-        let same = |running: &&Running| running.wanted.bind == wanted.bind;
-        let listener = match self.running.as_ref().filter(same) {
+        let there = self.running.as_ref().filter(|running| running.listener.is_there());
+        if let Some(running) = there.filter(|running| running.wanted == wanted) {
+            // For connections that are open as well.
+            running.rules.renew(tokens);
+            return Ok(());
+        }
+        let same = |running: &&Running| {
+            (&running.wanted.bind, running.wanted.mode) == (&wanted.bind, wanted.mode)
+        };
+        let listener = match there.filter(same) {
             Some(running) => running.listener.clone(),
-            None => Arc::new(match handle.inherited(self.surface.as_str(), wanted.bind) {
-                Some(socket) => TcpListener::from_std(socket)?,
-                None => bind(wanted.bind).await?,
-            }),
+            None => self.listen(handle, &wanted, there.map(|running| &running.wanted.bind)).await?,
         };
         self.stop(handle);
-        let address = listener.local_addr()?;
-        let stack = stack(self.surface, handle.clone(), address, wanted.token.as_deref());
-        handle.keep_server(self.surface.as_str(), Some((wanted.bind, listener.clone())));
-        let accepting = accept(listener.clone(), stack, handle.reign());
+        let bound = listener.bound()?;
+        let rules = Arc::new(Rules::new(wanted.hosts.clone(), tokens));
+        let stack = stack(self.surface, handle.clone(), rules.clone());
+        if let (Some(asked), Listener::Tcp(listener)) = (wanted.bind.tcp(), &listener) {
+            handle.keep_server(self.surface.as_str(), Some((asked, listener.clone())));
+        }
+        let refused = handle.metrics().admin_refused.with_label_values(&[audit::CROWD]);
+        let accepting = accept(listener.clone(), stack, handle.reign(), refused);
         let accepting = tokio::spawn(accepting).abort_handle();
-        tracing::info!(target: "cobalance::admin", %address, "{} listening", self.surface.as_str());
-        self.running = Some(Running { wanted, listener, address, accepting });
+        tracing::info!(target: "cobalance::admin", address = %bound, "{} listening", self.surface.as_str());
+        self.running = Some(Running { wanted, listener, bound, rules, accepting });
         Ok(())
+    }
+
+    /// `ours` is where it listens until then.
+    async fn listen(
+        &self,
+        handle: &Handle,
+        wanted: &Wanted,
+        ours: Option<&AdminBind>,
+    ) -> io::Result<Listener> {
+        let coming = *handle.reign().borrow() == Reign::Coming;
+        match &wanted.bind {
+            AdminBind::Unix(path) => {
+                let taken = !coming && ours != Some(&wanted.bind) && Place::is_taken(path);
+                unix(path, wanted.mode, taken, coming)
+            }
+            AdminBind::Tcp(address) => {
+                let inherited = handle.inherited(self.surface.as_str(), *address);
+                let listener = match inherited {
+                    Some(socket) => TcpListener::from_std(socket)?,
+                    None => bind(*address).await?,
+                };
+                Ok(Listener::Tcp(Arc::new(listener)))
+            }
+        }
     }
 
     fn stop(&mut self, handle: &Handle) {
@@ -216,34 +306,72 @@ impl Server {
     }
 }
 
+impl Listener {
+    fn bound(&self) -> io::Result<AdminBind> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map(AdminBind::Tcp),
+            Listener::Unix(place) => Ok(AdminBind::Unix(place.path().to_owned())),
+        }
+    }
+
+    /// Whether those who connect still come here.
+    fn is_there(&self) -> bool {
+        match self {
+            Listener::Tcp(_) => true,
+            Listener::Unix(place) => place.is_there(),
+        }
+    }
+}
+
 async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
     TcpListener::bind(address).await.map_err(named)
 }
 
+/// While another process serves there and is to be followed (`coming`), its socket stays where it is.
+fn unix(path: &Path, mode: u32, taken: bool, coming: bool) -> io::Result<Listener> {
+    if taken {
+        let message = format!("unix:{}: another process serves there", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+    }
+    let place = Place::listen(path, mode)?;
+    if !coming {
+        place.put()?;
+    }
+    Ok(Listener::Unix(Arc::new(place)))
+}
+
 /// What a request goes through, from top to bottom.
-fn stack(surface: Surface, handle: Handle, bound: SocketAddr, token: Option<&str>) -> Stack {
+fn stack(surface: Surface, handle: Handle, rules: Arc<Rules>) -> Stack {
+    let metrics = handle.metrics().clone();
     let routes = tower::service_fn(move |request| routes::serve(handle.clone(), surface, request));
-    let rules = Arc::new(Rules::new(bound, token));
     match surface {
         Surface::Probes => BoxCloneService::new(routes),
         Surface::Admin => BoxCloneService::new(
-            ServiceBuilder::new()
-                .layer(Check::host(rules.clone()))
-                .layer(Check::token(rules.clone()))
-                .layer(Check::changes(rules))
-                .service(routes),
+            ServiceBuilder::new().layer(Guard { rules, metrics }).service(routes),
         ),
     }
 }
 
-async fn accept(listener: Arc<TcpListener>, stack: Stack, mut reign: watch::Receiver<Reign>) {
+async fn accept(
+    listener: Listener,
+    stack: Stack,
+    mut reign: watch::Receiver<Reign>,
+    refused: IntCounter,
+) {
     let conversations = reign.clone();
+    let coming = *reign.borrow() == Reign::Coming;
     if reign.wait_for(|reign| *reign != Reign::Coming).await.is_err() {
         return;
     }
+    if let Listener::Unix(place) = &listener
+        && coming
+        && let Err(error) = place.put()
+    {
+        tracing::error!(target: "cobalance::admin", %error, "the admin socket is not in its place");
+    }
     tokio::select! {
-        () = accept_all(listener, stack, conversations) => {}
+        () = accept_all(listener, stack, conversations, refused) => {}
         () = over(&mut reign) => {}
     }
 }
@@ -254,17 +382,30 @@ async fn over(reign: &mut watch::Receiver<Reign>) {
     let _ = reign.wait_for(|reign| *reign == Reign::Over).await;
 }
 
-async fn accept_all(listener: Arc<TcpListener>, stack: Stack, reign: watch::Receiver<Reign>) {
+async fn accept_all(
+    listener: Listener,
+    stack: Stack,
+    reign: watch::Receiver<Reign>,
+    refused: IntCounter,
+) {
+    let crowd = Arc::new(Crowd::default());
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // Before accept, so that what is too much waits in the kernel's queue.
         let Ok(permit) = room.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let Some(place) = crowd.enter(peer) else {
+                    refused.inc();
+                    continue;
+                };
                 let (stack, reign) = (stack.clone(), reign.clone());
                 tokio::spawn(async move {
-                    converse(stream, Peer(peer.ip()), stack, reign).await;
-                    drop(permit);
+                    match stream {
+                        Stream::Tcp(stream) => converse(stream, peer, stack, reign).await,
+                        Stream::Unix(stream) => converse(stream, peer, stack, reign).await,
+                    }
+                    drop((permit, place));
                 });
             }
             Err(error) => {
@@ -275,12 +416,35 @@ async fn accept_all(listener: Arc<TcpListener>, stack: Stack, reign: watch::Rece
     }
 }
 
-/// Who asks, among a request's extensions.
-#[derive(Clone, Copy)]
-struct Peer(IpAddr);
+/// A connection.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Listener {
+    /// The next connection, and who is at its other end.
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Stream::Tcp(stream), Peer::Address(peer.ip().to_canonical())))
+            }
+            Listener::Unix(place) => {
+                let stream = place.accept().await?;
+                let peer = stream.peer_cred()?;
+                let peer = Peer::User { uid: peer.uid(), pid: peer.pid() };
+                Ok((Stream::Unix(stream), peer))
+            }
+        }
+    }
+}
 
 /// One connection to its end. Its errors are the client's own affair.
-async fn converse(stream: TcpStream, peer: Peer, stack: Stack, mut reign: watch::Receiver<Reign>) {
+async fn converse<S>(stream: S, peer: Peer, stack: Stack, mut reign: watch::Receiver<Reign>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         stack.clone().oneshot(request)

@@ -23,6 +23,7 @@ mod upgrade;
 use self::check::Shown;
 use self::client::{Answer, Client};
 use self::find::Where;
+use crate::config::AdminBind;
 use crate::control::status::{ReloadResult, ReloadStatus};
 use crate::demo;
 use crate::net::Address;
@@ -75,9 +76,9 @@ struct Run {
     /// A NocoBase node, as host:port; may be repeated
     #[arg(long, value_name = "ADDR", requires = "listen")]
     node: Vec<String>,
-    /// Where `status` and the other commands find it [default: 127.0.0.1:9901]
+    /// Where `status` and the other commands find it, also unix:PATH [default: 127.0.0.1:9901]
     #[arg(long, value_name = "ADDR", requires = "listen")]
-    admin: Option<SocketAddr>,
+    admin: Option<AdminBind>,
 }
 
 /// See failover: three stand-ins for NocoBase nodes, restarted in turn under a small load
@@ -260,7 +261,9 @@ fn good(answer: Answer) -> Result<Answer, Failure> {
     let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let said = body["error"]["message"].as_str().unwrap_or(answer.body.trim());
     let hint = match answer.status {
-        401 | 403 => " (the token comes from --token-file or $COBALANCE_ADMIN_TOKEN)",
+        401 | 403 => {
+            " (the token comes from --token-file, $COBALANCE_ADMIN_TOKEN, $COBALANCE_TOKEN_FILE or the configuration's file)"
+        }
         _ => "",
     };
     Err(Failure {

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod threads;
 
 mod address;
+mod admin;
 mod env;
 mod flags;
 mod implied;
@@ -29,6 +30,7 @@ mod resolve;
 mod suggest;
 mod tls;
 
+pub use admin::{Admin, AdminBind};
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::{from_flags, listen_address};
 pub use limits::{
@@ -437,17 +439,6 @@ pub struct Spool {
     pub total_files: u64,
     /// Share of both that the bodies of one client may hold (0.25).
     pub client_share: f64,
-}
-
-/// `[admin]`
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admin {
-    /// Off takes `status` and the other verbs away.
-    pub enabled: bool,
-    /// Loopback unless `token_file` is given.
-    pub bind: SocketAddr,
-    /// Holds the bearer token.
-    pub token_file: Option<PathBuf>,
 }
 
 /// `[probes]`

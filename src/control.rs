@@ -2,7 +2,7 @@
 //! threads learn of it through snapshots, atomics of nodes, and commands. Nothing here delays them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,6 +49,7 @@ pub mod upgrade;
 mod verdicts;
 pub mod warnings;
 mod watch;
+pub mod who;
 pub(crate) mod words;
 
 pub use reload::{Read, read};
@@ -62,6 +63,7 @@ use self::operator::{Order, OrderError, Ordered};
 use self::pin::{Unpin, Unpinned};
 use self::rollback::{RollbackError, RolledBack};
 use self::upgrade::{Estate, Reign};
+use self::who::Who;
 
 /// After so long a start counts as done, whether or not nodes have answered.
 const START_GRACE: Duration = Duration::from_secs(5);
@@ -224,7 +226,7 @@ impl Handle {
 
     /// Goes back to the last configuration that passed its probation; returns when all data threads have
     /// followed. None when control has ended.
-    pub async fn roll_back(&self, from: IpAddr) -> Option<Result<RolledBack, RollbackError>> {
+    pub async fn roll_back(&self, from: Who) -> Option<Result<RolledBack, RollbackError>> {
         self.ask(|reply| Event::RollBack(from, reply)).await
     }
 
@@ -315,6 +317,11 @@ impl Handle {
     /// Adds or takes back a standing warning that something that was asked for does not run.
     pub fn degraded(&self, subject: &'static str, message: Option<String>) {
         let _ = self.inner.events.send(Event::Degraded(subject, message));
+    }
+
+    /// Adds or takes back a standing warning that others can get at a secret.
+    pub fn exposed(&self, subject: &'static str, message: Option<String>) {
+        let _ = self.inner.events.send(Event::Exposed(subject, message));
     }
 
     /// Follows reloads: changes after each that ended well.

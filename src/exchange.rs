@@ -5,7 +5,6 @@
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
@@ -18,7 +17,7 @@ use crate::limit::clients::Taken;
 use crate::net::bare_host;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
-use crate::upstream::quiet::{Mark, Quiet};
+use crate::upstream::quiet::Claim;
 
 mod admit;
 pub mod affinity;
@@ -147,7 +146,7 @@ struct Exchange<'a> {
     /// Its place among what is parked, while it goes on to the newest view.
     spot: Option<Box<Spot>>,
     /// Where it was remembered as work on the app; nearly always empty.
-    worked: Vec<(Arc<Quiet>, Mark)>,
+    worked: Vec<Claim>,
     /// Its place among the tunnels of its client, where those are bounded.
     tunnel_share: Option<Box<Taken>>,
 }

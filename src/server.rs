@@ -239,6 +239,11 @@ impl Running {
         self.admin.admin()
     }
 
+    /// The same as a socket in the file system.
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        self.admin.admin_socket()
+    }
+
     /// The public probes; none if they are off.
     pub fn probes_address(&self) -> Option<SocketAddr> {
         self.admin.probes()

@@ -13,7 +13,7 @@ use cobalance::demo::node::{Journal, Pace, Phase, StandIn};
 fn cobalance(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cobalance"));
     command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
-    for variable in ["CONFIG", "ADMIN", "ADMIN_TOKEN", "LOG"] {
+    for variable in ["CONFIG", "ADMIN", "ADMIN_TOKEN", "TOKEN_FILE", "LOG"] {
         command.env_remove(format!("COBALANCE_{variable}"));
     }
     command

@@ -9,6 +9,7 @@ mod command;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use cobalance::control::maintenance::{Change, Wanted};
 use cobalance::control::operator::{Order, Ordered, Verb};
 use cobalance::control::pin::Unpin;
 use cobalance::control::rollback::{RollbackError, RolledBack};
@@ -408,6 +409,61 @@ fn what_operators_had_said_holds_again_with_the_configuration_it_was_about() {
     assert!(states().iter().all(|state| state != "draining"));
     rig.roll_back().unwrap();
     assert_eq!(states(), before);
+}
+
+#[test]
+fn what_operators_ended_meanwhile_does_not_come_back_with_the_configuration() {
+    let (a, b) = (Origin::ok("a"), Origin::ok("b"));
+    let good = text(LONG, &[a.address, b.address], "");
+    let other = good.replace("upstream.u", "upstream.v");
+    let states = |rig: &Rig| -> Vec<String> {
+        let nodes = rig.status().upstreams.remove(0).nodes;
+        nodes.into_iter().map(|node| node.state).collect()
+    };
+    let maintain = |rig: &Rig, on| {
+        let change = Change { upstream: None, on, from: [127, 0, 0, 1].into() };
+        wait(rig.handle().maintain(change)).unwrap().unwrap()
+    };
+    let rig = Rig::start(&good);
+    rig.order(Verb::Drain, a.address);
+    maintain(&rig, Some(Wanted::default()));
+    rig.reload(&other);
+    // The node is there under another upstream's name, and was never drained as that.
+    rig.reload(&good.replace("nodes = [", "retries = 1\nnodes = ["));
+    assert!(states(&rig).iter().all(|state| state != "draining"));
+    rig.order(Verb::Ready, a.address);
+    let off = maintain(&rig, None);
+    assert!(!off.upstreams[0].was_on, "{off:?}");
+    rig.roll_back().unwrap();
+    assert!(states(&rig).iter().all(|state| state != "draining"));
+    assert_eq!(rig.status().upstreams[0].maintenance, None);
+}
+
+#[test]
+fn nor_does_what_was_ended_while_nothing_was_configured_to_hold_it() {
+    let (a, b, c) = (Origin::ok("a"), Origin::ok("b"), Origin::ok("c"));
+    let good = text(LONG, &[a.address, b.address], "");
+    let rig = Rig::start(&good);
+    rig.order(Verb::Pin, b.address);
+    rig.order(Verb::Drain, a.address);
+    let change = |on| Change { upstream: Some("u".into()), on, from: [127, 0, 0, 1].into() };
+    wait(rig.handle().maintain(change(Some(Wanted::default())))).unwrap().unwrap();
+    rig.reload(&text(LONG, &[c.address], "").replace("upstream.u", "upstream.v"));
+    let ready = rig.order(Verb::Ready, a.address);
+    assert_eq!((ready.nodes.len(), ready.forgotten), (0, vec![a.address.to_string()]));
+    let unpin = Unpin { upstream: Some("u".into()), from: [127, 0, 0, 1].into() };
+    let unpinned = wait(rig.handle().unpin(unpin.clone())).unwrap().unwrap().upstreams;
+    assert_eq!(unpinned.len(), 1);
+    assert_eq!(unpinned[0].node, Some(b.address.to_string()));
+    let off = wait(rig.handle().maintain(change(None))).unwrap().unwrap().upstreams;
+    assert!(off.len() == 1 && off[0].was_on && off[0].maintenance.is_none(), "{off:?}");
+    // Once is enough: now nothing is known of these.
+    assert!(wait(rig.handle().unpin(unpin)).unwrap().is_err());
+    assert!(wait(rig.handle().maintain(change(None))).unwrap().is_err());
+    rig.roll_back().unwrap();
+    let status = rig.status().upstreams.remove(0);
+    assert_eq!((status.name.as_str(), status.maintenance, status.pinned), ("u", None, None));
+    assert!(status.nodes.iter().all(|node| node.operator == "ready"), "{:?}", status.nodes);
 }
 
 #[test]

@@ -300,6 +300,9 @@ fn what_runs_is_finished_by_the_old_process() {
     let answer = ask(&mut idle);
     assert_eq!((answer.status, answer.field("connection")), (200, Some("close")));
     // What the old process has at the node is left, though the new one counts nothing.
+    let told = shown(&line.say(&["drain", &node.to_string(), "--force"]).stdout);
+    assert!(told.contains("nothing left in this process; process "), "{told}");
+    assert!(told.trim_end().ends_with(", which was upgraded, may still use it"), "{told}");
     let asked = ["drain", &node.to_string(), "--force", "--wait", "--timeout", "1s"];
     let drained = line.say(&asked);
     let error = shown(&drained.stderr);

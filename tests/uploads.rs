@@ -443,7 +443,7 @@ fn what_happened_meanwhile_counts() {
     send(&mut stream, &head(&counted(BODY)), &body(BODY - 1));
     let metrics = running.handle().metrics();
     until("most is kept", || metrics.spool.bytes[1].get() > 900_000);
-    let from = std::net::IpAddr::from([127, 0, 0, 1]);
+    let from = [127, 0, 0, 1].into();
     let change = Change { upstream: None, on: Some(Wanted::default()), from };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(running.handle().maintain(change)).unwrap().unwrap();

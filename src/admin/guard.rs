@@ -1,130 +1,219 @@
-//! What a request must pass before the admin routes see it, each as one `tower` layer.
+//! What a request must pass before the admin routes see it, as one `tower` layer over a pure verdict.
 
 use std::convert::Infallible;
 use std::future::{Future, ready};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{HeaderMap, Method, Request, StatusCode};
-use sha2::{Digest, Sha256};
+use arc_swap::ArcSwapOption;
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, Method, Request};
+use parking_lot::Mutex;
 use tower::{Layer, Service};
 
-use super::reply::{self, Reply};
-use crate::net::bare_host;
+use super::failures::Failures;
+use super::reply::Reply;
+use super::tokens::{Access, Tokens};
+use super::{audit, credentials};
+use crate::clock;
+use crate::control::who::{Peer, Who};
+use crate::exchange::thread::RequestId;
+use crate::telemetry::metrics::Metrics;
 
-/// Says why a head is refused; none lets it pass.
-type Verdict = fn(&http::request::Parts, &Rules) -> Option<Reply>;
+mod refusal;
+
+pub(super) use refusal::Refusal;
+
+/// Says how a request came to be: by a page of the same origin, by an address that was typed, or by another
+/// site's (Fetch Metadata, W3C). Browsers set it, and no page can.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
+/// In each answer, and in the audit line of a change.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// See [`Rules::tells`].
+const TELL_EVERY_NS: u64 = 1_000_000_000;
 
 /// What the checks compare with.
 #[derive(Debug)]
 pub(super) struct Rules {
-    /// Where the listener is bound.
-    pub bound: SocketAddr,
-    /// SHA-256 of the token; none when none is asked for.
-    token: Option<[u8; 32]>,
+    /// Names that the listener is called by, besides addresses and `localhost`.
+    hosts: Vec<String>,
+    /// None: whoever reaches the listener may do everything. Renewed while requests run.
+    tokens: ArcSwapOption<Tokens>,
+    failures: Mutex<Failures>,
+    /// When somebody without a token was last told of.
+    told_ns: AtomicU64,
+}
+
+/// Who asks, and which request it is: among the extensions of what has passed.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) who: Who,
+    pub(super) id: RequestId,
 }
 
 impl Rules {
-    /// Rules for one listener. Only a digest of the token is kept.
-    pub(super) fn new(bound: SocketAddr, token: Option<&str>) -> Rules {
-        Rules { bound, token: token.map(|token| Sha256::digest(token.as_bytes()).into()) }
+    pub(super) fn new(hosts: Vec<String>, tokens: Option<Tokens>) -> Rules {
+        let tokens = ArcSwapOption::from_pointee(tokens);
+        Rules { hosts, tokens, failures: Mutex::default(), told_ns: AtomicU64::new(0) }
+    }
+
+    /// These count from now on.
+    pub(super) fn renew(&self, tokens: Option<Tokens>) {
+        if self.tokens.load().as_deref() != tokens.as_ref() {
+            tracing::info!(target: "cobalance::admin", "other tokens are in use");
+            self.tokens.store(tokens.map(Arc::new));
+        }
+    }
+
+    /// Whether a request may pass; if so, the name of its token. What comes first is what costs least, and
+    /// says nothing of tokens to a page of a stranger.
+    fn judge(&self, head: &Parts, peer: Peer, now: Duration) -> Result<Option<String>, Refusal> {
+        let tokens = self.tokens.load();
+        let authority = self.host(head, tokens.is_some())?;
+        same_origin(head, authority)?;
+        let (access, name) = match &*tokens {
+            None => (Access::Full, None),
+            Some(tokens) => self.token(tokens, &head.headers, peer, now)?,
+        };
+        match changes(head) {
+            true if access == Access::Read => Err(Refusal::ReadOnly(name)),
+            true if head.method == Method::POST && !is_json(&head.headers) => Err(Refusal::NotJson),
+            _ => Ok(name),
+        }
+    }
+
+    /// Whether a refusal is worth a line: what anybody can cause at any pace is told of once a second, and
+    /// counted each time.
+    fn tells(&self, refusal: &Refusal, now_ns: u64) -> bool {
+        match refusal {
+            Refusal::NoToken | Refusal::TooManyFailures(_) => false,
+            // Few, by the bound on failures; and with a token of ours.
+            Refusal::WrongToken { .. } | Refusal::ReadOnly(_) | Refusal::NotJson => true,
+            Refusal::Host | Refusal::Origin | Refusal::Site => {
+                let due = |last: u64| {
+                    (last == 0 || now_ns >= last + TELL_EVERY_NS).then_some(now_ns.max(1))
+                };
+                self.told_ns.fetch_update(Relaxed, Relaxed, due).is_ok()
+            }
+        }
+    }
+
+    /// Refuses names that are not ours: a page of a stranger whose name resolves to loopback ("DNS
+    /// rebinding") would otherwise be of the same origin as this server. An address cannot be rebound, and
+    /// with a token there is nothing that a browser would send to another name on its own.
+    fn host<'a>(&self, head: &'a Parts, tokens: bool) -> Result<&'a str, Refusal> {
+        let host = one(&head.headers, &HOST).ok_or(Refusal::Host)?;
+        // A target with a host of its own (absolute-form) must mean the same.
+        let target = head.uri.authority().map_or(host, |authority| authority.as_str());
+        if !target.eq_ignore_ascii_case(host) || host.is_empty() {
+            return Err(Refusal::Host);
+        }
+        let any = tokens && self.hosts.is_empty();
+        if any || self.is_ours(host) { Ok(host) } else { Err(Refusal::Host) }
+    }
+
+    fn is_ours(&self, host: &str) -> bool {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            _ => host,
+        };
+        let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let name = name.to_ascii_lowercase();
+        name == "localhost"
+            || name.ends_with(".localhost")
+            || literal.unwrap_or(&name).parse::<IpAddr>().is_ok()
+            || self.hosts.contains(&name)
+    }
+
+    fn token(
+        &self,
+        tokens: &Tokens,
+        headers: &HeaderMap,
+        peer: Peer,
+        now: Duration,
+    ) -> Result<(Access, Option<String>), Refusal> {
+        if let Some(wait) = self.failures.lock().refused_for(peer, now) {
+            return Err(Refusal::TooManyFailures(wait));
+        }
+        let given = credentials::token(headers).ok_or(Refusal::NoToken)?;
+        match tokens.find(&given) {
+            Some((access, name)) => Ok((access, Some(name.to_owned()))),
+            None => Err(Refusal::WrongToken { last: self.failures.lock().count(peer, now) }),
+        }
     }
 }
 
-/// A layer that lets pass what one check does not refuse.
+/// The value of a field that is there once.
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut all = headers.get_all(name).iter();
+    let (field, None) = (all.next()?, all.next()) else { return None };
+    field.to_str().ok()
+}
+
+/// Refuses what a page of another origin has sent, whatever it is: nobody else's page has anything to ask
+/// here, and a browser adds a password that it knows without being asked. A link to the page is no danger: who
+/// follows it sees what is behind it, and the other page does not.
+fn same_origin(head: &Parts, authority: &str) -> Result<(), Refusal> {
+    if head.headers.contains_key(ORIGIN) {
+        let origin = one(&head.headers, &ORIGIN).unwrap_or_default();
+        let of = origin.strip_prefix("http://").or(origin.strip_prefix("https://"));
+        if !of.is_some_and(|of| of.eq_ignore_ascii_case(authority)) {
+            return Err(Refusal::Origin);
+        }
+    }
+    if !head.headers.contains_key(SEC_FETCH_SITE) {
+        return Ok(());
+    }
+    let says = |name: &HeaderName, word: &str| one(&head.headers, name) == Some(word);
+    let own = says(&SEC_FETCH_SITE, "same-origin") || says(&SEC_FETCH_SITE, "none");
+    let link =
+        !changes(head) && says(&SEC_FETCH_MODE, "navigate") && says(&SEC_FETCH_DEST, "document");
+    if own || link { Ok(()) } else { Err(Refusal::Site) }
+}
+
+/// Whatever is no plain question is taken for a change.
+fn changes(head: &Parts) -> bool {
+    head.method != Method::GET && head.method != Method::HEAD
+}
+
+/// Forms cannot send it, and a page of another origin only if it is allowed to first; nobody is.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = one(headers, &CONTENT_TYPE).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The layer that lets pass what the rules do not refuse, counts and logs the rest, and numbers all.
 #[derive(Clone)]
-pub(super) struct Check {
-    rules: Arc<Rules>,
-    verdict: Verdict,
+pub(super) struct Guard {
+    pub(super) rules: Arc<Rules>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
-impl Check {
-    /// Refuses names in `Host` that are not ours: a page of a stranger whose name resolves to loopback
-    /// ("DNS rebinding") would otherwise be of the same origin as this server. An address cannot be
-    /// rebound, and with a token there is nothing that a browser would send on its own.
-    pub(super) fn host(rules: Arc<Rules>) -> Check {
-        Check { rules, verdict: foreign_host }
-    }
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
 
-    /// Asks for `Authorization: Bearer` with the token, when one is configured.
-    pub(super) fn token(rules: Arc<Rules>) -> Check {
-        Check { rules, verdict: wrong_token }
-    }
-
-    /// Changes are POST with `application/json`, which a page of another origin cannot send without
-    /// being allowed to first; nobody is.
-    pub(super) fn changes(rules: Arc<Rules>) -> Check {
-        Check { rules, verdict: not_a_change }
+    fn layer(&self, inner: S) -> Guarded<S> {
+        Guarded { guard: self.clone(), inner }
     }
 }
 
-fn foreign_host(head: &http::request::Parts, rules: &Rules) -> Option<Reply> {
-    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let known = rules.token.is_some() || host.is_some_and(|host| is_ours(host, rules.bound));
-    (!known).then(|| {
-        reply::error(
-            StatusCode::MISDIRECTED_REQUEST,
-            "this Host is not known here: use the address or `localhost`",
-        )
-    })
-}
-
-fn is_ours(host: &str, bound: SocketAddr) -> bool {
-    let name = String::from_utf8_lossy(bare_host(host.as_bytes())).to_ascii_lowercase();
-    name == "localhost"
-        || name.ends_with(".localhost")
-        || name.parse::<IpAddr>().is_ok()
-        || host == bound.to_string()
-}
-
-fn wrong_token(head: &http::request::Parts, rules: &Rules) -> Option<Reply> {
-    let expected = rules.token.as_ref()?;
-    let given = bearer(&head.headers).map(|token| Sha256::digest(token.as_bytes()));
-    let right = given.is_some_and(|given| same(expected, &given));
-    (!right).then(|| reply::error(StatusCode::UNAUTHORIZED, "the bearer token is missing or wrong"))
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-/// Compares digests without telling by time where they differ.
-fn same(one: &[u8; 32], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
-
-fn not_a_change(head: &http::request::Parts, _: &Rules) -> Option<Reply> {
-    if head.method != Method::POST {
-        return None;
-    }
-    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
-    let essence = kind.split(';').next().unwrap_or("").trim();
-    (!essence.eq_ignore_ascii_case("application/json")).then(|| {
-        let message = "changes need `Content-Type: application/json`";
-        reply::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, message)
-    })
-}
-
-impl<S> Layer<S> for Check {
-    type Service = Checked<S>;
-
-    fn layer(&self, inner: S) -> Checked<S> {
-        Checked { check: self.clone(), inner }
-    }
-}
-
-/// A service behind a [`Check`].
+/// A service behind a [`Guard`].
 #[derive(Clone)]
-pub(super) struct Checked<S> {
-    check: Check,
+pub(super) struct Guarded<S> {
+    guard: Guard,
     inner: S,
 }
 
-impl<B, S> Service<Request<B>> for Checked<S>
+impl<B, S> Service<Request<B>> for Guarded<S>
 where
     S: Service<Request<B>, Response = Reply, Error = Infallible>,
     S::Future: Send + 'static,
@@ -138,82 +227,41 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (head, body) = request.into_parts();
-        match (self.check.verdict)(&head, &self.check.rules) {
-            Some(refusal) => Box::pin(ready(Ok(refusal))),
-            None => Box::pin(self.inner.call(Request::from_parts(head, body))),
+        let (mut head, body) = request.into_parts();
+        let Guard { rules, metrics } = &self.guard;
+        let id = new_id();
+        // Every connection has one.
+        let peer = head.extensions.get::<Peer>().copied();
+        let peer = peer.unwrap_or(Peer::Address(IpAddr::from([0; 4])));
+        let now_ns = clock::now_ns();
+        match rules.judge(&head, peer, Duration::from_nanos(now_ns)) {
+            Err(refusal) => {
+                metrics.admin_refused.with_label_values(&[refusal.label()]).inc();
+                if rules.tells(&refusal, now_ns) {
+                    audit::refused(&refusal, &head, peer, id);
+                }
+                Box::pin(ready(Ok(numbered(refusal.reply(), id))))
+            }
+            Ok(token) => {
+                head.extensions.insert(Asked { who: Who { peer, token }, id });
+                let answer = self.inner.call(Request::from_parts(head, body));
+                Box::pin(async move { answer.await.map(|reply| numbered(reply, id)) })
+            }
         }
     }
+}
+
+fn new_id() -> RequestId {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    RequestId::new(u64::try_from(now.as_millis()).unwrap_or_default(), &mut fastrand::Rng::new())
+}
+
+fn numbered(mut reply: Reply, id: RequestId) -> Reply {
+    if let Ok(id) = HeaderValue::from_str(id.as_str()) {
+        reply.headers_mut().insert(REQUEST_ID, id);
+    }
+    reply
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rules(token: Option<&str>) -> Rules {
-        Rules::new("127.0.0.1:9901".parse().unwrap(), token)
-    }
-
-    fn head(method: Method, fields: &[(&'static str, &str)]) -> http::request::Parts {
-        let mut request = Request::builder().method(method);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    #[test]
-    fn names_that_can_be_rebound_are_refused() {
-        let cases = [
-            ("localhost", true),
-            ("LOCALHOST:9901", true),
-            ("cobalance.localhost:1", true),
-            ("127.0.0.1", true),
-            ("10.1.2.3:9901", true),
-            ("[::1]:9901", true),
-            ("[::1]", true),
-            ("localhost.evil.example", false),
-            ("evil.example:9901", false),
-            ("127.0.0.1.evil.example", false),
-            ("", false),
-        ];
-        for (host, passes) in cases {
-            let refused = foreign_host(&head(Method::GET, &[("host", host)]), &rules(None));
-            assert_eq!(refused.is_none(), passes, "{host}");
-        }
-        assert!(foreign_host(&head(Method::GET, &[]), &rules(None)).is_some());
-    }
-
-    #[test]
-    fn with_a_token_any_host_will_do_and_only_the_token_counts() {
-        let rules = rules(Some("s3cret"));
-        let cases = [
-            ("Bearer s3cret", true),
-            ("bearer s3cret", true),
-            ("Bearer s3cre", false),
-            ("Bearer s3cretx", false),
-            ("Basic s3cret", false),
-            ("s3cret", false),
-        ];
-        for (value, passes) in cases {
-            let head = head(Method::GET, &[("host", "lb.example"), ("authorization", value)]);
-            assert!(foreign_host(&head, &rules).is_none());
-            assert_eq!(wrong_token(&head, &rules).is_none(), passes, "{value}");
-        }
-        assert!(wrong_token(&head(Method::GET, &[]), &rules).is_some());
-        assert!(!format!("{rules:?}").contains("s3cret"));
-    }
-
-    #[test]
-    fn a_change_needs_the_type_that_forms_cannot_send() {
-        let refused = |kind| {
-            not_a_change(&head(Method::POST, &[("content-type", kind)]), &rules(None)).is_some()
-        };
-        assert!(!refused("application/json"));
-        assert!(!refused("Application/JSON; charset=utf-8"));
-        assert!(refused("text/plain"));
-        assert!(refused("application/x-www-form-urlencoded"));
-        assert!(not_a_change(&head(Method::POST, &[]), &rules(None)).is_some());
-        assert!(not_a_change(&head(Method::GET, &[]), &rules(None)).is_none());
-    }
-}
+mod tests;

@@ -1,7 +1,5 @@
 //! `POST /api/v1/maintenance`.
 
-use std::net::IpAddr;
-
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -9,6 +7,7 @@ use super::orders;
 use super::reply::{self, Reply};
 use crate::control::Handle;
 use crate::control::maintenance::{Change, MOST_ALLOWED, MOST_MESSAGE, Wanted, network};
+use crate::control::who::Who;
 
 /// What the body says.
 #[derive(Debug, Deserialize)]
@@ -35,8 +34,8 @@ struct Body {
 
 /// Does what is asked. 400 for what cannot be meant, 404 for an upstream or a node that is not known, 409
 /// for a node that is set aside for a pinned one.
-pub(super) async fn answer(handle: &Handle, body: &[u8], from: IpAddr) -> Reply {
-    let change = match change(body, from) {
+pub(super) async fn answer(handle: &Handle, body: &[u8], who: &Who) -> Reply {
+    let change = match change(body, who) {
         Ok(change) => change,
         Err(message) => return reply::error(StatusCode::BAD_REQUEST, &message),
     };
@@ -47,7 +46,7 @@ pub(super) async fn answer(handle: &Handle, body: &[u8], from: IpAddr) -> Reply 
     }
 }
 
-fn change(body: &[u8], from: IpAddr) -> Result<Change, String> {
+fn change(body: &[u8], who: &Who) -> Result<Change, String> {
     let body: Body = serde_json::from_slice(body).map_err(|error| format!("the body: {error}"))?;
     let lets = !body.allow.is_empty() || body.cookie;
     if !body.on && (lets || body.node.is_some() || body.message.is_some()) {
@@ -69,7 +68,7 @@ fn change(body: &[u8], from: IpAddr) -> Result<Change, String> {
     };
     let allow = body.allow.iter().map(read).collect::<Result<_, _>>()?;
     let wanted = Wanted { allow, cookie: body.cookie, node: body.node, message: body.message };
-    Ok(Change { upstream: body.upstream, on: body.on.then_some(wanted), from })
+    Ok(Change { upstream: body.upstream, on: body.on.then_some(wanted), from: who.clone() })
 }
 
 #[cfg(test)]
@@ -78,7 +77,7 @@ mod tests {
 
     #[test]
     fn bodies_are_read_and_what_they_cannot_mean_is_told() {
-        let read = |body: &str| change(body.as_bytes(), [127, 0, 0, 1].into());
+        let read = |body: &str| change(body.as_bytes(), &[127, 0, 0, 1].into());
         assert_eq!(read(r#"{"on":false}"#).unwrap().on, None);
         assert_eq!(read(r#"{"on":true}"#).unwrap().on, Some(Wanted::default()));
         let all =

@@ -1,6 +1,5 @@
 //! `POST /api/v1/nodes/NODE/drain`, `…/ready` and `…/pin`, and `POST /api/v1/unpin`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -12,6 +11,7 @@ use super::segment;
 use crate::control::Handle;
 use crate::control::operator::{Order, OrderError, Verb};
 use crate::control::pin::Unpin;
+use crate::control::who::Who;
 use crate::units;
 
 /// Nobody waits longer for a tunnel to move.
@@ -37,6 +37,20 @@ impl Target {
         let node = segment::decode(node).filter(|node| !node.is_empty())?;
         Some(Target { verb, node })
     }
+
+    /// The verb, as the path has it.
+    pub(super) fn verb(&self) -> &'static str {
+        match self.verb {
+            Verb::Drain => "drain",
+            Verb::Ready => "ready",
+            Verb::Pin => "pin",
+        }
+    }
+
+    /// The node.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
 }
 
 /// What the body may say; `{}` and nothing at all are the same.
@@ -60,8 +74,8 @@ struct UnpinBody {
 }
 
 /// Does what is asked. 404 for a node that is not known, 409 where it must not be done.
-pub(super) async fn answer(handle: &Handle, target: Target, body: &[u8], from: IpAddr) -> Reply {
-    let order = match order(target, body, from) {
+pub(super) async fn answer(handle: &Handle, target: &Target, body: &[u8], who: &Who) -> Reply {
+    let order = match order(target, body, who) {
         Ok(order) => order,
         Err(message) => return reply::error(StatusCode::BAD_REQUEST, &message),
     };
@@ -73,23 +87,30 @@ pub(super) async fn answer(handle: &Handle, target: Target, body: &[u8], from: I
 }
 
 /// Has all nodes serve again. 404 for an upstream that is not known.
-pub(super) async fn unpin(handle: &Handle, body: &[u8], from: IpAddr) -> Reply {
+pub(super) async fn unpin(handle: &Handle, body: &[u8], who: &Who) -> Reply {
     let UnpinBody { upstream } = match read(body) {
         Ok(body) => body,
         Err(message) => return reply::error(StatusCode::BAD_REQUEST, &message),
     };
-    match handle.unpin(Unpin { upstream, from }).await {
+    match handle.unpin(Unpin { upstream, from: who.clone() }).await {
         Some(Ok(unpinned)) => reply::json(StatusCode::OK, &unpinned),
         Some(Err(error)) => reply::error(status(&error), &error.to_string()),
         None => super::routes::ended(),
     }
 }
 
-fn order(target: Target, body: &[u8], from: IpAddr) -> Result<Order, String> {
+fn order(target: &Target, body: &[u8], who: &Who) -> Result<Order, String> {
     let body: Body = read(body)?;
     let window = body.window.as_deref().map(window).transpose()?;
     let Target { verb, node } = target;
-    Ok(Order { verb, node, upstream: body.upstream, window, force: body.force, from })
+    Ok(Order {
+        verb: *verb,
+        node: node.clone(),
+        upstream: body.upstream,
+        window,
+        force: body.force,
+        from: who.clone(),
+    })
 }
 
 fn read<T: Default + DeserializeOwned>(body: &[u8]) -> Result<T, String> {
@@ -147,7 +168,7 @@ mod tests {
     fn bodies_are_read_and_what_they_cannot_mean_is_told() {
         let read = |body: &str| {
             let target = Target { verb: Verb::Drain, node: "n".into() };
-            order(target, body.as_bytes(), [127, 0, 0, 1].into())
+            order(&target, body.as_bytes(), &[127, 0, 0, 1].into())
         };
         for nothing in ["", "{}", " { } "] {
             let order = read(nothing).unwrap();

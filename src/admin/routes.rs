@@ -2,19 +2,21 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
 
+use bytes::Bytes;
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
+use super::guard::Asked;
 use super::orders::{self, Target};
 use super::reply::{self, Reply};
-use super::{Peer, maintenance, page, scrape, upgrade};
+use super::{audit, maintenance, page, scrape, upgrade};
 use crate::control::Handle;
 use crate::control::rollback::RollbackError;
 use crate::control::status::ReloadResult;
+use crate::control::who::Who;
 
 /// Bodies of changes are small.
 const MAX_BODY: usize = 64 * 1024;
@@ -37,7 +39,8 @@ impl Surface {
     }
 }
 
-enum Route {
+/// What a path means.
+pub(super) enum Route {
     Livez,
     Readyz,
     Metrics,
@@ -70,9 +73,33 @@ impl Route {
         }
     }
 
+    /// All verbs, as labels.
+    pub(super) const VERBS: [&'static str; 8] =
+        ["reload", "rollback", "maintenance", "upgrade", "unpin", "drain", "ready", "pin"];
+
+    /// What it changes; none if it only shows.
+    fn verb(&self) -> Option<&'static str> {
+        match self {
+            Route::Livez | Route::Readyz | Route::Metrics | Route::Status | Route::Page => None,
+            Route::Reload => Some("reload"),
+            Route::Rollback => Some("rollback"),
+            Route::Maintenance => Some("maintenance"),
+            Route::Upgrade => Some("upgrade"),
+            Route::Unpin => Some("unpin"),
+            Route::Order(target) => Some(target.verb()),
+        }
+    }
+
+    /// The node that it is about, as the path names it.
+    pub(super) fn node(&self) -> Option<&str> {
+        match self {
+            Route::Order(target) => Some(target.node()),
+            _ => None,
+        }
+    }
+
     fn changes(&self) -> bool {
-        use Route::{Maintenance, Order, Reload, Rollback, Unpin, Upgrade};
-        matches!(self, Reload | Rollback | Maintenance | Unpin | Upgrade | Order(_))
+        self.verb().is_some()
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -104,29 +131,62 @@ pub(super) async fn serve(
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allowed()));
         return Ok(refusal);
     }
-    let peer = request.extensions().get::<Peer>().copied();
+    let asked = request.extensions().get::<Asked>().cloned();
     // Read whole, so that the connection can be used again.
     let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
         return Ok(reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
     };
-    Ok(answer(route, &handle, &body.to_bytes(), peer).await)
+    let body = body.to_bytes();
+    match (asked, route.verb()) {
+        (Some(asked), Some(verb)) => Ok(change(handle, route, verb, body, asked).await),
+        _ => Ok(show(&route, &handle).await),
+    }
 }
 
-async fn answer(route: Route, handle: &Handle, body: &[u8], peer: Option<Peer>) -> Reply {
-    let from = || peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |Peer(ip)| ip.to_canonical());
+/// Does what is asked, and keeps a line of it, in a task of its own: whoever asks and leaves at once has asked
+/// all the same.
+async fn change(
+    handle: Handle,
+    route: Route,
+    verb: &'static str,
+    body: Bytes,
+    asked: Asked,
+) -> Reply {
+    let changing = tokio::spawn(async move {
+        let reply = answer(&route, &handle, &body, &asked.who).await;
+        let came = (reply.status(), reply.extensions().get());
+        audit::told(handle.metrics(), (&route, verb), &body, &asked, came);
+        reply
+    });
+    let failed = |error: tokio::task::JoinError| {
+        reply::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
+    };
+    changing.await.unwrap_or_else(failed)
+}
+
+async fn answer(route: &Route, handle: &Handle, body: &[u8], who: &Who) -> Reply {
     match route {
-        Route::Order(target) => orders::answer(handle, target, body, from()).await,
-        Route::Maintenance => maintenance::answer(handle, body, from()).await,
-        Route::Unpin => orders::unpin(handle, body, from()).await,
+        Route::Order(target) => orders::answer(handle, target, body, who).await,
+        Route::Maintenance => maintenance::answer(handle, body, who).await,
+        Route::Unpin => orders::unpin(handle, body, who).await,
+        Route::Reload => reload(handle).await,
+        Route::Upgrade => upgrade::answer(handle).await,
+        Route::Rollback => roll_back(handle, who).await,
+        _ => show(route, handle).await,
+    }
+}
+
+/// What changes nothing. Who that is need not be known.
+async fn show(route: &Route, handle: &Handle) -> Reply {
+    match route {
         // The loop that answers this is the one that probes and reloads.
         Route::Livez => reply::text(StatusCode::OK, "ok"),
         Route::Readyz => readyz(handle),
         Route::Metrics => metrics(handle),
         Route::Status => status(handle).await,
-        Route::Reload => reload(handle).await,
-        Route::Upgrade => upgrade::answer(handle).await,
-        Route::Rollback => roll_back(handle, from()).await,
         Route::Page => page::render(handle).await,
+        // Only the admin listener has these, and there everybody is known.
+        _ => reply::error(StatusCode::FORBIDDEN, "nobody may change anything here"),
     }
 }
 
@@ -171,8 +231,8 @@ async fn reload(handle: &Handle) -> Reply {
 }
 
 /// 200 with what came of it; 409 when there is nothing to go back to, or it cannot be put in use.
-async fn roll_back(handle: &Handle, from: IpAddr) -> Reply {
-    match handle.roll_back(from).await {
+async fn roll_back(handle: &Handle, who: &Who) -> Reply {
+    match handle.roll_back(who.clone()).await {
         Some(Ok(rolled_back)) => reply::json(StatusCode::OK, &rolled_back),
         Some(Err(RollbackError::Ending)) | None => ended(),
         Some(Err(error)) => reply::error(StatusCode::CONFLICT, &error.to_string()),

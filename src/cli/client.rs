@@ -9,18 +9,20 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::admin::tokens;
+use crate::config::AdminBind;
 
 /// Loopback answers in milliseconds; a reload may have to resolve names first.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Ten thousand nodes fit: no answer of ours is larger.
 const MAX_BODY: usize = 16 * 1024 * 1024;
-/// Holds the bearer token, when it is not in a file.
-pub(super) const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
 
 /// Where an admin listener is, and what it wants to see.
 pub(super) struct Client {
-    /// `host:port`
+    /// `host:port`, or `unix:` and a path.
     pub(super) address: String,
     token: Option<String>,
 }
@@ -34,7 +36,7 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// A client of `host:port`.
+    /// A client of `host:port` or `unix:PATH`.
     pub(super) fn new(address: impl Into<String>, token: Option<String>) -> Client {
         Client { address: address.into(), token }
     }
@@ -76,7 +78,28 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: &str) -> Result<Answer> {
-        let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
+        match AdminBind::unix(&self.address) {
+            None => {
+                let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
+                self.talk(stream, method, path, body).await
+            }
+            Some(Err((label, help))) => bail!("{label}; {help}"),
+            Some(Ok(socket)) => {
+                let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => anyhow!(
+                        "you may not connect to it: run this as its user or as root, or see `mode` in `[admin]`"
+                    ),
+                    _ => error.into(),
+                })?;
+                self.talk(stream, method, path, body).await
+            }
+        }
+    }
+
+    async fn talk<S>(&self, stream: S, method: Method, path: &str, body: &str) -> Result<Answer>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
@@ -92,12 +115,22 @@ impl Client {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::HOST, &self.address)
+            .header(http::header::HOST, self.host())
             .header(http::header::CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
         Ok(request.body(Full::new(Bytes::copy_from_slice(body.as_bytes())))?)
+    }
+}
+
+impl Client {
+    /// A path is no name of a host.
+    fn host(&self) -> &str {
+        match AdminBind::unix(&self.address) {
+            Some(_) => "localhost",
+            None => &self.address,
+        }
     }
 }
 
@@ -109,19 +142,12 @@ fn resolve(address: &str) -> Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// The bearer token: from the file if one is named, else from the environment.
+/// The bearer token of a file: the first, if it holds several.
 ///
 /// # Errors
-/// If the file cannot be read.
-pub(super) fn token(file: Option<&Path>) -> Result<Option<String>> {
-    let text = match file {
-        Some(file) => Some(
-            std::fs::read_to_string(file)
-                .with_context(|| format!("the token file {} cannot be read", file.display()))?,
-        ),
-        None => std::env::var(TOKEN_VARIABLE).ok(),
-    };
-    Ok(text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty()))
+/// If the file cannot be read, or holds none.
+pub(super) fn token(file: &Path) -> Result<String> {
+    tokens::first(file).with_context(|| format!("the token file {} cannot be used", file.display()))
 }
 
 #[cfg(test)]
@@ -185,7 +211,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         std::fs::write(&file, " abc\n").unwrap();
-        assert_eq!(token(Some(&file)).unwrap().as_deref(), Some("abc"));
-        assert!(token(Some(&directory.path().join("none"))).is_err());
+        assert_eq!(token(&file).unwrap(), "abc");
+        assert!(token(&directory.path().join("none")).is_err());
     }
 }

@@ -77,8 +77,8 @@ pub(super) fn drain(Drain { asked, force }: &Drain) -> Result<(), Failure> {
                 "note: it is in no `state_file`: a restart of cobalance makes the node ready"
             );
         }
-        for OrderedNode { name, state, in_flight, tunnels, .. } in &ordered.nodes {
-            print(&format!("{name} is {state}: {}", left(*in_flight, *tunnels)));
+        for one in &ordered.nodes {
+            print(&format!("{} is {}: {}", one.name, one.state, left_here(one, &ordered)));
         }
         ordered.nodes
     })
@@ -148,9 +148,7 @@ fn wait(
     loop {
         let status = super::status::ask(client)?;
         let mut open = still_open(&status, nodes)?;
-        // What it has there is counted by itself alone, and nobody can tell it to leave a node.
-        let at_work = |pid| format!("process {pid}, which was upgraded, may still use it");
-        open.extend(status.predecessors.iter().map(at_work));
+        open.extend(status.predecessors.iter().map(may_use));
         if open.is_empty() {
             print("nothing is left");
             return Ok(());
@@ -191,6 +189,23 @@ fn still_open(status: &Status, nodes: &[OrderedNode]) -> Result<Vec<String>, Fai
 fn find_node<'a>(status: &'a Status, node: &OrderedNode) -> Option<&'a NodeStatus> {
     let upstream = status.upstreams.iter().find(|upstream| upstream.name == node.upstream)?;
     upstream.nodes.iter().find(|known| known.name == node.name)
+}
+
+/// What a node that is out of work still has, as far as the process that was asked knows.
+pub(super) fn left_here(node: &OrderedNode, ordered: &Ordered) -> String {
+    let here = left(node.in_flight, node.tunnels);
+    match ordered.predecessors.as_slice() {
+        [] => here,
+        old => {
+            let old: Vec<String> = old.iter().map(may_use).collect();
+            format!("{here} in this process; {}", old.join("; "))
+        }
+    }
+}
+
+/// What an old process has there is counted by itself alone, and nobody can tell it to leave a node.
+fn may_use(pid: &u32) -> String {
+    format!("process {pid}, which was upgraded, may still use it")
 }
 
 /// What a node that is out of work still has.

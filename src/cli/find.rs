@@ -6,19 +6,23 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::client::{self, Client};
-use crate::config::{Config, defaults};
+use crate::config::{AdminBind, Config, defaults};
 use crate::control;
 
+/// Holds the bearer token, when it is not in a file.
+const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
+/// Names the file that holds it.
+const TOKEN_FILE_VARIABLE: &str = "COBALANCE_TOKEN_FILE";
 /// The file when nobody names another.
 const FILE: &str = "config/cobalance.toml";
 
 // Where a running process is. No doc comment: it would be shown as what a command does.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Where {
-    /// Its admin listener [default: $COBALANCE_ADMIN, then the configuration's]
+    /// Its admin listener, as HOST:PORT or unix:PATH [default: $COBALANCE_ADMIN, then the configuration's]
     #[arg(long, value_name = "ADDR")]
     pub(super) admin: Option<String>,
-    /// Holds its token [default: $COBALANCE_ADMIN_TOKEN, then the configuration's file]
+    /// Holds its token [default: $COBALANCE_ADMIN_TOKEN, $COBALANCE_TOKEN_FILE, then the configuration's]
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 }
@@ -41,8 +45,14 @@ pub(super) fn admin(at: &Where) -> Result<Client> {
     if config.as_ref().is_some_and(|config| !config.admin.enabled) {
         bail!("the configuration has `enabled = false` in `[admin]`");
     }
-    let bind = config.as_ref().map_or(defaults::ADMIN_BIND, |config| config.admin.bind);
-    Ok(Client::new(reachable(bind).to_string(), token(at, config.as_ref())?))
+    let bind = config
+        .as_ref()
+        .map_or(AdminBind::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
+    let address = match bind {
+        AdminBind::Tcp(bind) => reachable(bind).to_string(),
+        unix => unix.to_string(),
+    };
+    Ok(Client::new(address, token(at, config.as_ref())?))
 }
 
 /// A client of a listener that knows `/livez`: the admin listener, else the probes'.
@@ -74,11 +84,23 @@ fn config() -> Option<Config> {
 }
 
 fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
-    if let Some(token) = client::token(at.token_file.as_deref())? {
-        return Ok(Some(token));
+    let named = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+    if let Some(file) = &at.token_file {
+        return client::token(file).map(Some);
     }
-    let configured = config.and_then(|config| config.admin.token_file.as_deref());
-    configured.map_or(Ok(None), |file| client::token(Some(file)))
+    if let Some(token) = named(TOKEN_VARIABLE) {
+        return Ok(Some(token.trim().to_owned()));
+    }
+    if let Some(file) = named(TOKEN_FILE_VARIABLE) {
+        return client::token(Path::new(&file)).map(Some);
+    }
+    let Some(admin) = config.map(|config| &config.admin) else { return Ok(None) };
+    let read = |file: &PathBuf| client::token(file).map(Some);
+    match (admin.token_file.as_ref().map(read), &admin.read_token_file) {
+        // Not everybody who may read may change.
+        (Some(Err(error)), Some(file)) => read(file).or(Err(error)),
+        (found, _) => found.unwrap_or(Ok(None)),
+    }
 }
 
 /// An address to connect to, for one that was bound: any interface is also loopback.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::drain::{Asked, left};
+use super::drain::{Asked, left_here};
 use super::find::{self, Where};
 use super::{Failure, good, print};
 use crate::control::operator::OrderedNode;
@@ -46,8 +46,8 @@ pub(super) fn pin(Pin { asked, force }: &Pin) -> Result<(), Failure> {
             };
             print(&format!("{name} is pinned: it {serves} in {upstream}"));
         }
-        for OrderedNode { name, in_flight, tunnels, .. } in &ordered.others {
-            print(&format!("{name} is set aside: {}", left(*in_flight, *tunnels)));
+        for one in &ordered.others {
+            print(&format!("{} is set aside: {}", one.name, left_here(one, &ordered)));
         }
         ordered.others
     })
@@ -66,7 +66,10 @@ pub(super) fn unpin(asked: &Unpin) -> Result<(), Failure> {
         };
         let state = |one: &OrderedNode| format!("{} is {}", one.name, one.state);
         let states: Vec<String> = nodes.iter().map(state).collect();
-        print(&format!("{node} is pinned in {name} no more: {}", states.join(", ")));
+        match states.as_slice() {
+            [] => print(&format!("{node} is pinned in {name} no more; neither is configured now")),
+            _ => print(&format!("{node} is pinned in {name} no more: {}", states.join(", "))),
+        }
     }
     Ok(())
 }

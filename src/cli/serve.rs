@@ -19,7 +19,7 @@ fn options(asked: &Run) -> Result<Options, Failure> {
     if asked.listen.is_empty() {
         return Ok(Options::File(find::file(asked.config.as_deref())));
     }
-    let config = config::from_flags(&asked.listen, &asked.node, asked.admin);
+    let config = config::from_flags(&asked.listen, &asked.node, asked.admin.clone());
     let mut config = config.map_err(|errors| Failure::configuration(errors.join("\nerror: ")))?;
     config.server.state_file = Server::implied_state_file(&|name| std::env::var(name).ok());
     Ok(Options::Flags(Box::new(config)))

@@ -174,3 +174,5 @@ pub const SOCKET_MODE: u32 = 0o660;
 
 /// Loopback, a port that no common service has.
 pub const ADMIN_BIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901);
+/// Whoever may connect may do everything: the user of the process, and root.
+pub const ADMIN_SOCKET_MODE: u32 = 0o600;

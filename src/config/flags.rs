@@ -1,8 +1,8 @@
 //! A configuration without a file: `cobalance run --listen ADDR --node ADDR…`
 
-use std::net::SocketAddr;
-
-use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Spool, Upstream, address};
+use super::{
+    AccessLog, Admin, AdminBind, Config, Listener, Node, Preset, Server, Spool, Upstream, address,
+};
 use crate::net::Address;
 
 /// Reads what follows `--listen`.
@@ -21,7 +21,7 @@ pub fn listen_address(text: &str) -> Result<Address, String> {
 pub fn from_flags(
     listen: &[Address],
     nodes: &[String],
-    admin: Option<SocketAddr>,
+    admin: Option<AdminBind>,
 ) -> Result<Config, Vec<String>> {
     let mut errors = Vec::new();
     let listeners = listeners(listen, &mut errors);
@@ -29,17 +29,19 @@ pub fn from_flags(
     upstream.nodes = read_nodes(nodes, &mut errors);
     let mut admin_table = Admin::default();
     if let Some(bind) = admin {
-        admin_table.bind = bind;
-        if !bind.ip().to_canonical().is_loopback() {
+        if !bind.is_local() {
             errors.push(format!(
                 "--admin {bind} is not a loopback address; use 127.0.0.1, or a file with \
                  `token_file` in `[admin]`"
             ));
         }
+        admin_table.bind = bind;
     }
-    let taken = |l: &Listener| l.bind == admin_table.bind.into() && !l.bind.is_any_port();
+    let taken = |l: &Listener| {
+        l.bind.tcp().is_some() && l.bind.tcp() == admin_table.bind.tcp() && !l.bind.is_any_port()
+    };
     if listeners.iter().any(taken) {
-        let bind = admin_table.bind;
+        let bind = &admin_table.bind;
         errors.push(format!(
             "--listen {bind} is the admin listener's; give one of them another port"
         ));
@@ -126,14 +128,15 @@ mod tests {
         let errors = from_flags(&listen, &nodes, None).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:?}");
         assert!(errors[1].contains("write \"a:13000\""));
-        let none = from_flags(&[], &[], Some(bind("0.0.0.0:9901"))).unwrap_err();
+        let none = from_flags(&[], &[], Some(AdminBind::Tcp(bind("0.0.0.0:9901")))).unwrap_err();
         assert_eq!(none.len(), 3, "{none:?}");
     }
 
     #[test]
     fn free_ports_have_names_of_their_own() {
         let listen = [bind("127.0.0.1:0"), bind("127.0.0.1:0")];
-        let config = from_flags(&listen, &["a:1".into()], Some(bind("127.0.0.1:0"))).unwrap();
+        let config =
+            from_flags(&listen, &["a:1".into()], Some(AdminBind::Tcp(bind("127.0.0.1:0")))).unwrap();
         assert_ne!(config.listeners[0].name, config.listeners[1].name);
     }
 }

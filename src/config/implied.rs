@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Access, AccessLog, Admin, Balance, HashKey, HealthCheck, Listener, LogFormat, Node,
-    OutlierDetection, Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
+    Access, AccessLog, Balance, HashKey, HealthCheck, Listener, LogFormat, Node, OutlierDetection,
+    Preset, Protocols, Role, Server, Spool, Upstream, defaults, threads,
 };
 use crate::net::Address;
 
@@ -187,12 +187,6 @@ impl Spool {
             total_files: defaults::SPOOL_TOTAL_FILES,
             client_share: defaults::SPOOL_CLIENT_SHARE,
         }
-    }
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { enabled: true, bind: defaults::ADMIN_BIND, token_file: None }
     }
 }
 

@@ -189,8 +189,10 @@ pub(super) static UPSTREAM_TLS: TableKeys = TableKeys {
     keys: &["enabled", "ca", "server_name", "certificate"],
 };
 
-pub(super) static ADMIN: TableKeys =
-    TableKeys { title: "[admin]", keys: &["enabled", "bind", "token_file"] };
+pub(super) static ADMIN: TableKeys = TableKeys {
+    title: "[admin]",
+    keys: &["enabled", "bind", "mode", "hosts", "token_file", "read_token_file"],
+};
 
 pub(super) static PROBES: TableKeys = TableKeys { title: "[probes]", keys: &["bind"] };
 

@@ -15,6 +15,7 @@ use super::{Config, keys};
 
 mod acme;
 mod addresses;
+mod admin;
 mod certificate;
 mod limits;
 mod listener;
@@ -42,7 +43,7 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
     certificate::unused(cx, &certificates, &listeners, &upstreams.built);
     acme::reachable(cx, &authorities, &certificates.built, &listeners);
     let routes = route::all(&root, &upstreams);
-    let admin = process::admin(&root);
+    let admin = admin::admin(&root);
     let probes = process::probes(&root);
     addresses::check(cx, &listeners, &admin, probes.as_ref());
     Config {

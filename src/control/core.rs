@@ -54,6 +54,7 @@ pub(super) enum Event {
     Finish(Duration, oneshot::Sender<()>),
     Stop,
     Degraded(&'static str, Option<String>),
+    Exposed(&'static str, Option<String>),
     Upgrade(super::upgrade::Told),
     /// With the life of the node that was asked.
     Probed(NodeKey, u64, Box<Finding>),
@@ -67,7 +68,7 @@ pub(super) enum Event {
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
     Renewed(u64),
-    RollBack(std::net::IpAddr, rollback::Reply),
+    RollBack(super::who::Who, rollback::Reply),
     RollingBack(Box<Rollback>),
     RolledBack,
     Resolved(Vec<Answer>),
@@ -155,6 +156,8 @@ impl Core {
             Event::Unpin(asked, reply) => self.unpin(&asked, reply),
             Event::Stop => {}
             Event::Degraded(subject, message) => self.degraded(subject, message),
+            Event::Exposed(subject, Some(message)) => self.warn(Kind::Exposed, subject, message),
+            Event::Exposed(subject, None) => self.warnings.settle(Kind::Exposed, subject),
             Event::Upgrade(told) => self.upgrade_told(told),
             Event::Probed(key, life, finding) => self.probed(&key, life, *finding),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),

@@ -194,6 +194,18 @@ impl Drains {
         }
     }
 
+    /// Takes the pins of an upstream out, or of all; returns them.
+    pub(super) fn unpin(&mut self, upstream: Option<&str>) -> Vec<Pinned> {
+        let asked = |one: &mut Pinned| upstream.is_none_or(|name| one.upstream == name);
+        self.pinned.extract_if(.., asked).collect()
+    }
+
+    /// Takes the maintenance of an upstream out, or of all; returns it.
+    pub(super) fn end_maintenance(&mut self, upstream: Option<&str>) -> Vec<Maintained> {
+        let asked = |one: &mut Maintained| upstream.is_none_or(|name| one.upstream == name);
+        self.maintained.extract_if(.., asked).collect()
+    }
+
     /// The file's text.
     pub(super) fn render(&self) -> String {
         let drained = &self.all;

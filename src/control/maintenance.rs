@@ -14,6 +14,7 @@ use super::core::Core;
 use super::operator::{OrderError, asked_upstreams, unknown};
 use super::saving::saved;
 use super::status::{MaintenanceStatus, unix};
+use super::who::Who;
 use crate::config::{Config, Preset, Role};
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::maintenance::{Pass, Terms};
@@ -34,7 +35,7 @@ pub struct Change {
     /// What is to hold from now on; none is off.
     pub on: Option<Wanted>,
     /// Who asks.
-    pub from: IpAddr,
+    pub from: Who,
 }
 
 /// How it is switched on.
@@ -144,7 +145,18 @@ impl Core {
         reply: oneshot::Sender<Result<Changed, OrderError>>,
     ) {
         let snapshot = self.inner.snapshot.load_full();
-        let asked = self.asked(&snapshot, change).and_then(|named| {
+        let mut forgotten = Vec::new();
+        if change.on.is_none() {
+            // Nor is it to be on when a configuration comes back that has the upstream.
+            forgotten = self.probation.forgotten.end_maintenance(change.upstream.as_deref());
+            forgotten
+                .retain(|one| !snapshot.upstreams.iter().any(|u| u.settings.name == one.upstream));
+        }
+        let asked = match self.asked(&snapshot, change) {
+            Err(_) if !forgotten.is_empty() => Ok(Vec::new()),
+            asked => asked,
+        };
+        let asked = asked.and_then(|named| {
             let key = self.pass_key(change, &named)?;
             Ok((named, key))
         });
@@ -160,7 +172,7 @@ impl Core {
             all.retain(|one| one.upstream != *name);
             if let Some(wanted) = &change.on {
                 let pass = key.clone();
-                all.push(Maintained { pass, ..maintained(name, wanted, change.from) });
+                all.push(Maintained { pass, ..maintained(name, wanted, &change.from) });
             }
         }
         for (name, was_on) in
@@ -179,7 +191,14 @@ impl Core {
                 link: kept.and_then(|(upstream, kept)| kept.link(upstream)),
             }
         };
-        let upstreams = named.iter().zip(before).map(upstream).collect();
+        let gone = |one: Maintained| ChangedUpstream {
+            name: one.upstream,
+            was_on: true,
+            maintenance: None,
+            link: None,
+        };
+        let upstreams = named.iter().zip(before).map(upstream);
+        let upstreams = upstreams.chain(forgotten.into_iter().map(gone)).collect();
         let saving = self.save();
         tokio::spawn(async move {
             let survives_restart = saved(saving).await;
@@ -282,7 +301,7 @@ fn new_key() -> io::Result<String> {
     Ok(key.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn maintained(upstream: &str, wanted: &Wanted, from: IpAddr) -> Maintained {
+fn maintained(upstream: &str, wanted: &Wanted, from: &Who) -> Maintained {
     Maintained {
         upstream: upstream.to_owned(),
         allow: wanted.allow.iter().map(shown).collect(),
@@ -303,7 +322,7 @@ fn shown(network: &IpNet) -> String {
 }
 
 fn tell(upstream: &str, was_on: bool, change: &Change) {
-    let from = change.from;
+    let from = &change.from;
     match &change.on {
         None => {
             tracing::info!(target: "cobalance::maintenance", upstream, %from, "maintenance is off");

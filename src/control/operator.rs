@@ -1,6 +1,5 @@
 //! What operators ask of single nodes: to drain one, and to make it ready again.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use super::reload::followed;
 use super::roster::now;
 use super::saving::saved;
 use super::show;
+use super::who::Who;
 use crate::config::{self, HealthCheck, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{Checker, HealthState, OperatorState, Shown};
@@ -54,7 +54,7 @@ pub struct Order {
     /// Also the last node that serves is drained, and one that is not up is pinned.
     pub force: bool,
     /// Who asks.
-    pub from: IpAddr,
+    pub from: Who,
 }
 
 /// What came of an order.
@@ -65,6 +65,9 @@ pub struct Ordered {
     /// Those that are set aside for a pinned one.
     #[serde(default)]
     pub others: Vec<OrderedNode>,
+    /// Processes that were upgraded and still finish their work: what they have there nobody else knows.
+    #[serde(default)]
+    pub predecessors: Vec<u32>,
     /// Names that stay out no more, though no node is called so now.
     #[serde(default)]
     pub forgotten: Vec<String>,
@@ -161,7 +164,7 @@ impl Core {
             _ => Vec::new(),
         };
         let aside: Vec<_> = aside.into_iter().map(|member| member.node.clone()).collect();
-        let (saving, verb) = (self.save(), order.verb);
+        let (saving, verb, predecessors) = (self.save(), order.verb, self.predecessors());
         tokio::spawn(async move {
             followed(waiting).await;
             if verb == Verb::Ready {
@@ -170,7 +173,13 @@ impl Core {
             let survives_restart = saved(saving).await;
             let nodes = nodes.iter().map(|node| ordered(node)).collect();
             let others = aside.iter().map(|node| ordered(node)).collect();
-            let _ = reply.send(Ok(Ordered { nodes, others, forgotten, survives_restart }));
+            let _ = reply.send(Ok(Ordered {
+                nodes,
+                others,
+                predecessors,
+                forgotten,
+                survives_restart,
+            }));
         });
     }
 
@@ -213,6 +222,7 @@ impl Core {
         for (upstream, member) in found {
             let node = &member.node;
             self.roster.drains.remove(node, all_nodes(snapshot));
+            self.probation.forgotten.remove(node, all_nodes(snapshot));
             if node.operator() != OperatorState::Draining {
                 continue;
             }
@@ -246,8 +256,13 @@ impl Core {
         upstream: Option<&str>,
         text: &str,
     ) -> Vec<String> {
-        let gone = self.roster.drains.remove_absent(upstream, text, all_nodes(snapshot));
-        gone.into_iter().map(|drained| drained.node).collect()
+        let nodes = all_nodes(snapshot);
+        let mut gone = self.roster.drains.remove_absent(upstream, text, nodes.clone());
+        // Nor is it to be drained when a configuration comes back that has it.
+        gone.extend(self.probation.forgotten.remove_absent(upstream, text, nodes));
+        let mut names: Vec<String> = gone.into_iter().map(|drained| drained.node).collect();
+        names.dedup();
+        names
     }
 
     /// Forgets drained nodes whose addresses have been gone for long.

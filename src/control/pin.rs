@@ -3,7 +3,6 @@
 //!
 //! Nobody takes the place of a pinned node that is gone: the others do not know what was changed there.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,6 +17,7 @@ use super::roster::Roster;
 use super::saving::saved;
 use super::status::{PinStatus, unix};
 use super::warnings::Kind;
+use super::who::Who;
 use crate::config::{Config, Role};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::health::{HealthState, OperatorState, OutlierState};
@@ -50,7 +50,7 @@ pub struct Unpin {
     /// Only this upstream; none is all.
     pub upstream: Option<String>,
     /// Who asks.
-    pub from: IpAddr,
+    pub from: Who,
 }
 
 /// What came of it.
@@ -74,7 +74,7 @@ pub struct UnpinnedUpstream {
 }
 
 impl Pinned {
-    fn new(node: &Node, from: IpAddr) -> Pinned {
+    fn new(node: &Node, from: &Who) -> Pinned {
         Pinned {
             upstream: node.key.upstream.clone(),
             node: node.label.clone(),
@@ -162,7 +162,7 @@ impl Core {
         }
         let mut waiting = Vec::new();
         for (upstream, member) in found {
-            let pinned = Pinned::new(&member.node, order.from);
+            let pinned = Pinned::new(&member.node, &order.from);
             let (name, node, from) = (&pinned.upstream, &pinned.node, &pinned.from);
             tracing::info!(target: "cobalance::pin", upstream = name, node, from, "pinned");
             self.warnings.settle(Kind::Degraded, &subject(name));
@@ -313,14 +313,17 @@ impl Core {
         reply: oneshot::Sender<Result<Unpinned, OrderError>>,
     ) {
         let snapshot = self.inner.snapshot.load_full();
+        // Nor is it to be pinned when a configuration comes back that has it.
+        let forgotten = self.probation.forgotten.unpin(asked.upstream.as_deref());
         let upstreams = match asked_upstreams(&snapshot, asked.upstream.as_deref()) {
             Ok(upstreams) => upstreams,
+            Err(_) if !forgotten.is_empty() => Vec::new(),
             // Whoever asked may have left.
             Err(error) => return drop(reply.send(Err(error))),
         };
         let mut was = Vec::new();
         for upstream in &upstreams {
-            was.push(self.unpin_one(upstream, asked.from));
+            was.push(self.unpin_one(upstream, &asked.from));
         }
         self.watch_pins();
         let nodes = |upstream: &&Arc<Upstream>| -> Vec<Arc<Node>> {
@@ -331,6 +334,9 @@ impl Core {
             .zip(was)
             .map(|(upstream, node)| (upstream.settings.name.clone(), node, nodes(upstream)))
             .collect();
+        let absent =
+            |one: &Pinned| !upstreams.iter().any(|known| known.settings.name == one.upstream);
+        let absent: Vec<Pinned> = forgotten.into_iter().filter(absent).collect();
         let saving = self.save();
         tokio::spawn(async move {
             let all: Vec<_> = named.iter().flat_map(|(_, _, nodes)| nodes.clone()).collect();
@@ -340,14 +346,19 @@ impl Core {
                 node,
                 nodes: nodes.iter().map(|node| ordered(node)).collect(),
             });
-            let upstreams = upstreams.collect();
+            let gone = |one: Pinned| UnpinnedUpstream {
+                name: one.upstream,
+                node: Some(one.node),
+                nodes: Vec::new(),
+            };
+            let upstreams = upstreams.chain(absent.into_iter().map(gone)).collect();
             let survives_restart = saved(saving).await;
             let _ = reply.send(Ok(Unpinned { upstreams, survives_restart }));
         });
     }
 
     /// The node that was pinned.
-    fn unpin_one(&mut self, upstream: &Upstream, from: IpAddr) -> Option<String> {
+    fn unpin_one(&mut self, upstream: &Upstream, from: &Who) -> Option<String> {
         let name = &upstream.settings.name;
         self.warnings.settle(Kind::Degraded, &subject(name));
         let pinned = self.roster.pinned(name).cloned()?;

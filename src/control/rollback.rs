@@ -3,7 +3,6 @@
 //! It is put in use as a file is: names are looked up beside the loop, and everything that can fail comes
 //! first. The file on disk stays as it is, and is read when it changes next.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
@@ -18,13 +17,14 @@ use super::reload::followed;
 use super::resolve::{self, Answer};
 use super::status::unix;
 use super::warnings::Kind;
+use super::who::Who;
 use crate::config::Config;
 
 /// Who goes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// Somebody at this address.
-    Operator(IpAddr),
+    /// Somebody.
+    Operator(Who),
     /// Cobalance itself, because `auto_rollback` says so, from this generation.
     Probation(u64),
 }
@@ -32,16 +32,16 @@ pub(super) enum By {
 impl By {
     pub(super) const LABELS: [&'static str; 2] = ["operator", "probation"];
 
-    fn label(self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             By::Operator(_) => By::LABELS[0],
             By::Probation(_) => By::LABELS[1],
         }
     }
 
-    fn words(self) -> String {
+    fn words(&self) -> String {
         match self {
-            By::Operator(ip) => format!("the operator, from {ip}"),
+            By::Operator(who) => format!("the operator, from {who}"),
             By::Probation(_) => "its probation".into(),
         }
     }
@@ -118,7 +118,7 @@ pub(super) struct Rollback {
 impl Core {
     /// Begins a rollback. One that is asked for while a reload is under way comes after it.
     pub(super) fn roll_back(&mut self, by: By, reply: Option<Reply>) {
-        match by {
+        match &by {
             By::Operator(_) if self.upgrade.under_way => {
                 return answer(reply, Err(RollbackError::Upgrading));
             }
@@ -127,7 +127,7 @@ impl Core {
                 return self.reloads.rollbacks.push((by, reply));
             }
             _ if self.reloads.busy => return self.reloads.rollbacks.push((by, reply)),
-            By::Probation(judged) if !self.probation.is_unproven(judged) => return,
+            By::Probation(judged) if !self.probation.is_unproven(*judged) => return,
             // It may have waited since the verdict.
             By::Probation(_) if self.keeps_disturbed() => return,
             _ => {}

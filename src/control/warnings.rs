@@ -44,10 +44,12 @@ pub enum Kind {
     ListFile,
     /// A certificate cannot be obtained from its authority.
     CertificateOrder,
+    /// Others can get at a secret, or guess it.
+    Exposed,
 }
 
 impl Kind {
-    const ALL: [Kind; 12] = [
+    const ALL: [Kind; 13] = [
         Kind::UntrustedForwarding,
         Kind::HealthPathHtml,
         Kind::TooManyNodes,
@@ -60,6 +62,7 @@ impl Kind {
         Kind::CertificateFile,
         Kind::ListFile,
         Kind::CertificateOrder,
+        Kind::Exposed,
     ];
 
     /// What traffic or probes show is forgotten when it has not been seen for so long; the rest is taken
@@ -86,6 +89,7 @@ impl Kind {
             Kind::CertificateFile => "certificate_file",
             Kind::ListFile => "list_file",
             Kind::CertificateOrder => "certificate_order",
+            Kind::Exposed => "exposed",
         }
     }
 }

@@ -227,6 +227,7 @@ impl<'a> Exchange<'a> {
         flags.settle();
         if head.status < 400 {
             self.remember(plan, &member.local.node);
+            self.accept_work();
         }
         let healthy = looks_healthy(&refused, head.status, plan.wish.names_sub_app);
         seen.healthy.set(healthy);

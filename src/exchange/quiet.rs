@@ -32,7 +32,7 @@ impl Client {
 }
 
 impl Exchange<'_> {
-    /// Remembers who works on the app itself, as it says. [`Exchange::settle_work`] looks what became of it.
+    /// Remembers who works on the app itself, as it says. [`Exchange::accept_work`] is told what came of it.
     pub(super) fn note_work(&mut self, upstream: &LocalUpstream, method: &str, target: &str) {
         let settings = &upstream.upstream.settings;
         if !settings.quiet_restarts || !nocobase::is_work_on_app(method, target, &settings.api_path)
@@ -42,28 +42,29 @@ impl Exchange<'_> {
         let (client, now_ns) = (self.identify(&settings.api_path), self.client.thread.now_ns());
         // Where the browser's cookie came along, it came with the handshakes of its pages as well.
         let address = client.cookie.is_none().then_some(client.address);
-        for client in [client.cookie, client.token, address].into_iter().flatten() {
-            let mark = upstream.upstream.shared.quiet.works(client, now_ns);
-            self.worked.push((upstream.upstream.shared.quiet.clone(), mark));
+        let known = [client.cookie, client.token, address].into_iter().flatten();
+        let quiet = &upstream.upstream.shared.quiet;
+        // Those of an earlier plan end with this one's beginning.
+        self.worked = known.map(|client| quiet.works(client, now_ns)).collect();
+    }
+
+    /// A node accepts what was asked for, as far as its head says: whatever becomes of the rest of its answer.
+    pub(super) fn accept_work(&mut self) {
+        if !self.worked.is_empty() {
+            let now_ns = self.client.thread.now_ns();
+            self.worked.iter_mut().for_each(|claim| claim.accept(now_ns));
         }
     }
 
-    /// Forgets work that no node has accepted: anybody can ask for it. A restart may have ended its node before
-    /// the answer was there.
+    /// Of what no node has accepted nothing is remembered, as anybody can ask for it; but a restart may have
+    /// ended its node before the answer was there.
     pub(super) fn settle_work(&mut self) {
-        let accepted = match self.record.from_node {
-            true => self.record.status < 400,
-            false => matches!(
-                self.record.cause,
-                Some(Cause::ConnectionTerminated | Cause::ResponseTimeout)
-            ),
-        };
-        if !accepted {
-            // The last first: each knows what was before it.
-            while let Some((quiet, mark)) = self.worked.pop() {
-                quiet.did_not_work(mark);
-            }
+        let cut =
+            matches!(self.record.cause, Some(Cause::ConnectionTerminated | Cause::ResponseTimeout));
+        if cut && !self.record.from_node {
+            self.accept_work();
         }
+        self.worked.clear();
     }
 
     /// The page at the other end, if its restarts are to be quiet, and what it gets first.

@@ -106,6 +106,10 @@ pub struct Metrics {
     pub spool: SpoolMetrics,
     /// What is ordered.
     pub acme: AcmeMetrics,
+    /// `cobalance_admin_changes_total{verb,result}`
+    pub admin_changes: IntCounterVec,
+    /// `cobalance_admin_refused_total{reason}`
+    pub admin_refused: IntCounterVec,
     clients: ClientFamilies,
     proxy: proxy_header::ProxyFamilies,
     tls: tls::TlsFamilies,
@@ -172,6 +176,8 @@ impl Metrics {
             misconfigurations: r.int_gauges("misconfigurations", "Standing warnings.", &["kind"]),
             spool: spool_metrics(&r),
             acme: AcmeMetrics::new(&r),
+            admin_changes: r.counters("admin_changes_total", "Changes that were asked for, by verb and result.", &["verb", "result"]),
+            admin_refused: r.counters("admin_refused_total", "Admin requests that were refused unheard, by reason.", &["reason"]),
             clients: ClientFamilies::new(&r),
             proxy: proxy_header::ProxyFamilies::new(&r),
             tls: tls::TlsFamilies::new(&r),

@@ -30,12 +30,19 @@ pub fn init(default: &str) {
     }
 }
 
+/// Who changed what is told whatever else is not, unless the wish names it.
+const ALWAYS: &str = "audit";
+
 /// A wish that cannot be read must not cost the log: then the default is used, and the reason told.
 fn filter(wanted: Option<&str>, default: &str) -> (EnvFilter, Option<String>) {
-    match wanted.map(EnvFilter::try_new) {
+    let audited = |text: &str| match text.contains(ALWAYS) {
+        true => text.to_owned(),
+        false => format!("{text},{ALWAYS}=info"),
+    };
+    match wanted.map(|text| EnvFilter::try_new(audited(text))) {
         Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(default), Some(error.to_string())),
-        None => (EnvFilter::new(default), None),
+        Some(Err(error)) => (EnvFilter::new(audited(default)), Some(error.to_string())),
+        None => (EnvFilter::new(audited(default)), None),
     }
 }
 
@@ -46,11 +53,14 @@ mod tests {
     #[test]
     fn what_is_wanted_is_used_and_nonsense_is_told() {
         let (used, refused) = filter(None, DEFAULT);
-        assert_eq!((used.to_string().as_str(), refused), ("info", None));
+        assert_eq!((used.to_string().as_str(), refused), ("audit=info,info", None));
         let (used, refused) = filter(Some("warn,cobalance::control=debug"), DEFAULT);
-        assert_eq!((used.to_string().as_str(), refused), ("cobalance::control=debug,warn", None));
+        let expected = "cobalance::control=debug,audit=info,warn";
+        assert_eq!((used.to_string().as_str(), refused), (expected, None));
+        let (used, _) = filter(Some("warn,audit=off"), DEFAULT);
+        assert_eq!(used.to_string(), "audit=off,warn", "whoever says so means it");
         let (used, refused) = filter(Some("=loud=="), DEFAULT);
-        assert_eq!(used.to_string(), "info");
+        assert_eq!(used.to_string(), "audit=info,info");
         assert!(refused.is_some());
     }
 

@@ -1,6 +1,6 @@
 //! An administrator's own work: the pages of that session see what comes of it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use cobalance::health::HealthState;
 use cobalance::telemetry::metrics::DialogOutcome;
@@ -85,6 +85,24 @@ fn what_only_reads_is_no_work() {
     a.say(STOPPED);
     assert_eq!(page.rest(), RESTART);
     until("it is gone", || proxy.node(0).tunnels() == 0);
+}
+
+#[test]
+fn what_was_accepted_is_work_though_its_answer_breaks_off() {
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nhalf";
+    let breaking = Origin::answering(cut);
+    let proxy = Proxy::start(config(&[breaking.address], "", ""));
+    let quiet = &proxy.snapshot.upstreams[0].shared.quiet;
+    let mut stream = proxy.connect();
+    let head = "POST /api/app:restart HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut got = Vec::new();
+    // Cut, so that nobody takes the half for the whole.
+    let _ = stream.read_to_end(&mut got);
+    assert!(got.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&got));
+    assert_eq!(quiet.at_work(), 1);
+    assert_eq!(quiet.remembered(cobalance::clock::now_ns()), 0, "nobody is owed anything");
+    assert_eq!(quiet.at_work(), 1, "for a minute");
 }
 
 #[test]

@@ -82,7 +82,9 @@ impl Program {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments).args(["--admin", &self.admin().to_string()]);
-        command.env_remove("COBALANCE_ADMIN_TOKEN").env_remove("COBALANCE_CONFIG");
+        for variable in ["ADMIN_TOKEN", "TOKEN_FILE", "CONFIG"] {
+            command.env_remove(format!("COBALANCE_{variable}"));
+        }
         command
     }
 

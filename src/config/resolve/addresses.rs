@@ -17,7 +17,7 @@ pub(super) fn check(
 ) {
     let mut taken: HashMap<SocketAddr, &Span> =
         listeners.iter().filter_map(|l| Some((l.item.bind.tcp()?, &l.place))).collect();
-    let admin_bind = admin.item.enabled.then_some(admin.item.bind);
+    let admin_bind = admin.item.bind.tcp().filter(|_| admin.item.enabled);
     if let Some(bind) = admin_bind.filter(|bind| bind.port() != 0) {
         match taken.get(&bind) {
             // An empty place is an address that is not written.

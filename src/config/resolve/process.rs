@@ -1,12 +1,11 @@
-//! `[server]`, `[spool]`, `[admin]`, `[probes]` and `[access_log]`
+//! `[server]`, `[spool]`, `[probes]` and `[access_log]`
 
 use std::path::PathBuf;
 
 use super::{Placed, parsed};
-use crate::config::diagnostic::Diagnostic;
 use crate::config::keys::{self, TableKeys};
 use crate::config::raw::{OR_ZERO, POSITIVE, Table, Text};
-use crate::config::{AccessLog, Admin, LogFormat, Probes, Server, Spool, address};
+use crate::config::{AccessLog, LogFormat, Probes, Server, Spool, address};
 
 pub(super) fn server(root: &Table<'_>) -> Server {
     let state_file = Server::implied_state_file(root.cx.env());
@@ -55,35 +54,6 @@ pub(super) fn spool(root: &Table<'_>) -> Spool {
         total_files: table.size("total_files", plain.total_files, 0..=1 << 50),
         client_share: table.share("client_share", plain.client_share),
     }
-}
-
-/// The place is empty where no address is written.
-pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
-    let plain = Admin::default();
-    let Some(table) = single(root, &keys::ADMIN, "admin") else {
-        return Placed { item: plain, name: 0..0, place: 0..0 };
-    };
-    let bind = table.bind();
-    let address = bind.as_ref().and_then(|text| parsed(text, address::bind));
-    let token_file = table
-        .text("token_file")
-        .and_then(|text| path(&text, "write the path of a file that holds the token"));
-    let item = Admin {
-        enabled: table.flag("enabled", plain.enabled),
-        bind: address.unwrap_or(plain.bind),
-        token_file,
-    };
-    let place = bind.map_or(0..0, |text| text.span);
-    let open = item.enabled && !item.bind.ip().to_canonical().is_loopback();
-    if open && table.get("token_file").is_none() && !table.misspelt("token_file") {
-        let message = "the admin listener is open to others without a token".to_owned();
-        table.cx.report(
-            Diagnostic::error("admin-without-token", place.clone(), message)
-                .label("not a loopback address")
-                .help("write `token_file = \"PATH\"` in `[admin]`, or bind \"127.0.0.1:9901\""),
-        );
-    }
-    Placed { item, name: place.clone(), place }
 }
 
 pub(super) fn path(text: &Text<'_>, help: &str) -> Option<PathBuf> {
