@@ -180,7 +180,7 @@ impl<'a> Exchange<'a> {
             let mut plan = self.plan(upstream, upload);
             plan.until_ns = plan.until_ns.min(until_ns);
             until_ns = plan.until_ns;
-            if first {
+            if first && self.head.framing != Framing::Empty {
                 self.read_small_body(upload, unread).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.
@@ -225,10 +225,8 @@ impl<'a> Exchange<'a> {
         let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
         self.note_upload(upload);
         read?;
-        if self.head.framing != Framing::Empty {
-            // The client's time is not the node's.
-            self.client.thread.look_at_clock();
-        }
+        // The client's time is not the node's.
+        self.client.thread.look_at_clock();
         Ok(())
     }
 
@@ -269,7 +267,11 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
-            let pick = match self.pick_or_park(plan, upload, unread).await {
+            let picked = match self.pick_at_once(plan) {
+                Some(pick) => Ok(Picked::Node(pick)),
+                None => Box::pin(self.pick_or_park(plan, upload, unread)).await,
+            };
+            let pick = match picked {
                 Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
                 Err(cause @ (Cause::ClientLeft | Cause::ParkFull | Cause::ParkTimeout)) => {

@@ -70,48 +70,80 @@ pub enum Known {
 }
 
 impl Known {
-    /// Looks a name up. The length picks at most three candidates.
+    /// Looks a name up. Its length picks at most three candidates, which are compared as a whole: an array of
+    /// known length is lowered and compared in a few words.
     pub fn of(name: &[u8]) -> Known {
-        let candidates: &[(&[u8], Known)] = match name.len() {
-            2 => &[(b"te", Known::Te)],
-            4 => &[(b"host", Known::Host)],
-            5 => &[(b"x-app", Known::XApp)],
-            6 => &[(b"cookie", Known::Cookie), (b"expect", Known::Expect)],
-            7 => &[
-                (b"upgrade", Known::Upgrade),
-                (b"referer", Known::Referer),
-                (b"trailer", Known::Trailer),
-            ],
-            9 => &[(b"x-real-ip", Known::XRealIp), (b"forwarded", Known::Forwarded)],
-            10 => &[
-                (b"connection", Known::Connection),
-                (b"user-agent", Known::UserAgent),
-                (b"keep-alive", Known::KeepAlive),
-            ],
-            12 => &[(b"content-type", Known::ContentType), (b"x-request-id", Known::XRequestId)],
-            14 => &[
-                (b"content-length", Known::ContentLength),
-                (b"http2-settings", Known::Http2Settings),
-            ],
-            15 => &[
-                (b"x-forwarded-for", Known::XForwardedFor),
-                (b"accept-encoding", Known::AcceptEncoding),
-            ],
-            16 => &[
-                (b"x-forwarded-host", Known::XForwardedHost),
-                (b"x-forwarded-port", Known::XForwardedPort),
-                (b"proxy-connection", Known::ProxyConnection),
-            ],
-            17 => &[
-                (b"transfer-encoding", Known::TransferEncoding),
-                (b"x-forwarded-proto", Known::XForwardedProto),
-            ],
-            18 => &[(b"proxy-authenticate", Known::ProxyAuthenticate)],
-            19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
-            _ => &[],
-        };
-        let found = candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known));
-        found.map_or(Known::Other, |(_, known)| *known)
+        match name.len() {
+            2 => match &lower::<2>(name) {
+                b"te" => Known::Te,
+                _ => Known::Other,
+            },
+            4 => match &lower::<4>(name) {
+                b"host" => Known::Host,
+                _ => Known::Other,
+            },
+            5 => match &lower::<5>(name) {
+                b"x-app" => Known::XApp,
+                _ => Known::Other,
+            },
+            6 => match &lower::<6>(name) {
+                b"cookie" => Known::Cookie,
+                b"expect" => Known::Expect,
+                _ => Known::Other,
+            },
+            7 => match &lower::<7>(name) {
+                b"upgrade" => Known::Upgrade,
+                b"referer" => Known::Referer,
+                b"trailer" => Known::Trailer,
+                _ => Known::Other,
+            },
+            9 => match &lower::<9>(name) {
+                b"x-real-ip" => Known::XRealIp,
+                b"forwarded" => Known::Forwarded,
+                _ => Known::Other,
+            },
+            10 => match &lower::<10>(name) {
+                b"connection" => Known::Connection,
+                b"user-agent" => Known::UserAgent,
+                b"keep-alive" => Known::KeepAlive,
+                _ => Known::Other,
+            },
+            12 => match &lower::<12>(name) {
+                b"content-type" => Known::ContentType,
+                b"x-request-id" => Known::XRequestId,
+                _ => Known::Other,
+            },
+            14 => match &lower::<14>(name) {
+                b"content-length" => Known::ContentLength,
+                b"http2-settings" => Known::Http2Settings,
+                _ => Known::Other,
+            },
+            15 => match &lower::<15>(name) {
+                b"x-forwarded-for" => Known::XForwardedFor,
+                b"accept-encoding" => Known::AcceptEncoding,
+                _ => Known::Other,
+            },
+            16 => match &lower::<16>(name) {
+                b"x-forwarded-host" => Known::XForwardedHost,
+                b"x-forwarded-port" => Known::XForwardedPort,
+                b"proxy-connection" => Known::ProxyConnection,
+                _ => Known::Other,
+            },
+            17 => match &lower::<17>(name) {
+                b"transfer-encoding" => Known::TransferEncoding,
+                b"x-forwarded-proto" => Known::XForwardedProto,
+                _ => Known::Other,
+            },
+            18 => match &lower::<18>(name) {
+                b"proxy-authenticate" => Known::ProxyAuthenticate,
+                _ => Known::Other,
+            },
+            19 => match &lower::<19>(name) {
+                b"proxy-authorization" => Known::ProxyAuthorization,
+                _ => Known::Other,
+            },
+            _ => Known::Other,
+        }
     }
 
     /// Whether it belongs to one connection (RFC 9110, 7.6.1) and is never passed on as it came.
@@ -131,6 +163,14 @@ impl Known {
     }
 }
 
+/// A name of this length in lower case.
+fn lower<const N: usize>(name: &[u8]) -> [u8; N] {
+    let mut lower = [0; N];
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    lower
+}
+
 /// Elements of a comma-separated list, trimmed, without empty ones.
 pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
@@ -138,8 +178,23 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Bytes of a token (RFC 9110, 5.6.2).
 pub fn is_token(bytes: &[u8]) -> bool {
-    let token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !bytes.is_empty() && bytes.iter().all(token)
+    static TOKEN: [bool; 256] = alphanumeric_or(b"!#$%&'*+-.^_`|~");
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[usize::from(*byte)])
+}
+
+/// A table of the letters, the digits and some more.
+pub(super) const fn alphanumeric_or(others: &[u8]) -> [bool; 256] {
+    let (mut table, mut at) = ([false; 256], 0);
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 /// A length: digits only, at most 18 of them, so that it always fits.
@@ -176,6 +231,11 @@ impl ConnectionOptions {
     /// # Errors
     /// An element that is no token.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Violation> {
+        // What nearly everybody says.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in list(value) {
             if !is_token(option) {
                 return Err(Violation::Malformed("a connection option that is no token"));
