@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
 use crate::http1::deadline::TICK;
-use crate::net::Socket;
+use crate::net::{AcceptQueue, Socket, accept_tcp};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Node, Signals};
@@ -196,7 +196,7 @@ impl Listening {
     }
 
     fn accept_on(&mut self, name: &str, socket: TcpListener) -> io::Result<()> {
-        let accepted = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+        let accepted = AcceptQueue::new(socket.try_clone()?)?;
         let task = spawn_local(accept(self.thread.clone(), name.to_owned(), accepted));
         let accepting = Accepting { socket, task: task.abort_handle() };
         self.accepting.entry(name.to_owned()).or_default().push(accepting);
@@ -287,9 +287,9 @@ impl Listening {
 }
 
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
-async fn accept(thread: Rc<Thread>, name: String, socket: tokio::net::TcpListener) {
+async fn accept(thread: Rc<Thread>, name: String, queue: AcceptQueue<TcpListener>) {
     loop {
-        match socket.accept().await {
+        match queue.next(accept_tcp).await {
             Ok((stream, peer)) => begin(&thread, &name, stream, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

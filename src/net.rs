@@ -9,8 +9,10 @@ use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
+mod queue;
 mod secure;
 
+pub use queue::{AcceptQueue, accept_tcp};
 pub use secure::{HandshakeError, Secure};
 
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
