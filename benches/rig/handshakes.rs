@@ -20,8 +20,8 @@ use rustls::{
     StreamOwned,
 };
 
-/// Names or tickets that are kept: more than there are connections at a time.
-const KEPT: usize = 4096;
+/// Tickets that are kept. The library has eight for one name, so there are to be fewer threads.
+const KEPT: usize = 8;
 /// No answer comes later than this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -126,7 +126,8 @@ fn config(resumes: bool) -> Result<ClientConfig, Any> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let verifier = Arc::new(Anybody(provider.signature_verification_algorithms.supported_schemes()));
+    let verifier =
+        Arc::new(Anybody(provider.signature_verification_algorithms.supported_schemes()));
     let mut config =
         builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     config.resumption = match resumes {

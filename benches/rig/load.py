@@ -114,8 +114,8 @@ WORKLOADS = [
     Workload("half", "GET 1 KiB at half of nginx's rate", run_paced, 512, LIST, kind="paced"),
     Workload("echo", "WebSocket echo, 64 tunnels", run_echo, 64),
     Workload("tls-64", "TLS, GET 1 KiB, 64 connections", run_wrk, 64, LIST, kind="tls"),
-    Workload("tls-full", "TLS, a handshake each", run_handshakes, 16, LIST, "full", "tls"),
-    Workload("tls-resumed", "TLS, a resumed handshake each", run_handshakes, 16, LIST, "resumed", "tls"),
+    Workload("tls-full", "TLS, a handshake each", run_handshakes, 6, LIST, "full", "tls"),
+    Workload("tls-resumed", "TLS, a resumed handshake each", run_handshakes, 6, LIST, "resumed", "tls"),
     Workload("h2-100", "HTTP/2 over TLS, GET 1 KiB, 100 streams", run_h2, 1, LIST, "100", "tls"),
 ]
 SATURATING = WORKLOADS[1]
