@@ -183,10 +183,8 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
     let mut run = Run::new(&head.bytes);
     for field in &head.fields {
         let written_anew = matches!(field.known, Known::ContentLength | Known::XRequestId);
-        let named = head.connection.named_fields > 0
-            && field.known == Known::Other
-            && named(&head.bytes, &head.fields, field.name.get(&head.bytes));
-        if !written_anew && !field.known.is_hop_by_hop() && !named {
+        let goes = field.known.is_hop_by_hop() || is_named_by_node(head, field);
+        if !written_anew && !goes {
             run.add(out, field);
         }
     }
@@ -212,6 +210,13 @@ pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<
         (_, true, true) => {}
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the node's `Connection` names the field.
+fn is_named_by_node(head: &ResponseHead, field: &Field) -> bool {
+    head.connection.named_fields > 0
+        && field.known == Known::Other
+        && named(&head.bytes, &head.fields, field.name.get(&head.bytes))
 }
 
 fn has(head: &ResponseHead, name: &[u8]) -> bool {

@@ -299,13 +299,13 @@ pub fn is_host(value: &[u8]) -> bool {
         }
         _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
     };
-    static NAMED: [bool; 256] = super::field::alphanumeric_or(b"-._~%!$&'()*+,;=:");
+    let named = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:".contains(byte);
     let port_ok = match port {
         [] | [b':'] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
     };
-    !host.is_empty() && host.iter().all(|byte| NAMED[usize::from(*byte)]) && port_ok
+    !host.is_empty() && host.iter().all(named) && port_ok
 }
 
 #[cfg(test)]
