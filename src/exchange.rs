@@ -202,6 +202,8 @@ impl<'a> Exchange<'a> {
             until_ns = plan.until_ns;
             if first {
                 self.pass_gate(&view, upstream)?;
+            }
+            if first && self.head.framing != Framing::Empty {
                 self.read_small_body(upload, unread).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.
@@ -246,10 +248,8 @@ impl<'a> Exchange<'a> {
         let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
         self.note_upload(upload);
         read?;
-        if self.head.framing != Framing::Empty {
-            // The client's time is not the node's.
-            self.client.thread.look_at_clock();
-        }
+        // The client's time is not the node's.
+        self.client.thread.look_at_clock();
         Ok(())
     }
 
@@ -290,7 +290,11 @@ impl<'a> Exchange<'a> {
                 Box::pin(self.shield(plan.upstream, upload, unread)).await?;
                 return Ok(Served::Shielded);
             }
-            let pick = match self.pick_or_park(plan, upload, unread).await {
+            let picked = match self.pick_at_once(plan) {
+                Some(pick) => Ok(Picked::Node(pick)),
+                None => Box::pin(self.pick_or_park(plan, upload, unread)).await,
+            };
+            let pick = match picked {
                 Ok(Picked::Node(pick)) => pick,
                 Ok(Picked::Renewed) => return Ok(Served::Renewed),
                 Err(cause @ (Cause::ClientLeft | Cause::ParkFull | Cause::ParkTimeout)) => {

@@ -46,9 +46,11 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, parts: &ForNode<'_>)
         b"Host",
         if head.host().is_empty() { parts.default_host.as_bytes() } else { head.host() },
     );
+    let mut run = Run::new(&head.bytes);
     for field in &head.fields {
-        write_request_field(out, head, field, parts);
+        write_request_field((out, &mut run), head, field, parts);
     }
+    run.write(out);
     match parts.framing {
         // No body, and said so: some servers ask a POST for its length (411) even then.
         Framing::Empty if head.value(Known::ContentLength).is_some() => {
@@ -69,16 +71,60 @@ pub fn write_request(out: &mut Vec<u8>, head: &RequestHead, parts: &ForNode<'_>)
     out.extend_from_slice(b"\r\n");
 }
 
-fn write_request_field(out: &mut Vec<u8>, head: &RequestHead, field: &Field, parts: &ForNode<'_>) {
-    let value = field.value.get(&head.bytes);
+fn write_request_field(
+    (out, run): (&mut Vec<u8>, &mut Run<'_>),
+    head: &RequestHead,
+    field: &Field,
+    parts: &ForNode<'_>,
+) {
     match field.known {
         // Written in their places, or anew.
         Known::Host | Known::ContentLength | Known::Expect | Known::XRequestId => {}
         known if known.is_hop_by_hop() || forwarded::is_forwarding(known) => {}
-        Known::Cookie => write_cookie(out, head, field, parts.hidden_cookies),
+        Known::Cookie if parts.hidden_cookies != [None, None] => {
+            run.write(out);
+            write_cookie(out, head, field, parts.hidden_cookies);
+        }
         _ if is_named(head, field) => {}
         _ if parts.forwarding.hides(field.name.get(&head.bytes)) => {}
-        _ => write_field(out, field.name.get(&head.bytes), value),
+        _ => run.add(out, field),
+    }
+}
+
+/// Lines that are passed on as they were received. What stands in a row is copied as one piece: a browser
+/// sends a dozen of them.
+struct Run<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Run<'a> {
+    fn new(bytes: &'a [u8]) -> Run<'a> {
+        Run { bytes, start: 0, end: 0 }
+    }
+
+    fn add(&mut self, out: &mut Vec<u8>, field: &Field) {
+        let (name, value) = (field.name, field.value);
+        let (colon, end) = (name.end as usize, value.end as usize);
+        // Only if it lies there as it would be written.
+        let plain = value.start == name.end + 2
+            && self.bytes.get(colon..colon + 2) == Some(b": ")
+            && self.bytes.get(end..end + 2) == Some(b"\r\n");
+        if !plain {
+            self.write(out);
+            return write_field(out, name.get(self.bytes), value.get(self.bytes));
+        }
+        if self.end != name.start as usize {
+            self.write(out);
+            self.start = name.start as usize;
+        }
+        self.end = end + 2;
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bytes[self.start..self.end]);
+        self.start = self.end;
     }
 }
 
@@ -134,14 +180,15 @@ pub struct ForClient<'a> {
 /// Appends the head for a client, empty line included. Serves for 101 too.
 pub fn write_response(out: &mut Vec<u8>, head: &ResponseHead, parts: &ForClient<'_>) {
     write_status(out, head);
+    let mut run = Run::new(&head.bytes);
     for field in &head.fields {
-        let name = field.name.get(&head.bytes);
         let written_anew = matches!(field.known, Known::ContentLength | Known::XRequestId);
         let goes = field.known.is_hop_by_hop() || is_named_by_node(head, field);
         if !written_anew && !goes {
-            write_field(out, name, field.value.get(&head.bytes));
+            run.add(out, field);
         }
     }
+    run.write(out);
     match (parts.framing, head.length) {
         // HEAD and 304 tell the length of what is not sent; 204 and 1xx must not (RFC 9110, 8.6).
         (Framing::Empty, Some(length)) if head.status >= 200 && head.status != 204 => {
@@ -191,8 +238,9 @@ pub fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
 
 fn write_status(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_number(out, u64::from(head.status));
-    out.push(b' ');
+    // Of three digits, as it was read.
+    let digit = |unit: u16| b'0' + (head.status / unit % 10) as u8;
+    out.extend_from_slice(&[digit(100), digit(10), digit(1), b' ']);
     out.extend_from_slice(head.reason.get(&head.bytes));
     out.extend_from_slice(b"\r\n");
 }
@@ -223,12 +271,23 @@ fn write_ip(out: &mut Vec<u8>, address: IpAddr) {
         let _ = write!(out, "{address}");
         return;
     };
-    for (nth, octet) in v4.octets().into_iter().enumerate() {
-        if nth > 0 {
-            out.push(b'.');
+    let (mut text, mut length) = ([0; 16], 0);
+    let mut push = |byte: u8| {
+        text[length] = byte;
+        length += 1;
+    };
+    for octet in v4.octets() {
+        if octet >= 100 {
+            push(b'0' + octet / 100);
         }
-        write_number(out, u64::from(octet));
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+        push(b'.');
     }
+    // All but the last dot.
+    out.extend_from_slice(&text[..length - 1]);
 }
 
 /// Appends a decimal number, without the machinery of `fmt`.

@@ -1,7 +1,6 @@
 //! Data threads: each has its own runtime, its own sockets of every listener, and the connections it accepted.
 
 use std::collections::{HashMap, HashSet};
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use crate::connection::{self, Admitted};
 use crate::exchange::thread::Thread;
 use crate::http1::deadline::TICK;
-use crate::net::{Acceptor, ListenSocket, Peer, Socket};
+use crate::net::{AcceptQueue, ListenSocket, Peer, Socket};
 use crate::snapshot::Snapshot;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Node, Signals};
@@ -195,7 +194,7 @@ impl Listening {
     }
 
     fn accept_on(&mut self, name: &str, socket: ListenSocket) -> io::Result<()> {
-        let accepted = socket.try_clone()?.accepting()?;
+        let accepted = AcceptQueue::new(socket.try_clone()?)?;
         let task = spawn_local(accept(self.thread.clone(), name.to_owned(), accepted));
         let accepting = Accepting { socket, task: task.abort_handle() };
         self.accepting.entry(name.to_owned()).or_default().push(accepting);
@@ -282,9 +281,9 @@ impl Listening {
 }
 
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
-async fn accept(thread: Rc<Thread>, name: String, socket: Acceptor) {
+async fn accept(thread: Rc<Thread>, name: String, queue: AcceptQueue<ListenSocket>) {
     loop {
-        match poll_fn(|cx| socket.poll_accept(cx)).await {
+        match queue.next(ListenSocket::accept).await {
             Ok((socket, peer)) => begin(&thread, &name, socket, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -12,6 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 mod address;
 mod listening;
+mod queue;
 mod secure;
 mod stream;
 
@@ -19,7 +20,8 @@ pub use address::{
     Address, MAX_PATH, NoAddress, Peer, UNIX, bare_host, host_of, is_socket_path, socket_address,
     zone,
 };
-pub use listening::{Acceptor, ListenSocket, is_unix};
+pub use listening::{ListenSocket, is_unix};
+pub use queue::AcceptQueue;
 pub use secure::{HandshakeError, Secure};
 pub use stream::Stream;
 

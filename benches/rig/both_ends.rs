@@ -7,7 +7,9 @@
 //! `both_ends COMMANDS NODE…` (ports) serves nodes for as long as it lives. A line
 //! `PORT RATE SECONDS CONNECTIONS` on a connection to the commands' port sends that many requests a second
 //! there, at moments of a Poisson process, and is answered with a line of JSON. A request's latency counts
-//! from the moment at which it was due, whether or not a connection was free then.
+//! from the moment at which it was due, whether or not a connection was free then. The requests come in
+//! bursts with rests between them: a thread that spins without an end would be held back by the kernel where
+//! it runs with real-time priority.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -23,6 +25,10 @@ use rustix::fd::OwnedFd;
 const BODY: usize = 1024;
 /// Connections are opened and used once before a run counts.
 const OPENING: Duration = Duration::from_millis(300);
+/// Requests are sent for so long at a time.
+const BURST: Duration = Duration::from_millis(400);
+/// And then none for so long.
+const REST: Duration = Duration::from_millis(200);
 /// What is not answered so long after a run's end is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -34,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let commands = TcpListener::bind((Ipv4Addr::LOCALHOST, *commands))?;
     ends.add(Socket::Commands(commands))?;
     loop {
-        ends.turn(true)?;
+        ends.turn(None)?;
         while let Some((token, order)) = ends.orders.pop_front() {
             let told = ends.run(&order)?;
             if let Some(Socket::Command(stream)) = &mut ends.sockets[token] {
@@ -123,10 +129,12 @@ impl Ends {
         Ok(token)
     }
 
-    /// Serves what is there; waits for something if nothing is and `wait` says so. Within a run the loop
-    /// spins, because the kernel's time-outs are coarser than the pauses between two requests.
-    fn turn(&mut self, wait: bool) -> io::Result<()> {
-        let timeout = (!wait).then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
+    /// Serves what is there; waits so long for something, or until there is. Within a burst the loop spins,
+    /// because the kernel's time-outs are coarser than the pauses between two requests.
+    fn turn(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let nanos = |wait: Duration| i64::from(wait.subsec_nanos());
+        let timeout =
+            wait.map(|wait| Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: nanos(wait) });
         self.events.clear();
         epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref())?;
         for index in 0..self.events.len() {
@@ -223,7 +231,7 @@ impl Ends {
             self.ask(Instant::now());
         }
         while Instant::now() < begin {
-            self.turn(false)?;
+            self.turn(Some(Duration::ZERO))?;
         }
         let opened = self.took.len();
         self.took.clear();
@@ -241,25 +249,41 @@ impl Ends {
         }))
     }
 
+    /// All bursts with their rests. How many were sent.
+    fn send_all(&mut self, order: &Order, mut begin: Instant) -> io::Result<usize> {
+        let mut left = Duration::from_secs_f64(order.seconds);
+        let mut sent = 0;
+        while !left.is_zero() {
+            let burst = left.min(BURST);
+            sent += self.send_burst(order.rate, begin, begin + burst)?;
+            left -= burst;
+            begin = Instant::now() + REST;
+            while let Some(rest) = begin.checked_duration_since(Instant::now()) {
+                // Nodes are probed meanwhile.
+                self.turn(Some(rest))?;
+            }
+        }
+        Ok(sent)
+    }
+
     /// Sends at the moments of a Poisson process, and waits for the last answers. How many were sent.
-    fn send_all(&mut self, order: &Order, begin: Instant) -> io::Result<usize> {
-        let end = begin + Duration::from_secs_f64(order.seconds);
-        let (mut next, mut sent) = (begin, 0);
+    fn send_burst(&mut self, rate: f64, begin: Instant, end: Instant) -> io::Result<usize> {
+        let (mut next, mut sent, before) = (begin, 0, self.took.len());
         let mut waiting = VecDeque::new();
         while next < end {
             while next <= Instant::now() && next < end {
                 waiting.push_back(next);
-                next += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / order.rate);
+                next += Duration::from_secs_f64(-(1.0 - fastrand::f64()).ln() / rate);
             }
             while !waiting.is_empty() && !self.free.is_empty() {
                 self.ask(waiting.pop_front().unwrap_or(next));
                 sent += 1;
             }
-            self.turn(false)?;
+            self.turn(Some(Duration::ZERO))?;
         }
         let given_up = Instant::now() + PATIENCE;
-        while self.took.len() < sent && Instant::now() < given_up {
-            self.turn(false)?;
+        while self.took.len() < before + sent && Instant::now() < given_up {
+            self.turn(Some(Duration::ZERO))?;
         }
         // Those that never found a free connection have failed as well.
         Ok(sent + waiting.len())

@@ -9,12 +9,20 @@ COUNT = 2000  # connections or tunnels held
 WARM = 20  # opened before, so that what is made once is not counted
 
 # `hold` opens one and gives its socket; None is the instance itself, just started.
-Measure = namedtuple("Measure", "name title hold threads")
+Measure = namedtuple("Measure", "name title hold threads tls", defaults=(False,))
 
 
 def hold_connection(port):
     """A connection that has had one answer."""
     client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    ask(client)
+    return client
+
+
+def hold_tls(port):
+    """The same over TLS."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client = processes.ANY_CERTIFICATE.wrap_socket(plain, server_hostname="localhost")
     ask(client)
     return client
 
@@ -43,13 +51,15 @@ def hold_tunnel(port):
 MEASURES = [
     Measure("tunnels", "an idle WebSocket tunnel, KiB", hold_tunnel, 1),
     Measure("connections", "an idle keep-alive connection, KiB", hold_connection, 1),
+    Measure("tls-connections", "an idle keep-alive connection over TLS, KiB", hold_tls, 1, True),
     Measure("start", "an instance, two threads, three nodes, MiB", None, 2),
 ]
 
 
-def measure(children, given, name, binary, cores, nodes):
+def measure(children, given, name, binary, cores, nodes, certificate):
     """`Memory` of one instance in MiB, or of each connection it holds in KiB."""
-    server = proxies.start(children, name, binary, cores, nodes, "-idle", threads=given.threads)
+    tls = certificate if given.tls else None
+    server = proxies.start(children, name, binary, cores, nodes, "-idle", threads=given.threads, tls=tls)
     clients = []
     try:
         if not given.hold:

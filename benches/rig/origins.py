@@ -56,11 +56,11 @@ def start(children, nginx, core, count=3):
 
 
 def start_both_ends(children, binary, core, count=3):
-    """The load generator that is its own `count` nodes. Gives the port where it takes orders, and theirs."""
+    """The load generator that is its own `count` nodes. Gives it, the port where it takes orders, and theirs."""
     orders, *ports = processes.free_ports(count + 1)
-    children.start("both_ends", [binary, str(orders), *map(str, ports)], core)
+    child = children.start("both_ends", [binary, str(orders), *map(str, ports)], core)
     processes.wait_for("the load generator", lambda: processes.answers(f"http://127.0.0.1:{ports[0]}{HEALTH}"))
-    return orders, ports
+    return child, orders, ports
 
 
 def nginx_head(directory, name, workers):

@@ -5,18 +5,24 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 DESCRIPTORS = 16384
 
 Memory = namedtuple("Memory", "resident once")
+
+ANY_CERTIFICATE = ssl.create_default_context()
+ANY_CERTIFICATE.check_hostname = False
+ANY_CERTIFICATE.verify_mode = ssl.CERT_NONE
 
 
 class Children:
@@ -79,7 +85,7 @@ def listens(port):
 def answers(url):
     """Does a GET of `url` give 200?"""
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with urllib.request.urlopen(url, timeout=2, context=ANY_CERTIFICATE) as answer:
             return answer.status == 200
     except (urllib.error.URLError, OSError):
         return False
@@ -104,6 +110,28 @@ def family(pid):
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+@contextmanager
+def hurried(*pids):
+    """
+    Meanwhile all threads of these and their descendants run as soon as they can, whatever else the machine
+    does: a tail latency on a busy machine is otherwise the length of others' time slices. Says whether that
+    is allowed.
+    """
+    tasks = [int(task) for pid in pids for member in family(pid) for task in os.listdir(f"/proc/{member}/task")]
+    try:
+        for task in tasks:
+            os.sched_setscheduler(task, os.SCHED_FIFO, os.sched_param(1))
+        yield True
+    except PermissionError:
+        yield False
+    finally:
+        for task in tasks:
+            try:
+                os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+            except ProcessLookupError:
+                continue
 
 
 def cpu_seconds(pid):
@@ -201,14 +229,14 @@ def processor():
     return "unknown processor"
 
 
-def program(name, given=None):
-    """The path of a program: as given, else from the path, else installed from Debian."""
+def program(name, given=None, package=None):
+    """The path of a program: as given, else from the path, else installed from Debian's `package`."""
     if given:
         if not Path(given).is_file():
             sys.exit(f"no {name} at {given}")
         return str(Path(given).resolve())
     if not shutil.which(name):
-        install(name)
+        install(package or name)
     return shutil.which(name) or sys.exit(f"{name} is missing")
 
 

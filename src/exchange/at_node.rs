@@ -4,12 +4,12 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use super::attempt::{self, Awaiting, Refused, Sending, await_head, send};
+use super::attempt::{Awaiting, Refused, Sending, await_head, may_refuse, refused, send};
 use super::client::Unread;
 use super::leg::Leg;
 use super::pick::Pick;
 use super::rescue::{another_may_take_it, may_rescue};
-use super::respond::{Progress, Responding, respond};
+use super::respond::{Progress, Responding, Through, respond};
 use super::tunnel::{Counted, Tunnel};
 use super::upload::{Flags, Towards, Upload};
 use super::verdict::{attempt_result, is_race, node_verdict};
@@ -159,11 +159,17 @@ impl<'a> Exchange<'a> {
         upload: &Upload,
     ) -> Result<(Connection, bool), Cause> {
         let (seen, stall) = (&leg.seen, plan.upstream.upstream.settings.body_idle_timeout);
-        let connection = self.connection(leg.member, plan).await?;
+        let connection = match self.kept(leg.member, plan) {
+            Some(kept) => kept,
+            // What is rare is boxed, here and below: every exchange would have to hold room for it.
+            None => Box::pin(self.connect(leg.member, plan)).await?,
+        };
         seen.reused.set(connection.reused);
         let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
         seen.sent_ns.set(self.client.thread.now_ns());
-        let whole = send(connection.socket(), &sending, &self.deadlines.down, stall).await?;
+        let socket = connection.socket();
+        let whole = sending.at_once(socket)
+            || Box::pin(send(socket, &sending, &self.deadlines.down, stall)).await?;
         Ok((connection, whole))
     }
 
@@ -217,7 +223,10 @@ impl<'a> Exchange<'a> {
         in_flight.set_lingering(false);
         let mut head = head?;
         let took_ns = self.head_received(member, &head, waiting);
-        let refused = attempt::refused(&awaiting, &mut head, &self.deadlines.down).await;
+        let refused = match may_refuse(&awaiting, &head) {
+            false => Refused::No,
+            true => Box::pin(refused(&awaiting, &mut head, &self.deadlines.down)).await,
+        };
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
             if flags.is_replayable() && another_may_take_it(client.thread, node, plan) {
@@ -240,28 +249,31 @@ impl<'a> Exchange<'a> {
         if head.status == 101 {
             return Ok(Reply::Upgraded(head));
         }
-        let passed = self.pass_on(head, socket, (node, plan), flags, beside.as_mut()).await?;
+        let passed = self.pass_on(&mut head, socket, (node, plan), flags, beside.as_mut()).await?;
         Ok(Reply::Passed { next: passed.0, keep: passed.1, healthy })
     }
 
-    async fn connection(
+    /// A connection of the node's pool.
+    fn kept(&self, member: &LocalMember, plan: &Plan<'_>) -> Option<Connection> {
+        // A tunnel keeps its connection for itself: it may as well be a new one.
+        let reusable = !plan.race_lost && !self.head.websocket;
+        let now = self.client.thread.now_ns();
+        reusable.then(|| member.local.take(plan.wish.safe_to_repeat, now)).flatten()
+    }
+
+    /// A new one.
+    async fn connect(
         &mut self,
         member: &LocalMember,
         plan: &Plan<'_>,
     ) -> Result<Connection, Cause> {
         let now = self.client.thread.now_ns();
-        // A tunnel keeps its connection for itself: it may as well be a new one.
-        let reusable = !plan.race_lost && !self.head.websocket;
-        if reusable && let Some(kept) = member.local.take(plan.wish.safe_to_repeat, now) {
-            return Ok(kept);
-        }
         let timeout = plan.upstream.upstream.settings.connect_timeout;
         let left = Duration::from_nanos(plan.until_ns - now.min(plan.until_ns))
             .max(Duration::from_nanos(1));
         let down = &self.deadlines.down;
         let connect = member.local.connect(&self.client.thread.dial, down, timeout.min(left));
-        let opened = Box::pin(connect).await;
-        let opened = opened.map_err(|cause| match cause {
+        let opened = connect.await.map_err(|cause| match cause {
             // The end of the time for all attempts is not the node's fault.
             Cause::ConnectTimeout if left < timeout => Cause::Deadline,
             other => other,
@@ -273,7 +285,7 @@ impl<'a> Exchange<'a> {
     /// Passes an answer on. Also says whether the node's connection may be kept, and by which hint.
     async fn pass_on<S: Future<Output = Cause>>(
         &mut self,
-        head: ResponseHead,
+        head: &mut ResponseHead,
         socket: &Socket,
         (node, plan): (usize, &Plan<'_>),
         flags: &Flags,
@@ -303,15 +315,23 @@ impl<'a> Exchange<'a> {
             last: !keep_alive,
             idle: if head.event_stream { Duration::ZERO } else { settings.body_idle_timeout },
         };
-        let (node_keeps, hint, status) = (head.keep_alive, head.keep_alive_hint, head.status);
-        let mut progress = Progress::default();
-        let result = respond(&responding, head, &self.deadlines.down, beside, &mut progress).await;
+        let (mut progress, down) = (Progress::default(), &self.deadlines.down);
+        let mut through = Through::begin(head, &responding);
+        let result = match through.at_once(&responding, &mut progress) {
+            Ok(false) => {
+                let rest = respond(&mut through, &responding, down, beside, &mut progress);
+                Box::pin(rest).await
+            }
+            done => done.map(drop),
+        };
+        through.recycle(&self.client.thread.buffers);
         self.begun = progress.begun;
         self.record.bytes_out = progress.bytes;
-        self.record.status = status;
+        self.record.status = head.status;
         self.record.from_node = true;
         result?;
-        let keep = (node_keeps && progress.clean && flags.done.get()).then_some(hint);
+        let clean = head.keep_alive && progress.clean && flags.done.get();
+        let keep = clean.then_some(head.keep_alive_hint);
         let next = match (keep_alive, flags.done.get()) {
             (true, _) => Next::KeepAlive,
             (false, true) => Next::Close,

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -43,8 +43,23 @@ pub struct Sending<'a> {
     pub sent: &'a Cell<u64>,
 }
 
-/// Writes the head and what is there of the body. False: the node stopped taking it, but may have
-/// answered already.
+impl Sending<'_> {
+    /// Writes what the kernel takes at once, which nearly always is all. False: [`send`] goes on, or finds
+    /// the same error.
+    pub fn at_once(&self, socket: &Socket) -> bool {
+        let [head, wire] = [self.head, self.wire].map(IoSlice::new);
+        let written = match self.wire {
+            [] => socket.try_write(&[head]),
+            _ => socket.try_write(&[head, wire]),
+        };
+        let written = written.unwrap_or(0);
+        self.sent.set(written as u64);
+        written == self.head.len() + self.wire.len()
+    }
+}
+
+/// Writes what was not sent yet of the head and of what is there of the body. False: the node stopped
+/// taking it, but may have answered already.
 ///
 /// # Errors
 /// Nothing was taken, or no more was taken for too long.
@@ -54,8 +69,10 @@ pub async fn send(
     deadline: &Deadline,
     timeout: Duration,
 ) -> Result<bool, Cause> {
-    let mut written = 0;
-    let slices = [sending.head, sending.wire, &[]];
+    let mut written = sending.sent.get();
+    let (head, done) = (sending.head, written as usize);
+    let rest = (&head[done.min(head.len())..], &sending.wire[done.saturating_sub(head.len())..]);
+    let slices = [rest.0, rest.1, &[]];
     let result = write_all(socket, slices, (deadline, timeout), &mut written).await;
     sending.sent.set(written);
     match result {
@@ -290,16 +307,18 @@ pub enum Refused {
     Proven(Refusal),
 }
 
+/// Whether an answer may be a refusal, by its head.
+pub fn may_refuse(awaiting: &Awaiting<'_>, head: &ResponseHead) -> bool {
+    let nocobase = awaiting.settings.preset == config::Preset::NocoBase;
+    nocobase && matches!(head.status, 404 | 500 | 503) && is_json(head)
+}
+
 /// Reads the body of an answer that may be a refusal, keeping it to be passed on.
 pub async fn refused(
     awaiting: &Awaiting<'_>,
     head: &mut ResponseHead,
     deadline: &Deadline,
 ) -> Refused {
-    let nocobase = awaiting.settings.preset == config::Preset::NocoBase;
-    if !nocobase || !matches!(head.status, 404 | 500 | 503) || !is_json(head) {
-        return Refused::No;
-    }
     if awaiting.to_head || head.length.is_some_and(|length| length > MAX_REFUSAL as u64) {
         return Refused::Unproven;
     }

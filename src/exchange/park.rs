@@ -41,6 +41,16 @@ pub(super) enum Picked {
 }
 
 impl Exchange<'_> {
+    /// Picks a node without a wait, as nearly always: one may be picked, and nobody waits for it already.
+    pub(super) fn pick_at_once(&mut self, plan: &Plan<'_>) -> Option<Pick> {
+        if !plan.upstream.queue.is_empty() || !self.is_still_let_through(plan) {
+            return None;
+        }
+        let picked = pick_now(self.client.thread, plan.upstream, &plan.wish).ok()?;
+        self.spot = None;
+        Some(picked)
+    }
+
     /// Picks a node, queued while all are full, parked while none is eligible.
     pub(super) async fn pick_or_park(
         &mut self,

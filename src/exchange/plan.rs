@@ -71,8 +71,8 @@ impl Exchange<'_> {
         }
         let method = str::from_utf8(head.method()).unwrap_or_default();
         // A target that is no text can be anything: it is not safe to repeat.
-        let target = str::from_utf8(head.target()).unwrap_or("\u{fffd}");
-        let is_text = str::from_utf8(head.target()).is_ok();
+        let text = str::from_utf8(head.target()).ok();
+        let (target, is_text) = (text.unwrap_or("\u{fffd}"), text.is_some());
         self.note_work(upstream, method, target);
         let sticky = settings.sticky.as_ref();
         let terms = upstream.upstream.shared.maintenance.terms();

@@ -155,7 +155,7 @@ impl Record {
         let value = |known| head.and_then(|head| head.value(known)).unwrap_or_default();
         thread.log.borrow_mut().push(&Line {
             unix_ms: self.unix_ms,
-            request_id: self.id.as_str().as_bytes(),
+            request_id: self.id.as_bytes(),
             upstream_request_id: &self.upstream_request_id,
             client: self.client,
             peer: self.peer,

@@ -1,6 +1,7 @@
 //! A node's answer on its way to the client: the head rewritten, the body through, counted and timed.
 
 use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::Poll;
 
@@ -8,7 +9,7 @@ use super::client::Client;
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
 use crate::http1::body::{Body, Framing};
-use crate::http1::buffers::SMALL;
+use crate::http1::buffers::{Buffers, SMALL};
 use crate::http1::chunked;
 use crate::http1::deadline::Deadline;
 use crate::http1::io::poll_fill;
@@ -42,34 +43,18 @@ pub struct Progress {
     pub clean: bool,
 }
 
-/// Passes a whole answer on. `beside` runs along; it only ever ends it.
+/// Passes on what is still to come of an answer. `beside` runs along; it only ever ends it.
 ///
 /// # Errors
 /// The node broke off or made no progress, or the client left or stopped reading.
 pub async fn respond<S: Future<Output = Cause>>(
+    through: &mut Through,
     responding: &Responding<'_>,
-    mut head: ResponseHead,
     deadline: &Deadline,
     beside: Pin<&mut S>,
     progress: &mut Progress,
 ) -> Result<(), Cause> {
-    let buffers = &responding.client.thread.buffers;
-    let mut out = buffers.small();
-    headers::write_response(&mut out, &head, &responding.parts);
-    let mut through = Through {
-        body: Body::new(head.framing),
-        chunked: responding.parts.framing == Framing::Chunked,
-        at: head.length_of_head,
-        input: std::mem::take(&mut head.bytes),
-        out,
-        trailers: responding.parts.version_11,
-    };
-    buffers.give_back_fields(head.fields);
-    let work = through.run(responding, deadline, progress);
-    let result = beside_of(beside, work).await;
-    buffers.give_back(through.input);
-    buffers.give_back(through.out);
-    result?
+    beside_of(beside, through.run(responding, deadline, progress)).await?
 }
 
 /// Runs `work` while `side` runs along, which can only end it.
@@ -88,8 +73,8 @@ where
     .await
 }
 
-/// A body on its way through.
-struct Through {
+/// An answer on its way through.
+pub struct Through {
     body: Body,
     /// Towards the client.
     chunked: bool,
@@ -100,9 +85,66 @@ struct Through {
     at: usize,
     /// The client understands trailers.
     trailers: bool,
+    /// The end was written.
+    ended: bool,
+}
+
+/// How far the bytes that are here go.
+enum Gathered {
+    /// To the end.
+    All,
+    /// More must come.
+    More,
+    /// To a stretch so long that it goes as it lies.
+    Long(usize),
 }
 
 impl Through {
+    /// Rewrites the head, and takes from it what was read of the body.
+    pub fn begin(head: &mut ResponseHead, responding: &Responding<'_>) -> Through {
+        let buffers = &responding.client.thread.buffers;
+        let mut out = buffers.small();
+        headers::write_response(&mut out, head, &responding.parts);
+        buffers.give_back_fields(std::mem::take(&mut head.fields));
+        Through {
+            body: Body::new(head.framing),
+            chunked: responding.parts.framing == Framing::Chunked,
+            at: head.length_of_head,
+            input: std::mem::take(&mut head.bytes),
+            out,
+            trailers: responding.parts.version_11,
+            ended: false,
+        }
+    }
+
+    /// Passes an answer on that is here whole, as most are, and that the kernel takes whole. False: not all
+    /// of it has left, and [`respond`] goes on.
+    ///
+    /// # Errors
+    /// The node's framing is odd.
+    pub fn at_once(
+        &mut self,
+        responding: &Responding<'_>,
+        progress: &mut Progress,
+    ) -> Result<bool, Cause> {
+        if !matches!(self.gather(progress)?, Gathered::All) {
+            return Ok(false);
+        }
+        self.end(responding, progress)?;
+        if !self.out.is_empty() {
+            progress.begun = true;
+            let written = responding.client.socket.try_write(&[IoSlice::new(&self.out)]);
+            self.advance(written);
+        }
+        Ok(self.out.is_empty())
+    }
+
+    /// Gives the memory back.
+    pub fn recycle(self, buffers: &Buffers) {
+        buffers.give_back(self.input);
+        buffers.give_back(self.out);
+    }
+
     async fn run(
         &mut self,
         responding: &Responding<'_>,
@@ -111,17 +153,47 @@ impl Through {
     ) -> Result<(), Cause> {
         let client = responding.client;
         loop {
+            match self.gather(progress)? {
+                Gathered::All => break,
+                Gathered::Long(length) => self.long(length, client, deadline, progress).await?,
+                Gathered::More => {
+                    self.flush(client, deadline, progress).await?;
+                    self.more(responding, deadline).await?;
+                }
+            }
+        }
+        self.end(responding, progress)?;
+        self.flush(client, deadline, progress).await
+    }
+
+    /// Small pieces are gathered, so that a usual answer is one write.
+    fn gather(&mut self, progress: &mut Progress) -> Result<Gathered, Cause> {
+        loop {
             let step = self.body.step(&self.input[self.at..]).map_err(response_cause)?;
             self.at += step.skip;
-            if step.data > 0 {
-                self.data(step.data, client, deadline, progress).await?;
-                continue;
+            let length = step.data;
+            if length == 0 {
+                return Ok(if self.body.is_done() { Gathered::All } else { Gathered::More });
             }
-            if self.body.is_done() {
-                break;
+            if self.chunked {
+                chunked::write_size(&mut self.out, length);
             }
-            self.flush(client, deadline, progress).await?;
-            self.more(responding, deadline).await?;
+            progress.bytes += length as u64;
+            if self.out.len() + length > SMALL {
+                return Ok(Gathered::Long(length));
+            }
+            self.out.extend_from_slice(&self.input[self.at..self.at + length]);
+            if self.chunked {
+                self.out.extend_from_slice(b"\r\n");
+            }
+            self.at += length;
+        }
+    }
+
+    /// What comes after the body.
+    fn end(&mut self, responding: &Responding<'_>, progress: &mut Progress) -> Result<(), Cause> {
+        if std::mem::replace(&mut self.ended, true) {
+            return Ok(());
         }
         if self.chunked {
             let trailers = if self.trailers { self.body.trailers() } else { &[] };
@@ -136,14 +208,22 @@ impl Through {
         if responding.last && !self.out.is_empty() {
             // In one packet with the end of the connection, if all of it fits.
             progress.begun = true;
-            let written = client.socket.try_write_last(&self.out).unwrap_or(0);
-            self.out.drain(..written);
+            let written = responding.client.socket.try_write_last(&self.out);
+            self.advance(written);
         }
-        self.flush(client, deadline, progress).await
+        Ok(())
     }
 
-    /// Small pieces are gathered, so that a usual answer is one write; large ones go as they lie.
-    async fn data(
+    /// What did not leave is written again, and tells then why.
+    fn advance(&mut self, written: io::Result<usize>) {
+        match written.unwrap_or(0) {
+            all if all == self.out.len() => self.out.clear(),
+            some => drop(self.out.drain(..some)),
+        }
+    }
+
+    /// A long stretch goes as it lies, behind what was gathered.
+    async fn long(
         &mut self,
         length: usize,
         client: &Client<'_>,
@@ -151,19 +231,10 @@ impl Through {
         progress: &mut Progress,
     ) -> Result<(), Cause> {
         let data = &self.input[self.at..self.at + length];
-        if self.chunked {
-            chunked::write_size(&mut self.out, length);
-        }
-        progress.bytes += length as u64;
         let end: &[u8] = if self.chunked { b"\r\n" } else { b"" };
-        if self.out.len() + length <= SMALL {
-            self.out.extend_from_slice(data);
-            self.out.extend_from_slice(end);
-        } else {
-            progress.begun = true;
-            client.write([&self.out, data, end], deadline).await?;
-            self.out.clear();
-        }
+        progress.begun = true;
+        client.write([&self.out, data, end], deadline).await?;
+        self.out.clear();
         self.at += length;
         Ok(())
     }

@@ -257,21 +257,18 @@ impl RequestId {
 
     /// A new one.
     pub fn new(unix_ms: u64, rng: &mut fastrand::Rng) -> RequestId {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let random = rng.u128(..);
         let high = (unix_ms << 16) | 0x7000 | (random as u64 & 0x0fff);
         let low = ((random >> 64) as u64 & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
-        let value = (u128::from(high) << 64) | u128::from(low);
         let mut id = RequestId { text: [0; RequestId::MAX], len: 36 };
-        let mut at = 0;
-        for nibble in 0..32 {
-            if matches!(nibble, 8 | 12 | 16 | 20) {
-                id.text[at] = b'-';
-                at += 1;
-            }
-            id.text[at] = HEX[(value >> (124 - 4 * nibble)) as usize & 15];
-            at += 1;
-        }
+        let [a, b] = hex(high);
+        let [c, d] = hex(low);
+        id.text[..8].copy_from_slice(&a);
+        id.text[8..13].copy_from_slice(&[b'-', b[0], b[1], b[2], b[3]]);
+        id.text[13..18].copy_from_slice(&[b'-', b[4], b[5], b[6], b[7]]);
+        id.text[18..23].copy_from_slice(&[b'-', c[0], c[1], c[2], c[3]]);
+        id.text[23..28].copy_from_slice(&[b'-', c[4], c[5], c[6], c[7]]);
+        id.text[28..36].copy_from_slice(&d);
         id
     }
 
@@ -288,8 +285,26 @@ impl RequestId {
 
     /// As text; ASCII by construction.
     pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.text[..usize::from(self.len)]).unwrap_or_default()
+        str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
+
+    /// The same, where nobody asks whether it is text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.len)]
+    }
+}
+
+/// The sixteen digits of a number, in lower case: eight at a time, a digit in each byte of a word.
+fn hex(value: u64) -> [[u8; 8]; 2] {
+    let digits = |half: u64| {
+        let half = (half | half << 16) & 0x0000_ffff_0000_ffff;
+        let half = (half | half << 8) & 0x00ff_00ff_00ff_00ff;
+        let nibbles = (half | half << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let above_nine = ((nibbles + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+        let letters = above_nine * u64::from(b'a' - b'0' - 10);
+        (nibbles + 0x3030_3030_3030_3030 + letters).to_be_bytes()
+    };
+    [digits(value >> 32), digits(value & 0xffff_ffff)]
 }
 
 #[cfg(test)]
@@ -305,6 +320,13 @@ mod tests {
         assert_eq!(text.len(), 36);
         assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'), "{text}");
         assert_ne!(text, RequestId::new(0x0123_4567_89ab, &mut rng).as_str());
+    }
+
+    #[test]
+    fn digits_are_those_of_fmt() {
+        for value in [0, 9, 0xa, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX] {
+            assert_eq!(hex(value).concat(), format!("{value:016x}").as_bytes());
+        }
     }
 
     #[test]

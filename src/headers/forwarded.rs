@@ -3,6 +3,7 @@
 //! origins by the others.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use ipnet::IpNet;
 
@@ -67,20 +68,22 @@ impl<'a> Forwarding<'a> {
         let proto = self.proto(head);
         let host = self.host(head);
         out.extend_from_slice(b"X-Forwarded-For: ");
+        let at = out.len();
         write_ip(out, self.client);
+        let client = at..out.len();
         if self.client != self.peer {
             out.extend_from_slice(b", ");
             write_ip(out, self.peer);
         }
         out.extend_from_slice(b"\r\nX-Real-IP: ");
-        write_ip(out, self.client);
+        out.extend_from_within(client.clone());
         out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
         out.extend_from_slice(proto);
         out.extend_from_slice(b"\r\n");
         if !host.is_empty() {
             write_field(out, b"X-Forwarded-Host", host);
         }
-        self.write_standard(out, proto, host);
+        self.write_standard(out, client, proto, host);
         out.extend_from_slice(self.certificate);
     }
 
@@ -90,13 +93,14 @@ impl<'a> Forwarding<'a> {
         (!self.trusted || !self.certificate.is_empty()) && is_of_certificate(name)
     }
 
-    fn write_standard(&self, out: &mut Vec<u8>, proto: &[u8], host: &[u8]) {
+    /// `client` is where its address stands already.
+    fn write_standard(&self, out: &mut Vec<u8>, client: Range<usize>, proto: &[u8], host: &[u8]) {
         out.extend_from_slice(b"Forwarded: for=");
         match self.client {
-            IpAddr::V4(_) => write_ip(out, self.client),
+            IpAddr::V4(_) => out.extend_from_within(client),
             IpAddr::V6(_) => {
                 out.extend_from_slice(b"\"[");
-                write_ip(out, self.client);
+                out.extend_from_within(client);
                 out.extend_from_slice(b"]\"");
             }
         }

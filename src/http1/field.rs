@@ -112,7 +112,7 @@ impl Known {
             19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
             _ => &[],
         };
-        match candidates.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)) {
+        match candidates.iter().find(|(known, _)| is_same(name, known)) {
             Some((_, known)) => *known,
             None if looks_like_one_of(name, candidates) => Known::Lookalike,
             None => Known::Other,
@@ -151,6 +151,23 @@ pub fn same_but_for_underscores(name: &[u8], known: &[u8]) -> bool {
         byte.eq_ignore_ascii_case(known) || (*byte == b'_' && *known == b'-')
     };
     name.len() == known.len() && name.iter().zip(known).all(same)
+}
+
+/// Whether a name is this one, of the same length and in lower case: eight bytes at a time, because every
+/// field of every head is asked.
+fn is_same(name: &[u8], known: &[u8]) -> bool {
+    let same = |(name, known): (&[u8; 8], &[u8; 8])| {
+        let mut lower = *name;
+        lower.make_ascii_lowercase();
+        lower == *known
+    };
+    match (name.last_chunk(), known.last_chunk()) {
+        // The last eight may have been among the ones before.
+        (Some(end), Some(known_end)) => {
+            same((end, known_end)) && name.as_chunks().0.iter().zip(known.as_chunks().0).all(same)
+        }
+        _ => name.eq_ignore_ascii_case(known),
+    }
 }
 
 /// Elements of a comma-separated list, trimmed, without empty ones.
@@ -198,6 +215,11 @@ impl ConnectionOptions {
     /// # Errors
     /// An element that is no token.
     pub(super) fn add(&mut self, value: &[u8]) -> Result<(), Violation> {
+        // What nearly everybody says.
+        if value.eq_ignore_ascii_case(b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in list(value) {
             if !is_token(option) {
                 return Err(Violation::Malformed("a connection option that is no token"));

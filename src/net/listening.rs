@@ -1,31 +1,22 @@
 //! Sockets that clients connect to, of either family.
 
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::task::{Context, Poll, ready};
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, accept_with, acceptfrom_with, sockopt};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::{Peer, Socket};
 
-/// A listening socket outside of any runtime; non-blocking.
+/// A listening socket; non-blocking.
 #[derive(Debug)]
 pub enum ListenSocket {
     /// Over TCP.
     Tcp(TcpListener),
     /// Over a Unix socket.
     Unix(UnixListener),
-}
-
-/// The same within a runtime.
-#[derive(Debug)]
-pub enum Acceptor {
-    /// Over TCP.
-    Tcp(tokio::net::TcpListener),
-    /// Over a Unix socket.
-    Unix(tokio::net::UnixListener),
 }
 
 impl ListenSocket {
@@ -51,53 +42,22 @@ impl ListenSocket {
         }
     }
 
-    /// Takes it into the runtime that this is called in.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn accepting(self) -> io::Result<Acceptor> {
-        Ok(match self {
-            ListenSocket::Tcp(socket) => Acceptor::Tcp(tokio::net::TcpListener::from_std(socket)?),
-            ListenSocket::Unix(socket) => {
-                Acceptor::Unix(tokio::net::UnixListener::from_std(socket)?)
-            }
-        })
-    }
-
-    /// Takes a connection that is in the queue, without waiting.
+    /// Takes a connection that is in the queue, without waiting. It is as it is used: it does not block, and
+    /// is not passed on to a new program.
     ///
     /// # Errors
     /// There is none (`WouldBlock`), or it cannot be taken.
     pub fn accept(&self) -> io::Result<(Socket, Peer)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         match self {
-            ListenSocket::Tcp(socket) => {
-                let (stream, peer) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), peer.into()))
+            ListenSocket::Tcp(listener) => {
+                let (socket, peer) = acceptfrom_with(listener, flags)?;
+                let peer: SocketAddr = peer.ok_or(io::ErrorKind::NotConnected)?.try_into()?;
+                Ok((Socket::Tcp(TcpStream::from_std(socket.into())?), peer.into()))
             }
-            ListenSocket::Unix(socket) => {
-                let (stream, _) = socket.accept()?;
-                stream.set_nonblocking(true)?;
-                Ok((Socket::Unix(tokio::net::UnixStream::from_std(stream)?), Peer::Unix))
-            }
-        }
-    }
-}
-
-impl Acceptor {
-    /// Ready with a connection.
-    ///
-    /// # Errors
-    /// The client has left already, or no descriptor is left.
-    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
-        match self {
-            Acceptor::Tcp(socket) => {
-                let accepted = ready!(socket.poll_accept(cx));
-                Poll::Ready(accepted.map(|(stream, peer)| (Socket::Tcp(stream), peer.into())))
-            }
-            Acceptor::Unix(socket) => {
-                let accepted = ready!(socket.poll_accept(cx));
-                Poll::Ready(accepted.map(|(stream, _)| (Socket::Unix(stream), Peer::Unix)))
+            ListenSocket::Unix(listener) => {
+                let socket = accept_with(listener, flags)?;
+                Ok((Socket::Unix(UnixStream::from_std(socket.into())?), Peer::Unix))
             }
         }
     }
@@ -121,6 +81,12 @@ impl AsFd for ListenSocket {
             ListenSocket::Tcp(socket) => socket.as_fd(),
             ListenSocket::Unix(socket) => socket.as_fd(),
         }
+    }
+}
+
+impl AsRawFd for ListenSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 
