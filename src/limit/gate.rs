@@ -163,3 +163,61 @@ impl Limit {
         self.whole.iter().chain(self.actions.iter().map(|(_, table)| table))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Source};
+
+    fn gate(text: &str, previous: Option<&Gate>) -> Option<Gate> {
+        let text =
+            format!("[[listener]]\nbind = \"0.0.0.0:80\"\n[upstream.u]\nnodes = [\"a:1\"]\n{text}");
+        let source = Source { name: "x.toml".into(), text };
+        let found = config::load(&source, &|_| None);
+        let (config, _) =
+            found.unwrap_or_else(|e| panic!("{}", config::render(&e, &source, false)));
+        Gate::of(&config, |_| None, previous, || 7)
+    }
+
+    fn passes(gate: &Gate, target: &str) -> bool {
+        let asks = Asks {
+            route: 0,
+            upstream: 0,
+            client: "192.0.2.1".parse().unwrap(),
+            request: (b"POST", target.as_bytes()),
+            api_path: Some("/api/"),
+        };
+        gate.count(&asks, |_| None, 1_000_000_000).is_ok()
+    }
+
+    #[test]
+    fn without_limits_there_is_no_gate() {
+        assert!(gate("", None).is_none());
+        assert!(gate("[[route]]\nupstream = \"u\"\ndeny = []\n", None).is_some());
+    }
+
+    #[test]
+    fn what_a_narrow_rate_refuses_does_not_use_up_a_wide_one() {
+        let text = "[[rate_limit]]\nname = \"a\"\nrate = \"3/h\"\nactions = { \"auth:signIn\" = \"1/h\" }\n";
+        let gate = gate(text, None).unwrap();
+        assert!(passes(&gate, "/api/auth:signIn"));
+        assert!((0..9).all(|_| !passes(&gate, "/api/auth:signIn")));
+        assert!(passes(&gate, "/api/x:y") && passes(&gate, "/") && !passes(&gate, "/"));
+    }
+
+    #[test]
+    fn counts_go_on_where_the_rate_is_the_same() {
+        let text = |wide: &str, action: &str| {
+            format!(
+                "[[rate_limit]]\nname = \"a\"\nrate = \"{wide}\"\nactions = {{ \"{action}\" = \"1/h\" }}\n"
+            )
+        };
+        let first = gate(&text("9/h", "auth:signIn"), None).unwrap();
+        assert!(passes(&first, "/api/auth:signIn") && !passes(&first, "/api/auth:signIn"));
+        let same = gate(&text("8/h", "auth:signIn"), Some(&first)).unwrap();
+        assert!(!passes(&same, "/api/auth:signIn"), "of the action; the other begins anew");
+        let other = gate(&text("8/h", "auth:*"), Some(&same)).unwrap();
+        assert!(passes(&other, "/api/auth:signIn"));
+        assert_eq!(other.limits()[0].tables().count(), 2);
+    }
+}
