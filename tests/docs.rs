@@ -69,6 +69,43 @@ fn every_metric_is_listed() {
 }
 
 #[test]
+fn every_test_that_the_threat_model_names_exists() {
+    let model = read("docs/security.md");
+    let quoted = model.split('`').skip(1).step_by(2);
+    let named: Vec<(&str, &str)> = quoted.filter_map(|text| text.split_once(".rs: ")).collect();
+    assert!(named.len() > 40, "they are found: {}", named.len());
+    for (file, name) in named {
+        let code = read(&format!("{file}.rs"));
+        let at = code.find(&format!("fn {name}("));
+        let at = at.unwrap_or_else(|| panic!("docs/security.md names `{name}`, not in {file}.rs"));
+        // Also of a macro, or with attributes of its own: close before it.
+        let before: Vec<&str> = code[..at].lines().rev().take(8).collect();
+        assert!(
+            before.iter().any(|line| line.contains("#[test]") || line.contains("#[tokio::test]")),
+            "docs/security.md names `{name}` of {file}.rs, which is no test"
+        );
+    }
+}
+
+#[test]
+fn every_row_of_the_threat_model_shows_something() {
+    let model = read("docs/security.md");
+    let (mut shown, mut heading) = (0, "");
+    for line in model.lines() {
+        if line.starts_with("## ") {
+            heading = line;
+        }
+        let is_row = line.starts_with("| ") && !line.contains("| shown by |");
+        if is_row {
+            let last = line.trim_matches('|').rsplit('|').next().unwrap_or_default();
+            assert!(last.contains(".rs: "), "{heading}: what shows it? {line}");
+            shown += 1;
+        }
+    }
+    assert!(shown > 40, "{shown}");
+}
+
+#[test]
 fn every_symbol_of_the_tour_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut code = String::new();
