@@ -72,9 +72,7 @@ fn every_metric_is_listed() {
 fn every_test_that_the_threat_model_names_exists() {
     let model = read("docs/security.md");
     let quoted = model.split('`').skip(1).step_by(2);
-    let named: Vec<(&str, &str)> = quoted
-        .filter_map(|text| text.split_once(".rs: ").map(|(file, name)| (file, name)))
-        .collect();
+    let named: Vec<(&str, &str)> = quoted.filter_map(|text| text.split_once(".rs: ")).collect();
     assert!(named.len() > 40, "they are found: {}", named.len());
     for (file, name) in named {
         let code = read(&format!("{file}.rs"));
