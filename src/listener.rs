@@ -1,6 +1,7 @@
 //! Data threads: each has its own runtime, its own sockets of every listener, and the connections it accepted.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -289,7 +290,7 @@ impl Listening {
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
 async fn accept(thread: Rc<Thread>, name: String, queue: AcceptQueue<TcpListener>) {
     loop {
-        match queue.next(accept_tcp).await {
+        match poll_fn(|cx| queue.poll_next(cx, accept_tcp)).await {
             Ok((stream, peer)) => begin(&thread, &name, stream, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

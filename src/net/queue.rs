@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SocketFlags, acceptfrom_with};
@@ -26,13 +27,17 @@ impl<L: AsRawFd + AsFd> AcceptQueue<L> {
         Ok(AcceptQueue(AsyncFd::with_interest(listener, Interest::READABLE)?))
     }
 
-    /// Waits for the next connection.
+    /// Ready with the next connection.
     ///
     /// # Errors
     /// Whatever `accept` says but that it would have to wait.
-    pub async fn next<T>(&self, accept: impl Fn(&L) -> io::Result<T>) -> io::Result<T> {
+    pub fn poll_next<T>(
+        &self,
+        cx: &mut Context<'_>,
+        accept: impl Fn(&L) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         loop {
-            let mut ready = self.0.readable().await?;
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
             let accepted = accept(self.0.get_ref());
             let waits =
                 matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -41,7 +46,7 @@ impl<L: AsRawFd + AsFd> AcceptQueue<L> {
                 ready.clear_ready();
             }
             if !waits {
-                return accepted;
+                return Poll::Ready(accepted);
             }
         }
     }
@@ -65,9 +70,7 @@ pub fn accept_tcp(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)>
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Future, poll_fn};
-    use std::pin::pin;
-    use std::task::Poll;
+    use std::future::poll_fn;
 
     use super::*;
 
@@ -83,12 +86,13 @@ mod tests {
                 let connect = |_| std::net::TcpStream::connect(address).unwrap();
                 let clients: Vec<_> = (0..4).map(connect).collect();
                 for client in &clients {
-                    let (accepted, peer) = queue.next(accept_tcp).await.unwrap();
+                    let next = poll_fn(|cx| queue.poll_next(cx, accept_tcp)).await;
+                    let (accepted, peer) = next.unwrap();
                     assert_eq!(peer, client.local_addr().unwrap());
                     assert_eq!(accepted.local_addr().unwrap(), address);
                 }
-                let mut more = pin!(queue.next(accept_tcp));
-                assert!(poll_fn(|cx| Poll::Ready(more.as_mut().poll(cx).is_pending())).await);
+                let more = |cx: &mut Context<'_>| queue.poll_next(cx, accept_tcp).is_ready();
+                assert!(!poll_fn(|cx| Poll::Ready(more(cx))).await);
             }
         });
     }
