@@ -1,6 +1,7 @@
 //! Data threads: each has its own runtime, its own sockets of every listener, and the connections it accepted.
 
 use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -283,7 +284,7 @@ impl Listening {
 /// Accepts until it is aborted. An error never ends it: the next connection may well succeed.
 async fn accept(thread: Rc<Thread>, name: String, queue: AcceptQueue<ListenSocket>) {
     loop {
-        match queue.next(ListenSocket::accept).await {
+        match poll_fn(|cx| queue.poll_next(cx, ListenSocket::accept)).await {
             Ok((socket, peer)) => begin(&thread, &name, socket, peer),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::task::{Context, Poll, ready};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::io::Interest;
@@ -23,13 +24,17 @@ impl<L: AsRawFd + AsFd> AcceptQueue<L> {
         Ok(AcceptQueue(AsyncFd::with_interest(listener, Interest::READABLE)?))
     }
 
-    /// Waits for the next connection.
+    /// Ready with the next connection.
     ///
     /// # Errors
     /// Whatever `accept` says but that it would have to wait.
-    pub async fn next<T>(&self, accept: impl Fn(&L) -> io::Result<T>) -> io::Result<T> {
+    pub fn poll_next<T>(
+        &self,
+        cx: &mut Context<'_>,
+        accept: impl Fn(&L) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
         loop {
-            let mut ready = self.0.readable().await?;
+            let mut ready = ready!(self.0.poll_read_ready(cx))?;
             let accepted = accept(self.0.get_ref());
             let waits =
                 matches!(&accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
@@ -38,7 +43,7 @@ impl<L: AsRawFd + AsFd> AcceptQueue<L> {
                 ready.clear_ready();
             }
             if !waits {
-                return accepted;
+                return Poll::Ready(accepted);
             }
         }
     }
@@ -51,9 +56,7 @@ fn is_empty(listener: &impl AsFd) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Future, poll_fn};
-    use std::pin::pin;
-    use std::task::Poll;
+    use std::future::poll_fn;
 
     use super::*;
     use crate::net::{ListenSocket, Socket};
@@ -70,13 +73,15 @@ mod tests {
                 let connect = |_| std::net::TcpStream::connect(address).unwrap();
                 let clients: Vec<_> = (0..4).map(connect).collect();
                 for client in &clients {
-                    let (accepted, peer) = queue.next(ListenSocket::accept).await.unwrap();
+                    let next = poll_fn(|cx| queue.poll_next(cx, ListenSocket::accept)).await;
+                    let (accepted, peer) = next.unwrap();
                     assert_eq!(peer, client.local_addr().unwrap().into());
                     let Socket::Tcp(accepted) = accepted else { panic!("{accepted:?}") };
                     assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
                 }
-                let mut more = pin!(queue.next(ListenSocket::accept));
-                assert!(poll_fn(|cx| Poll::Ready(more.as_mut().poll(cx).is_pending())).await);
+                let more =
+                    |cx: &mut Context<'_>| queue.poll_next(cx, ListenSocket::accept).is_ready();
+                assert!(!poll_fn(|cx| Poll::Ready(more(cx))).await);
             }
         });
     }
