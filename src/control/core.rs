@@ -60,7 +60,7 @@ pub(super) enum Event {
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
     Certificates(Vec<Files>, Vec<News>),
-    Acme(super::acme::Told),
+    Acme(Box<super::acme::Told>),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -156,7 +156,7 @@ impl Core {
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
-            Event::Acme(told) => self.acme_told(told),
+            Event::Acme(told) => self.acme_told(*told),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),

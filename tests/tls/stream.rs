@@ -22,7 +22,7 @@ async fn pair() -> (Socket, Socket) {
     let authority = Authority::new();
     let files = authority.issue("a", &["a.test"]);
     let certificate = Arc::new(Certificate::read(&files.chain, &files.key).unwrap());
-    let server = Server::new(vec![Arc::new(Slot::new("a".into(), certificate))], None, None);
+    let server = Server::new(vec![Arc::new(Slot::new("a".into(), Some(certificate)))], None, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (there, _) = listener.accept().await.unwrap();
@@ -32,7 +32,7 @@ async fn pair() -> (Socket, Socket) {
     }
     let name = ServerName::try_from("a.test").unwrap();
     let client = Secure::connect(here, Arc::new(authority.client()), name).unwrap();
-    let server = Secure::accept(there, server.config).unwrap();
+    let server = Secure::accept(there, server.config, Vec::new()).unwrap();
     tokio::join!(shaken(client), shaken(server))
 }
 
