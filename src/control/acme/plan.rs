@@ -204,7 +204,9 @@ mod tests {
         let good = certificate(&["a.test"], now - 10 * DAY, now + 80 * DAY);
         let old = certificate(&["a.test"], now - 80 * DAY, now + 10 * DAY);
         let other = certificate(&["b.test"], now - 10 * DAY, now + 80 * DAY);
-        let step = |stored, attempts| super::step(stored, attempts, &domains, now);
+        let step = |stored: Option<&Certificate>, attempts: Option<&Attempts>| {
+            super::step(stored, attempts, &domains, now)
+        };
         assert!(matches!(step(Some(&good), None), Step::Valid(at) if at >= now + 50 * DAY));
         let waits = failed(1, now - 60, now + 60);
         assert!(matches!(step(Some(&good), Some(&waits)), Step::Valid(_)));
