@@ -286,7 +286,7 @@ mod tests {
         let challenge = vault.path(Folder::Challenges, "a");
         vault.write(&lock, &challenge, b"x").unwrap();
         fs::write(vault.path(Folder::Challenges, "b.7.new"), b"").unwrap();
-        assert_eq!(vault.list(Folder::Challenges).unwrap(), [challenge.clone()]);
+        assert_eq!(vault.list(Folder::Challenges).unwrap(), std::slice::from_ref(&challenge));
         vault.remove(&lock, &challenge).unwrap();
         vault.remove(&lock, &challenge).unwrap();
         assert_eq!(vault.read(&challenge).unwrap(), None);
