@@ -146,6 +146,7 @@ fn the_edge_example_shows_every_key_and_its_comments_are_valid() {
         ("office.txt", "10.0.0.0/8\n".to_owned()),
         ("denied.txt", "192.0.2.0/24 # somebody\n".to_owned()),
         ("tickets.secret", "0123456789abcdef0123456789abcdef".to_owned()),
+        ("acme.hmac", "AQID".to_owned()),
     ];
     for (name, content) in files {
         std::fs::write(dir.path().join(name), content).unwrap();
@@ -156,6 +157,8 @@ fn the_edge_example_shows_every_key_and_its_comments_are_valid() {
     let config = result.unwrap_or_else(|found| panic!("{}", render(&found, &source, false))).0;
     assert!(config.probes.is_some() && config.upstreams[0].sticky.is_some());
     assert!(config.tls.tickets.is_some() && config.listeners[0].client_auth.is_some());
+    assert!(config.authorities[0].external_account.is_some());
+    assert_eq!(config.certificates[0].order.as_ref().unwrap().domains, ["crm.example.com"]);
     assert_eq!((config.routes.len(), config.rate_limits.len()), (1, 1));
     assert_eq!(config.list_files().count(), 2);
 }
@@ -169,6 +172,30 @@ fn upstream(body: &str) -> cobalance::config::Upstream {
 
 fn watch(body: &str) -> bool {
     upstream(&format!("[upstream.a.health_check]\n{body}")).health_check.unwrap().watch
+}
+
+#[test]
+fn an_authority_has_a_name_for_its_directory_and_a_place_for_what_it_gives() {
+    let certificate = "[[certificate]]\nname = \"a\"\nacme = \"le\"\ndomains = [\"A.test\", \"a.test\"]\n\
+        [[listener]]\nbind = \"0.0.0.0:443\"\ncertificates = [\"a\"]\n[upstream.a]\nnodes = [\"a:1\"]\n\
+        [acme.le]\nca = \"tests/config/ca.pem\"\nagree_to_terms = true\n";
+    let text = format!(
+        "{certificate}state = \"/none/of/tests\"\ncontact = [\"mailto:a@b.test\", \"c@d.test\"]\n"
+    );
+    let config = good(&text);
+    let authority = &config.authorities[0];
+    assert_eq!(authority.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    assert_eq!(authority.contact, ["mailto:a@b.test", "mailto:c@d.test"]);
+    assert_eq!(authority.challenge.as_str(), "tls-alpn-01");
+    let ordered = &config.certificates[0];
+    let order = ordered.order.as_ref().unwrap();
+    assert_eq!((order.domains.as_slice(), &ordered.loaded), (&["a.test".to_owned()][..], &None));
+    assert!(ordered.chain.starts_with("/none/of/tests") && ordered.chain == ordered.key);
+    // What systemd has made is used where nothing is said.
+    let state =
+        |name: &str| (name == "STATE_DIRECTORY").then(|| "/var/lib/cobalance:/x".to_owned());
+    let (config, _) = load(&source(certificate), &state).unwrap();
+    assert_eq!(config.authorities[0].state, Path::new("/var/lib/cobalance/acme"));
 }
 
 #[test]

@@ -28,15 +28,12 @@ pub(super) async fn accept(
     deadline: &Deadline,
     until_ns: u64,
 ) -> Option<Socket> {
-    let accepted = match tls.challenges.any() {
+    let (stream, read) = match tls.challenges.any() {
         // An authority may be among the callers.
-        true => match Box::pin(challenge::greet(stream, tls, deadline, until_ns)).await {
-            Some((stream, read)) => Secure::accept_after(stream, tls.server.config.clone(), read),
-            None => return None,
-        },
-        false => Secure::accept(stream, tls.server.config.clone()),
+        true => Box::pin(challenge::greet(stream, tls, deadline, until_ns)).await?,
+        false => (stream, Vec::new()),
     };
-    let secure = match accepted {
+    let secure = match Secure::accept(stream, tls.server.config.clone(), read) {
         Ok(secure) => secure,
         Err(error) => {
             tracing::error!(%error, "a TLS connection cannot be begun");

@@ -72,7 +72,7 @@ impl Core {
         let (challenges, events) = (snapshot.challenges.clone(), self.inner.events.clone());
         tokio::task::spawn_blocking(move || {
             watch.look(&challenges);
-            let _ = events.send(Event::Acme(Told::Looked(watch)));
+            let _ = events.send(Event::Acme(Box::new(Told::Looked(watch))));
         });
     }
 
@@ -143,7 +143,7 @@ impl Core {
             let attempt = tokio::spawn(attempt::attempt(job, name.clone()));
             let outcome =
                 attempt.await.unwrap_or_else(|panic| Outcome::panicked(&panic.to_string()));
-            let _ = events.send(Event::Acme(Told::Ended(name, vault, outcome)));
+            let _ = events.send(Event::Acme(Box::new(Told::Ended(name, vault, outcome))));
         });
     }
 
@@ -181,7 +181,7 @@ impl Core {
     fn tell_trouble(&mut self, one: &Watched, status: &AcmeStatus, now: i64) {
         let Some(error) = &status.error else {
             // What could not be noted is only known here.
-            if !self.acme.holds.get(&one.name).is_some_and(|hold| !hold.busy) {
+            if self.acme.holds.get(&one.name).is_none_or(|hold| hold.busy) {
                 self.warnings.settle(warnings::Kind::CertificateOrder, &one.name);
             }
             return;

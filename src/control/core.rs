@@ -63,7 +63,7 @@ pub(super) enum Event {
     Seen(Box<super::file::Watch>, Seen),
     Certificates(Vec<Files>, Vec<News>),
     Lists(Vec<lists::File>, Vec<lists::News>),
-    Acme(super::acme::Told),
+    Acme(Box<super::acme::Told>),
     Loaded(Box<Loaded>),
     Followed(Outcome),
     /// All data threads use the snapshot of this swap, or a later one.
@@ -164,7 +164,7 @@ impl Core {
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
             Event::Lists(files, news) => self.lists_seen(files, news),
-            Event::Acme(told) => self.acme_told(told),
+            Event::Acme(told) => self.acme_told(*told),
             Event::Loaded(loaded) => self.loaded(*loaded),
             Event::Followed(outcome) => self.reload_ended(outcome),
             Event::Renewed(swap) => self.retire(swap),

@@ -87,24 +87,17 @@ pub enum HandshakeError {
 }
 
 impl Secure {
-    /// The server's side.
+    /// The server's side; `read` is what was read of the stream already.
     ///
     /// # Errors
     /// The configuration and the library do not agree.
-    pub fn accept(stream: TcpStream, config: Arc<ServerConfig>) -> Result<Secure, rustls::Error> {
-        Ok(Secure::new(stream, Session::server(UnbufferedServerConnection::new(config)?)))
-    }
-
-    /// The same where something was `read` of the stream already.
-    ///
-    /// # Errors
-    /// The configuration and the library do not agree.
-    pub fn accept_after(
+    pub fn accept(
         stream: TcpStream,
         config: Arc<ServerConfig>,
         read: Vec<u8>,
     ) -> Result<Secure, rustls::Error> {
-        let mut secure = Secure::accept(stream, config)?;
+        let session = Session::server(UnbufferedServerConnection::new(config)?);
+        let mut secure = Secure::new(stream, session);
         secure.state.get_mut().incoming = read;
         Ok(secure)
     }

@@ -287,8 +287,9 @@ mod tests {
             assert_eq!(caller(&bytes[..end]), Caller::Unknown, "{end}");
         }
         assert_eq!(caller(&bytes), Caller::Authority);
-        for others in [&[][..], &[&b"http/1.1"[..]], &[ACME_TLS, b"h2"]] {
-            assert_eq!(caller(&hello(others)), Caller::Other);
+        let others: [&[&[u8]]; 3] = [&[], &[b"http/1.1"], &[ACME_TLS, b"h2"]];
+        for protocols in others {
+            assert_eq!(caller(&hello(protocols)), Caller::Other);
         }
         assert_eq!(caller(b"GET / HTTP/1.1\r\n\r\n"), Caller::Other);
     }

@@ -98,14 +98,31 @@ impl Vault {
         self.own.join(folder.name()).join(name)
     }
 
-    /// Looks whether everything that exists is safe. What does not exist is no fault.
+    /// Looks whether everything that exists is safe for this user. What does not exist is no fault.
     ///
     /// # Errors
     /// What to change.
     pub fn check(&self) -> io::Result<()> {
-        check(&self.state)?;
-        check(&self.own)?;
-        Folder::ALL.iter().try_for_each(|folder| check(&self.own.join(folder.name())))
+        let me = Some(rustix::process::geteuid().as_raw());
+        self.places().iter().try_for_each(|path| check(path, me))
+    }
+
+    /// The same for whoever looks at a configuration for another user: ownership is that one's matter, and so is
+    /// what cannot be seen.
+    ///
+    /// # Errors
+    /// What to change.
+    pub fn check_for_another(&self) -> io::Result<()> {
+        let found = self.places().iter().try_for_each(|path| check(path, None));
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            found => found,
+        }
+    }
+
+    fn places(&self) -> Vec<PathBuf> {
+        let folders = Folder::ALL.iter().map(|folder| self.own.join(folder.name()));
+        [self.state.clone(), self.own.clone()].into_iter().chain(folders).collect()
     }
 
     /// Makes what is missing, for this user alone, and looks at the rest.
@@ -185,19 +202,18 @@ impl Vault {
 }
 
 /// Whoever can write in a directory can have us show a certificate of theirs, or answer challenges for them.
-fn check(path: &Path) -> io::Result<()> {
+fn check(path: &Path, me: Option<u32>) -> io::Result<()> {
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         found => found?,
     };
     let path = path.display();
     let fault = |what: String| Err(io::Error::other(what));
-    let me = rustix::process::geteuid().as_raw();
+    let owner = found.uid();
     if !found.is_dir() {
         return fault(format!("{path} is no directory"));
     }
-    if found.uid() != me {
-        let owner = found.uid();
+    if let Some(me) = me.filter(|me| *me != owner) {
         return fault(format!(
             "{path} belongs to user {owner}, and cobalance runs as {me}: `chown {me} {path}`"
         ));
@@ -270,7 +286,7 @@ mod tests {
         let challenge = vault.path(Folder::Challenges, "a");
         vault.write(&lock, &challenge, b"x").unwrap();
         fs::write(vault.path(Folder::Challenges, "b.7.new"), b"").unwrap();
-        assert_eq!(vault.list(Folder::Challenges).unwrap(), [challenge.clone()]);
+        assert_eq!(vault.list(Folder::Challenges).unwrap(), std::slice::from_ref(&challenge));
         vault.remove(&lock, &challenge).unwrap();
         vault.remove(&lock, &challenge).unwrap();
         assert_eq!(vault.read(&challenge).unwrap(), None);
@@ -286,10 +302,13 @@ mod tests {
                 fs::set_permissions(&path, fs::Permissions::from_mode(bits)).unwrap();
                 let said = vault.open().map_err(|error| error.to_string());
                 let remedy = format!("`chmod 700 {}`", path.display());
+                assert_eq!(vault.check_for_another().is_ok(), good);
                 assert_eq!(said.is_ok(), good, "{said:?}");
                 assert!(said.err().is_none_or(|said| said.contains(&remedy)));
             }
         }
+        let other = check(dir.path(), Some(rustix::process::geteuid().as_raw() + 1));
+        assert!(other.unwrap_err().to_string().contains("belongs to user"));
         fs::write(dir.path().join("file"), b"").unwrap();
         let file = Vault::new(&dir.path().join("file"), "https://ca.test/dir");
         assert!(file.open().unwrap_err().to_string().contains("is no directory"));

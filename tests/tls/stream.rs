@@ -33,7 +33,7 @@ async fn pair() -> (Socket, Socket) {
     }
     let name = ServerName::try_from("a.test").unwrap();
     let client = Secure::connect(here, Arc::new(authority.client()), name).unwrap();
-    let server = Secure::accept(there, server.config).unwrap();
+    let server = Secure::accept(there, server.config, Vec::new()).unwrap();
     tokio::join!(shaken(client), shaken(server))
 }
 

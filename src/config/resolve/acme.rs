@@ -201,7 +201,7 @@ fn state(table: &Table<'_>, directory: Option<&str>) -> Option<PathBuf> {
     };
     let state = path(&text, HELP)?;
     let vault = Vault::new(&state, directory.unwrap_or_default());
-    if let Err(error) = vault.check() {
+    if let Err(error) = vault.check_for_another() {
         let help = "do as it says, or write another directory, which cobalance makes";
         text.error("bad-state", "`state` cannot be used".to_owned(), &error.to_string(), help);
         return None;

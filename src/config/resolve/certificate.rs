@@ -57,6 +57,10 @@ fn one(table: &Table<'_>, authorities: &Authorities, all: &mut Certificates) {
         }
         return;
     }
+    let files = ["chain", "key"].iter().any(|key| table.get(key).is_some());
+    if table.get("domains").is_some() && !files {
+        return table.missing("acme", "write `acme = \"NAME\"`, the name of an `[acme.NAME]`");
+    }
     super::no_effect(
         table.get("domains"),
         "without `acme`",

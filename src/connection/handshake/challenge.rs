@@ -30,7 +30,7 @@ pub(super) async fn greet(
     deadline.clear();
     let failure = match found {
         Ok(Ok(Caller::Authority)) => match tls.challenges.tls() {
-            Some(config) => match Secure::accept_after(stream, config, read) {
+            Some(config) => match Secure::accept(stream, config, read) {
                 Ok(secure) => return answer(secure, tls, deadline, until_ns).await,
                 Err(_) => HandshakeFailure::Protocol,
             },
