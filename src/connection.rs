@@ -37,18 +37,25 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// While draining, a connection that has not sent anything yet has this long to do so.
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
-/// A connection's place among those that its listener may have open; given back when it is dropped.
-pub struct Admitted(Arc<Listener>);
+/// A connection's place among those that its listener may have open, and whether it is one of HTTP/2; given
+/// back when it is dropped.
+pub struct Admitted(Arc<Listener>, bool);
 
 impl Admitted {
     /// A place, unless all are taken.
     pub fn admit(listener: &Arc<Listener>) -> Option<Admitted> {
-        let admitted = Admitted(listener.clone());
+        let admitted = Admitted(listener.clone(), false);
         if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
             listener.metrics.rejected_limit.inc();
             return None;
         }
         Some(admitted)
+    }
+
+    /// From now on it is one of HTTP/2.
+    fn speaks_http2(&mut self) {
+        self.0.open_h2.fetch_add(1, Relaxed);
+        self.1 = true;
     }
 
     /// The listener's name.
@@ -60,6 +67,9 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
+        if self.1 {
+            self.0.open_h2.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -323,7 +333,8 @@ impl Connection {
         linger(&self.thread, &self.socket, &self.deadlines.down).await;
     }
 
-    fn into_http2(self, open: Open, early: Vec<u8>) -> http2::Parts {
+    fn into_http2(mut self, open: Open, early: Vec<u8>) -> http2::Parts {
+        self.admitted.speaks_http2();
         http2::Parts {
             thread: self.thread,
             listener: self.listener,

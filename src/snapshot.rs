@@ -53,6 +53,8 @@ pub struct Listener {
     pub metrics: ListenerMetrics,
     /// Open connections; shared with earlier snapshots of the same listener.
     pub open: Arc<AtomicUsize>,
+    /// Those of them that speak HTTP/2.
+    pub open_h2: Arc<AtomicUsize>,
     /// Handles for each route, and at the end those of "no route".
     pub routes: Vec<RouteMetrics>,
     /// If it speaks TLS.
@@ -160,7 +162,9 @@ fn listener(
     metrics: &Arc<Metrics>,
 ) -> Listener {
     let same = |old: &&Arc<Listener>| old.settings.name == settings.name;
-    let open = previous.and_then(|old| old.listeners.iter().find(same)).map(|old| old.open.clone());
+    let old = previous.and_then(|old| old.listeners.iter().find(same));
+    let (open, open_h2) =
+        old.map(|old| (old.open.clone(), old.open_h2.clone())).unwrap_or_default();
     let only = ["all"];
     let named: Vec<&str> = match config.routes.is_empty() {
         true => only.to_vec(),
@@ -170,7 +174,8 @@ fn listener(
     Listener {
         settings: settings.clone(),
         metrics: metrics.listener(&settings.name),
-        open: open.unwrap_or_default(),
+        open,
+        open_h2,
         routes: names.map(|route| metrics.route(&settings.name, route)).collect(),
         tls: None,
     }

@@ -66,14 +66,7 @@ impl Rig {
 
 /// The sum of all counters of a family that have these labels.
 fn count(proxy: &Proxy, family: &str, labels: &[&str]) -> f64 {
-    let families = proxy.metrics.registry.gather();
-    let Some(family) = families.iter().find(|f| f.name() == format!("cobalance_{family}")) else {
-        return 0.0;
-    };
-    let has = |metric: &&prometheus::proto::Metric| {
-        labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
-    };
-    family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
+    proxy.count(family, labels)
 }
 
 const UPGRADE: &[u8] =

@@ -115,6 +115,19 @@ impl Proxy {
         &self.snapshot.upstreams[0].nodes[index].node
     }
 
+    /// The sum of all counters of a family that have these labels.
+    pub fn count(&self, family: &str, labels: &[&str]) -> f64 {
+        let families = self.metrics.registry.gather();
+        let Some(family) = families.iter().find(|f| f.name() == format!("cobalance_{family}"))
+        else {
+            return 0.0;
+        };
+        let has = |metric: &&prometheus::proto::Metric| {
+            labels.iter().all(|label| metric.get_label().iter().any(|l| l.value() == *label))
+        };
+        family.get_metric().iter().filter(has).map(|m| m.get_counter().get_value()).sum()
+    }
+
     /// A connection to it.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
@@ -148,6 +161,22 @@ impl Proxy {
             assert!(commands.send(Command::DrainNode { node, window, done }).is_ok());
             wait.blocking_recv().unwrap();
         }
+    }
+
+    /// Tells all threads that another process has taken over, which takes no tunnels; comes back when the
+    /// last connection has ended.
+    pub fn hand_over(&self, tunnels_within: Duration) {
+        let waits: Vec<_> = self
+            .commands
+            .iter()
+            .map(|commands| {
+                let (done, wait) = oneshot::channel();
+                let tunnels = std::sync::mpsc::channel().0;
+                assert!(commands.send(Command::HandOver { tunnels, tunnels_within, done }).is_ok());
+                wait
+            })
+            .collect();
+        waits.into_iter().for_each(|wait| wait.blocking_recv().unwrap());
     }
 
     /// Drains all threads; comes back when the last connection has ended.
