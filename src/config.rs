@@ -141,6 +141,8 @@ pub struct Listener {
     pub max_body: u64,
     /// Requests on one connection before it is closed.
     pub max_requests: u64,
+    /// The same of HTTP/2.
+    pub max_requests_h2: u64,
     /// From the first byte of a head to its end.
     pub request_head_timeout: Duration,
     /// Between reads of a client's body.

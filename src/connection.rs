@@ -40,12 +40,18 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
 /// A connection's place among those that its listener may have open; given back when it is dropped.
-pub struct Admitted(Arc<Listener>, Option<Box<Taken>>);
+pub struct Admitted {
+    listener: Arc<Listener>,
+    /// It is one of HTTP/2.
+    is_h2: bool,
+    /// Its place among those of its client, where they are bounded.
+    of_client: Option<Box<Taken>>,
+}
 
 impl Admitted {
     /// A place, unless all are taken.
     pub fn admit(listener: &Arc<Listener>) -> Option<Admitted> {
-        let admitted = Admitted(listener.clone(), None);
+        let admitted = Admitted { listener: listener.clone(), is_h2: false, of_client: None };
         if listener.open.fetch_add(1, Relaxed) >= listener.settings.max_connections {
             listener.metrics.rejected_limit.inc();
             return None;
@@ -57,7 +63,7 @@ impl Admitted {
     /// proxy may, for whomever it comes: its requests are looked at one by one. A client that may not is
     /// reset, so that nothing of it is left here.
     fn admit_client(&mut self, socket: &Socket, client: IpAddr) -> bool {
-        let listener = &self.0;
+        let listener = &self.listener;
         let most = listener.settings.max_connections_per_client;
         if listener.access.is_none() && most == 0 || listener.settings.trusts(client) {
             return true;
@@ -67,7 +73,7 @@ impl Admitted {
         } else if most == 0 {
             return true;
         } else if let Some(taken) = listener.clients.take(client, 1, most) {
-            self.1 = Some(Box::new(taken));
+            self.of_client = Some(Box::new(taken));
             return true;
         } else {
             &listener.metrics.rejected_client_limit
@@ -79,24 +85,33 @@ impl Admitted {
 
     /// Whose place it is among the connections of one client, if those are counted.
     pub fn client(&self) -> Option<IpAddr> {
-        self.1.as_ref().map(|taken| taken.client())
+        self.of_client.as_ref().map(|taken| taken.client())
     }
 
     /// Counts a connection of another process, whatever its client has.
     pub fn adopt_client(&mut self, client: Option<IpAddr>) {
-        let taken = client.and_then(|client| self.0.clients.take(client, 1, u64::MAX));
-        self.1 = taken.map(Box::new);
+        let taken = client.and_then(|client| self.listener.clients.take(client, 1, u64::MAX));
+        self.of_client = taken.map(Box::new);
+    }
+
+    /// From now on it is one of HTTP/2.
+    fn speaks_http2(&mut self) {
+        self.listener.open_h2.fetch_add(1, Relaxed);
+        self.is_h2 = true;
     }
 
     /// The listener's name.
     pub fn listener(&self) -> &str {
-        &self.0.settings.name
+        &self.listener.settings.name
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        self.listener.open.fetch_sub(1, Relaxed);
+        if self.is_h2 {
+            self.listener.open_h2.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -104,7 +119,7 @@ impl Drop for Admitted {
 pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, mut peer: Peer) {
     let deadlines = Deadlines { up: thread.wheel.deadline(), down: thread.wheel.deadline() };
     let open = Open::new(&thread);
-    let listener = admitted.0.clone();
+    let listener = admitted.listener.clone();
     // From accept to the end of the first head; what comes before it takes from the head's time.
     let mut first_until_ns = None;
     let mut until_ns = || {
@@ -380,7 +395,8 @@ impl Connection {
         linger(&self.thread, &self.socket, &self.deadlines.down).await;
     }
 
-    fn into_http2(self, open: Open, early: Vec<u8>) -> http2::Parts {
+    fn into_http2(mut self, open: Open, early: Vec<u8>) -> http2::Parts {
+        self.admitted.speaks_http2();
         http2::Parts {
             thread: self.thread,
             listener: self.listener,

@@ -263,6 +263,8 @@ impl Listening {
             all.into_iter().for_each(|accepting| self.close(&name, accepting));
         }
         self.thread.draining.set(true);
+        // Clients of HTTP/2 can be told now, without an answer to tell it with.
+        self.thread.wheel.wake_all();
     }
 
     fn emptied(&self, done: oneshot::Sender<()>) -> impl Future<Output = ()> + 'static {

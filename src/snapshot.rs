@@ -64,6 +64,8 @@ pub struct Listener {
     pub metrics: ListenerMetrics,
     /// Open connections; shared with earlier snapshots of the same listener.
     pub open: Arc<AtomicUsize>,
+    /// Those of them that speak HTTP/2.
+    pub open_h2: Arc<AtomicUsize>,
     /// Handles for each route, and at the end those of "no route".
     pub routes: Vec<RouteMetrics>,
     /// If it speaks TLS.
@@ -209,6 +211,7 @@ fn listener(
         settings: settings.clone(),
         metrics: metrics.listener(&settings.name),
         open: old.map(|old| old.open.clone()).unwrap_or_default(),
+        open_h2: old.map(|old| old.open_h2.clone()).unwrap_or_default(),
         clients: old.map(|old| old.clients.clone()).unwrap_or_default(),
         tunnels: old.map(|old| old.tunnels.clone()).unwrap_or_default(),
         access: None,

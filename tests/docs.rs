@@ -54,6 +54,7 @@ fn every_metric_is_listed() {
         "metrics.rs",
         "metrics/acme.rs",
         "metrics/families.rs",
+        "metrics/http2.rs",
         "metrics/tls.rs",
         "metrics/limits.rs",
     ];

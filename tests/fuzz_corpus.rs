@@ -27,16 +27,32 @@ struct Target {
     /// So many scripts are there at least.
     seeds: usize,
     mutations: usize,
+    /// What matters to its parser, put where it does not belong.
+    words: &'static [&'static [u8]],
 }
 
-const TARGETS: [Target; 7] = [
-    Target { name: "http1_path", run: harness::run, seeds: 200, mutations: 4000 },
-    Target { name: "config", run: config::run, seeds: 40, mutations: 300 },
-    Target { name: "cookies", run: cookies::run, seeds: 10, mutations: 4000 },
-    Target { name: "forwarded", run: forwarded::run, seeds: 10, mutations: 4000 },
-    Target { name: "frames", run: frames::run, seeds: 10, mutations: 4000 },
-    Target { name: "nocobase", run: nocobase::run, seeds: 20, mutations: 4000 },
-    Target { name: "proxy_protocol", run: proxy_header::run, seeds: 40, mutations: 4000 },
+const TARGETS: [Target; 8] = [
+    Target { name: "http1_path", run: harness::run, seeds: 200, mutations: 4000, words: &WORDS },
+    Target {
+        name: "http2_path",
+        run: harness::http2::run,
+        seeds: 120,
+        mutations: 3000,
+        words: &FRAMES,
+    },
+    Target { name: "config", run: config::run, seeds: 40, mutations: 300, words: &WORDS },
+    Target { name: "cookies", run: cookies::run, seeds: 10, mutations: 4000, words: &WORDS },
+    Target { name: "forwarded", run: forwarded::run, seeds: 10, mutations: 4000, words: &WORDS },
+    Target { name: "frames", run: frames::run, seeds: 10, mutations: 4000, words: &WORDS },
+    Target { name: "nocobase", run: nocobase::run, seeds: 20, mutations: 4000, words: &WORDS },
+    Target {
+        name: "proxy_protocol",
+        // It reads each beginning of its bytes again.
+        run: |bytes| proxy_header::run(&bytes[..bytes.len().min(300)]),
+        seeds: 40,
+        mutations: 4000,
+        words: &WORDS,
+    },
 ];
 
 /// Seeds and what fuzzing has added.
@@ -106,15 +122,31 @@ const WORDS: [&[u8]; 24] = [
     b"ffffffffffffffff",
 ];
 
+/// Frames, and heads of frames.
+const FRAMES: [&[u8]; 12] = [
+    b"\0\0\0\0\x01\0\0\0\x01",
+    b"\0\0\x05\0\0\0\0\0\x01hello",
+    b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08",
+    b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01",
+    b"\0\0\0\x04\0\0\0\0\0",
+    b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0",
+    b"\0\0\0\x09\x04\0\0\0\x01",
+    b"\0\0\x06\x01\x05\0\0\0\x03\x82\x86\x84\x41\x01t",
+    b"\0\0\x06\x01\x04\0\0\0\x05\x83\x86\x84\x41\x01t",
+    b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    b"\xff\xff\xff",
+    b"\x7f\xff",
+];
+
 #[test]
 fn mutations_of_each_corpus_hold() {
-    for Target { name, run, mutations, .. } in TARGETS {
+    for Target { name, run, mutations, words, .. } in TARGETS {
         let corpus = corpus(name);
         let mut rng = fastrand::Rng::with_seed(9112);
         for round in 0..mutations {
             let mut script = corpus[rng.usize(..corpus.len())].1.clone();
             for _ in 0..rng.usize(1..4) {
-                mutate(&mut script, &corpus, &mut rng);
+                mutate(&mut script, &corpus, words, &mut rng);
             }
             if let Err(wrong) = run(&script) {
                 let script = String::from_utf8_lossy(&script);
@@ -124,7 +156,12 @@ fn mutations_of_each_corpus_hold() {
     }
 }
 
-fn mutate(script: &mut Vec<u8>, corpus: &[(String, Vec<u8>)], rng: &mut fastrand::Rng) {
+fn mutate(
+    script: &mut Vec<u8>,
+    corpus: &[(String, Vec<u8>)],
+    words: &[&[u8]],
+    rng: &mut fastrand::Rng,
+) {
     if script.is_empty() {
         script.push(rng.u8(..));
     }
@@ -132,7 +169,7 @@ fn mutate(script: &mut Vec<u8>, corpus: &[(String, Vec<u8>)], rng: &mut fastrand
     match rng.u8(..6) {
         0 => script[at] = rng.u8(..),
         1 => drop(script.remove(at)),
-        2 => drop(script.splice(at..at, WORDS[rng.usize(..WORDS.len())].iter().copied())),
+        2 => drop(script.splice(at..at, words[rng.usize(..words.len())].iter().copied())),
         3 => script.truncate(at + 1),
         4 => {
             let end = rng.usize(at..script.len());

@@ -1,6 +1,7 @@
 //! Bytes of a client, or of a node, through the whole path of an exchange; see `src/harness.rs`.
 #![no_main]
 
+#[allow(dead_code)] // each target uses a part of it
 #[path = "../src/harness.rs"]
 mod harness;
 

@@ -27,6 +27,8 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
+#[path = "http2.rs"]
+pub mod http2;
 #[path = "reference.rs"]
 mod reference;
 
@@ -45,22 +47,26 @@ type Verdict = Result<(), String>;
 pub fn run(script: &[u8]) -> Verdict {
     let [mode, cut, bytes @ ..] = script else { return Ok(()) };
     let bytes = &bytes[..bytes.len().min(MAX_SCRIPT)];
+    alone(async {
+        match mode & 1 {
+            0 => Scene::new(Node::good(*mode)).client(bytes, *cut).await,
+            _ => {
+                let node = Node::scripted(*mode, *cut, bytes);
+                Scene::new(node).node(bytes, *mode, *cut).await
+            }
+        }
+    })
+}
+
+/// Runs a scene on a runtime of its own.
+fn alone(scene: impl Future<Output = Verdict>) -> Verdict {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .event_interval(1)
         .build_local(Default::default())
         .map_err(|error| error.to_string())?;
     runtime.block_on(async {
-        let work = async {
-            match mode & 1 {
-                0 => Scene::new(Node::good(*mode)).client(bytes, *cut).await,
-                _ => {
-                    let node = Node::scripted(*mode, *cut, bytes);
-                    Scene::new(node).node(bytes, *mode, *cut).await
-                }
-            }
-        };
-        tokio::time::timeout(STUCK, work).await.map_err(|_| "stuck".to_owned())?
+        tokio::time::timeout(STUCK, scene).await.map_err(|_| "stuck".to_owned())?
     })
 }
 
@@ -73,12 +79,15 @@ struct World {
 }
 
 impl World {
-    fn new() -> World {
-        let text = "[server]\nthreads = 1\n[access_log]\nenabled = false\n\
-            [[listener]]\nbind = \"127.0.0.1:1\"\n\
+    /// With these keys of the listener.
+    fn new(listener: &str) -> World {
+        let text = format!(
+            "[server]\nthreads = 1\n[access_log]\nenabled = false\n\
+            [[listener]]\nbind = \"127.0.0.1:1\"\n{listener}\n\
             [upstream.u]\nnodes = [\"127.0.0.1:2\"]\npreset = \"none\"\nretries = 0\n\
-            [upstream.u.outlier_detection]\nenabled = false\n";
-        let source = Source { name: "fuzz.toml".into(), text: text.into() };
+            [upstream.u.outlier_detection]\nenabled = false\n"
+        );
+        let source = Source { name: "fuzz.toml".into(), text };
         let (config, _) = config::load(&source, &|_| None)
             .unwrap_or_else(|errors| panic!("{}", config::render(&errors, &source, false)));
         let metrics = Metrics::new();
@@ -97,7 +106,7 @@ impl World {
 }
 
 thread_local! {
-    static WORLD: World = World::new();
+    static WORLD: World = World::new("");
 }
 
 /// The server behind the node's address.
@@ -212,6 +221,10 @@ struct Scene {
 
 impl Scene {
     fn new(node: Node) -> Scene {
+        WORLD.with(|world| Scene::of(world, node))
+    }
+
+    fn of(world: &World, node: Node) -> Scene {
         let node = Rc::new(node);
         let behind = node.clone();
         let dial = Dial::With(Rc::new(move |_| {
@@ -219,10 +232,8 @@ impl Scene {
             spawn_local(behind.clone().serve(theirs));
             Ok(Socket::Unix(ours))
         }));
-        let thread = WORLD.with(|world| {
-            let (snapshot, metrics) = (world.snapshot.clone(), world.metrics.clone());
-            Thread::new(0, snapshot, world.signal.clone(), metrics, dial)
-        });
+        let (snapshot, metrics) = (world.snapshot.clone(), world.metrics.clone());
+        let thread = Thread::new(0, snapshot, world.signal.clone(), metrics, dial);
         Scene { thread, node }
     }
 

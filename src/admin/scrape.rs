@@ -52,9 +52,13 @@ fn refresh(handle: &Handle) {
 
 fn refresh_listeners(metrics: &Metrics, snapshot: &Snapshot) {
     for listener in &snapshot.listeners {
-        let open = i64::try_from(listener.open.load(Relaxed)).unwrap_or(i64::MAX);
-        let labels = [listener.settings.name.as_str(), "h1"];
-        metrics.connections_open.with_label_values(&labels).set(open);
+        let h2 = listener.open_h2.load(Relaxed);
+        let h1 = listener.open.load(Relaxed).saturating_sub(h2);
+        for (protocol, open) in [("h1", h1), ("h2", h2)] {
+            let labels = [listener.settings.name.as_str(), protocol];
+            let open = i64::try_from(open).unwrap_or(i64::MAX);
+            metrics.connections_open.with_label_values(&labels).set(open);
+        }
     }
 }
 

@@ -40,6 +40,8 @@ pub const MAX_STREAMS: u32 = 128;
 pub const MAX_BODY: u64 = 1024 * 1024 * 1024;
 /// Nginx's `keepalive_requests`: bounds what one connection can hold on to.
 pub const MAX_REQUESTS: u64 = 1_000;
+/// A connection of HTTP/2 carries all of a client's requests, and its end costs all of them a round trip.
+pub const MAX_REQUESTS_H2: u64 = 100_000;
 /// A browser needs well under a second; slowloris needs minutes.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Nginx's `client_body_timeout`.

@@ -136,7 +136,8 @@ mod tests {
     fn free_ports_have_names_of_their_own() {
         let listen = [bind("127.0.0.1:0"), bind("127.0.0.1:0")];
         let config =
-            from_flags(&listen, &["a:1".into()], Some(AdminBind::Tcp(bind("127.0.0.1:0")))).unwrap();
+            from_flags(&listen, &["a:1".into()], Some(AdminBind::Tcp(bind("127.0.0.1:0"))))
+                .unwrap();
         assert_ne!(config.listeners[0].name, config.listeners[1].name);
     }
 }

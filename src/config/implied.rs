@@ -53,6 +53,7 @@ impl Listener {
             max_fields: defaults::MAX_FIELDS,
             max_body: defaults::MAX_BODY,
             max_requests: defaults::MAX_REQUESTS,
+            max_requests_h2: defaults::MAX_REQUESTS_H2,
             request_head_timeout: defaults::REQUEST_HEAD_TIMEOUT,
             body_idle_timeout: defaults::CLIENT_BODY_IDLE_TIMEOUT,
             keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,17 +14,12 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::task::spawn_local;
 
-use super::{Admitted, Open, linger, refuse, request_cause};
+use super::{Admitted, Open, linger, request_cause};
 use crate::clock;
-use crate::error::Cause;
-use crate::exchange::client::{Client, Unread};
 use crate::exchange::thread::Thread;
-use crate::exchange::{Deadlines, Next, exchange, maintenance, tunnel};
 use crate::http1::HeadLimits;
 use crate::http1::body::Framing;
 use crate::http1::deadline::Deadline;
-use crate::http1::request::RequestHead;
-use crate::http2::gate::Gate;
 use crate::http2::head::{self, Asks};
 use crate::http2::stream::ClientStream;
 use crate::http2::watch::{Flood, Watch};
@@ -32,19 +27,30 @@ use crate::http2::wire::{Handle, Wire};
 use crate::net::{Peer, Socket};
 use crate::snapshot::Listener;
 
+mod shared;
+mod stream;
+
+use shared::{Place, Shared};
+
 /// How much of one stream's body may come that no node has taken: a round trip's worth on a near line, and
 /// bounded memory on any.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// The same of all streams of a connection together: two can go on while one is not taken.
 const CONNECTION_WINDOW: u32 = 128 * 1024;
+/// A client whose bodies are taken gets wider windows after so much: on a far line 64 KiB for each round trip
+/// is little.
+const WIDE_AFTER: u64 = 256 * 1024;
+/// Both windows then.
+const WIDE_WINDOW: u32 = 1024 * 1024;
+/// Connections of a thread with such windows, which a stranger can fill: 32 MiB.
+const MAX_WIDE: usize = 32;
 /// What the library keeps of one stream's answer that the kernel has not taken. `Gate` bounds all of them.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that were reset before we could look at them; we always look at once.
-const PENDING_RESETS: usize = 20;
+/// Streams that are reset in the same breath that opened them, before we can look: more than `Watch` lets
+/// pass, which judges them.
+const PENDING_RESETS: usize = 1_024;
 /// Streams that ended with an error of their client's, such as a head that is none, in a connection's life.
 const STREAM_ERRORS: usize = 256;
-/// Deadlines that a connection keeps for its next streams.
-const KEPT_DEADLINES: usize = 8;
 /// A client that is to go, and has no stream open, has this long to answer our PING: until then a request of
 /// its may be on its way, and is served.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -63,69 +69,6 @@ pub(super) struct Parts {
     pub(super) first_until_ns: Option<u64>,
     /// Read before it was known what the client speaks.
     pub(super) early: Vec<u8>,
-}
-
-/// What a connection and its streams share. Lives as long as any of them.
-struct Shared {
-    thread: Rc<Thread>,
-    peer: Peer,
-    certificate: Box<[u8]>,
-    encrypted: bool,
-    gate: Rc<Gate>,
-    streams: Cell<usize>,
-    /// Of streams that have ended, for the next.
-    deadlines: RefCell<Vec<Deadlines>>,
-    /// Of the connection's task, which must know when its last stream has ended.
-    waker: RefCell<Option<Waker>>,
-    _admitted: Admitted,
-    _open: Open,
-}
-
-impl Shared {
-    fn deadlines(&self) -> Deadlines {
-        let kept = self.deadlines.borrow_mut().pop();
-        let new = || self.thread.wheel.deadline();
-        kept.unwrap_or_else(|| Deadlines { up: new(), down: new() })
-    }
-
-    fn keep(&self, deadlines: Deadlines) {
-        deadlines.up.clear();
-        deadlines.down.clear();
-        let mut kept = self.deadlines.borrow_mut();
-        if kept.len() < KEPT_DEADLINES {
-            kept.push(deadlines);
-        }
-    }
-
-    fn keep_waker(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            other => *other = Some(cx.waker().clone()),
-        }
-    }
-}
-
-/// A stream's share.
-struct Place(Rc<Shared>);
-
-impl Place {
-    fn new(shared: &Rc<Shared>) -> Place {
-        shared.streams.set(shared.streams.get() + 1);
-        Place(shared.clone())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let left = self.0.streams.get() - 1;
-        self.0.streams.set(left);
-        if left == 0
-            && let Some(waker) = &*self.0.waker.borrow()
-        {
-            waker.wake_by_ref();
-        }
-    }
 }
 
 /// Serves a connection to its end.
@@ -156,6 +99,7 @@ pub(super) async fn serve(parts: Parts) {
         gate: Rc::default(),
         streams: Cell::new(0),
         deadlines: RefCell::default(),
+        wide: Cell::default(),
         waker: RefCell::default(),
         _admitted: parts.admitted,
         _open: parts.open,
@@ -171,12 +115,13 @@ pub(super) async fn serve(parts: Parts) {
         unfinished_until_ns: u64::MAX,
         stalled: (0, u64::MAX),
         leaving: false,
-        over: false,
+        over_until_ns: None,
         written: 0,
     };
     if poll_fn(|cx| connection.poll(cx)).await {
         // Bytes that nobody read would turn the end into a reset, which can overtake the last words.
-        let Connection { shared, wire, deadline, .. } = connection;
+        let Connection { shared, wire, deadline, library, .. } = connection;
+        drop(library);
         linger(&shared.thread, wire.socket(), &deadline).await;
     }
 }
@@ -217,8 +162,8 @@ struct Connection {
     stalled: (u64, u64),
     /// The client was told to open no more streams.
     leaving: bool,
-    /// The client was told that all is over.
-    over: bool,
+    /// By when the client, which was told that all is over, must have taken it.
+    over_until_ns: Option<u64>,
     /// What was written when the gate was told last.
     written: u64,
 }
@@ -243,17 +188,17 @@ impl Connection {
             }
             let now_ns = self.shared.thread.look_at_clock();
             self.account(now_ns);
-            let acted = self.show_out() || self.follow_drain();
+            if self.show_out(now_ns) || self.follow_drain() || self.widen() {
+                continue;
+            }
             self.set_deadline(now_ns);
-            if !acted {
-                match self.deadline.poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(_) if self.stalled.1 <= now_ns => {
-                        self.wire.socket().reset_on_drop();
-                        return Poll::Ready(false);
-                    }
-                    Poll::Ready(_) => self.time_is_up(now_ns),
+            match self.deadline.poll(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(_) if self.stalled.1 <= now_ns || self.over_until_ns.is_some() => {
+                    self.wire.socket().reset_on_drop();
+                    return Poll::Ready(false);
                 }
+                Poll::Ready(_) => self.time_is_up(now_ns),
             }
         }
     }
@@ -262,7 +207,7 @@ impl Connection {
     fn begin(&mut self, (request, respond): (Request<RecvStream>, SendResponse<Bytes>)) {
         self.served += 1;
         self.renew_listener();
-        if self.served >= self.listener.settings.max_requests || self.is_orphan() {
+        if self.served >= self.listener.settings.max_requests_h2 || self.is_orphan() {
             self.leave();
         }
         let thread = &self.shared.thread;
@@ -284,10 +229,10 @@ impl Connection {
         let socket = Socket::Stream(Box::new(stream));
         let (place, listener) = (Place::new(&self.shared), self.listener.clone());
         match head {
-            Ok((head, _)) => drop(spawn_local(serve_stream(place, listener, socket, head, at_ns))),
+            Ok((head, _)) => drop(spawn_local(stream::serve(place, listener, socket, head, at_ns))),
             Err(violation) => {
                 let refused = (request_cause(violation), asks == Asks::Head);
-                spawn_local(refuse_stream(place, listener, socket, refused, at_ns));
+                spawn_local(stream::refuse_request(place, listener, socket, refused, at_ns));
             }
         }
     }
@@ -314,10 +259,24 @@ impl Connection {
         self.written = written;
     }
 
+    /// Gives a client that uploads wider windows, if there are any left.
+    fn widen(&mut self) -> bool {
+        let (shared, wide) = (&self.shared, &self.shared.thread.wide);
+        let due = !shared.wide.get() && shared.gate.taken() >= WIDE_AFTER && wide.get() < MAX_WIDE;
+        // It fails while the client has not acknowledged our first settings: then at the next turn.
+        if !due || self.library.set_initial_window_size(WIDE_WINDOW).is_err() {
+            return false;
+        }
+        self.library.set_target_window_size(WIDE_WINDOW);
+        wide.set(wide.get() + 1);
+        shared.wide.set(true);
+        true
+    }
+
     /// Ends the connection of a client that floods. True if the library has something to say.
-    fn show_out(&mut self) -> bool {
+    fn show_out(&mut self, now_ns: u64) -> bool {
         let Some(flood) = self.wire.watch().verdict() else { return false };
-        let first = self.end(Reason::ENHANCE_YOUR_CALM);
+        let first = self.end(Reason::ENHANCE_YOUR_CALM, now_ns);
         if first {
             self.listener.metrics.http2_floods[flood as usize].inc();
         }
@@ -339,9 +298,11 @@ impl Connection {
         first
     }
 
-    fn end(&mut self, reason: Reason) -> bool {
-        let first = !std::mem::replace(&mut self.over, true);
+    /// One GOAWAY, and the end of all streams. False: it was said before.
+    fn end(&mut self, reason: Reason, now_ns: u64) -> bool {
+        let first = self.over_until_ns.is_none();
         if first {
+            self.over_until_ns = Some(now_ns.saturating_add(clock::nanos(LAST_WORDS)));
             self.library.abrupt_shutdown(reason);
         }
         first
@@ -357,6 +318,9 @@ impl Connection {
     }
 
     fn set_deadline(&mut self, now_ns: u64) {
+        if let Some(until_ns) = self.over_until_ns {
+            return self.deadline.set_at(until_ns);
+        }
         let settings = &self.listener.settings;
         let after = |patience: Duration| now_ns.saturating_add(clock::nanos(patience));
         if self.shared.streams.get() > 0 {
@@ -383,7 +347,7 @@ impl Connection {
     fn time_is_up(&mut self, now_ns: u64) {
         let idle = self.unfinished_until_ns > now_ns;
         if !(idle && self.leave()) {
-            self.end(Reason::NO_ERROR);
+            self.end(Reason::NO_ERROR, now_ns);
         }
     }
 }
@@ -393,60 +357,4 @@ fn current(thread: &Thread, listener: &Arc<Listener>) -> Option<Arc<Listener>> {
     let view = thread.view();
     let same = |other: &&Arc<Listener>| other.settings.name == listener.settings.name;
     view.snapshot.listeners.iter().find(same).cloned()
-}
-
-async fn serve_stream(
-    place: Place,
-    listener: Arc<Listener>,
-    socket: Socket,
-    head: RequestHead,
-    at_ns: u64,
-) {
-    let shared = place.0.clone();
-    let deadlines = shared.deadlines();
-    let mut unread = Unread::default();
-    let client = Client {
-        thread: &shared.thread,
-        socket: &socket,
-        listener,
-        peer: shared.peer,
-        certificate: &shared.certificate,
-        last: false,
-    };
-    let next = exchange(&client, head, &mut unread, &deadlines, at_ns).await;
-    drop(client);
-    shared.keep(deadlines);
-    match next {
-        // What was not sent whole is reset when the stream is dropped.
-        Next::KeepAlive | Next::Close | Next::Linger | Next::Cut => {
-            shared.thread.buffers.give_back(unread.take());
-        }
-        Next::Tunnel(join) => {
-            let early = unread.take();
-            let exact = early.to_vec();
-            shared.thread.buffers.give_back(early);
-            tunnel::spawn(shared.thread.clone(), join(socket, Box::new(place), exact));
-        }
-        Next::Held(hold) => {
-            let early = unread.take();
-            let parts: (Socket, Box<dyn std::any::Any>) = (socket, Box::new(place));
-            maintenance::spawn(shared.thread.clone(), *hold, parts, &early);
-            shared.thread.buffers.give_back(early);
-        }
-    }
-}
-
-async fn refuse_stream(
-    place: Place,
-    listener: Arc<Listener>,
-    socket: Socket,
-    (cause, to_head): (Cause, bool),
-    at_ns: u64,
-) {
-    let shared = &place.0;
-    let deadlines = shared.deadlines();
-    let from = (&listener, shared.peer);
-    // Whether it is told or not, the stream is over.
-    let _ = refuse(&shared.thread, from, (&socket, &deadlines.down), (cause, to_head), at_ns).await;
-    shared.keep(deadlines);
 }

@@ -46,6 +46,8 @@ pub struct Thread {
     pub handed_over: Cell<bool>,
     /// Open connections of clients, tunnels not counted.
     pub connections: Cell<usize>,
+    /// Connections of HTTP/2 whose clients may send more at once than others.
+    pub wide: Cell<usize>,
     /// Exchanges that are parked.
     pub parked: Cell<usize>,
     /// Open tunnels.
@@ -93,6 +95,7 @@ impl Thread {
             draining: Cell::new(false),
             handed_over: Cell::new(false),
             connections: Cell::new(0),
+            wide: Cell::new(0),
             parked: Cell::new(0),
             tunnels: Tunnels::default(),
             maintenance: Keeper::default(),

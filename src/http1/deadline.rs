@@ -90,6 +90,11 @@ impl Wheel {
         }
     }
 
+    /// Makes all tasks look again: something has changed that concerns all of them.
+    pub fn wake_all(&self) {
+        self.0.entries.borrow().iter().flatten().for_each(|entry| entry.wake());
+    }
+
     /// Everything is to end: each wait that has a grace lasts no longer than that.
     pub fn end_waits(&self) {
         let now = clock::now_ns();

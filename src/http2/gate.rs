@@ -13,6 +13,8 @@ pub const MAX_QUEUED: usize = 256 * 1024;
 pub struct Gate {
     queued: Cell<usize>,
     waiting: RefCell<Vec<Waker>>,
+    /// Bytes of requests' bodies that were taken from their streams.
+    taken: Cell<u64>,
     /// Pieces that streams have sent since it was asked last.
     pieces: Cell<u32>,
     /// Streams whose answers were sent whole since it was asked last.
@@ -41,6 +43,16 @@ impl Gate {
     pub fn queue(&self, bytes: usize) {
         self.queued.set(self.queued.get() + bytes);
         self.pieces.set(self.pieces.get().saturating_add(1));
+    }
+
+    /// So much of a request's body was taken.
+    pub fn take(&self, bytes: usize) {
+        self.taken.set(self.taken.get() + bytes as u64);
+    }
+
+    /// Bytes of requests' bodies that were taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     /// A stream's answer is complete.

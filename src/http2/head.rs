@@ -211,3 +211,58 @@ pub fn write_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, asks: Asks) -> io::Result<Answer> {
+        answer(text.as_bytes(), asks)
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_its_connection() {
+        let text = "HTTP/1.1 200 Fine\r\nX-One: 1\r\nConnection: close\r\nKeep-Alive: timeout=5\r\n\
+            X-One: 2\r\nTransfer-Encoding: chunked\r\nEmpty:\r\n\r\n";
+        let Answer { response, framing } = read(text, Asks::Body).unwrap();
+        assert_eq!((response.status().as_u16(), framing), (200, Framing::Chunked));
+        let fields = response.headers();
+        assert_eq!(fields.get_all("x-one").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(fields.len(), 3);
+        assert_eq!(fields["empty"], "");
+    }
+
+    #[test]
+    fn framing_follows_status_and_what_was_asked() {
+        let framing = |text: &str, asks| read(text, asks).unwrap().framing;
+        let five = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(framing(five, Asks::Body), Framing::Length(5));
+        assert_eq!(framing(five, Asks::Head), Framing::Empty);
+        assert_eq!(framing(&five.replace("200", "304"), Asks::Body), Framing::Empty);
+        assert_eq!(framing(&five.replace('5', "0"), Asks::Body), Framing::Empty);
+        assert_eq!(framing("HTTP/1.1 200 OK\r\n\r\n", Asks::Body), Framing::UntilClose);
+        assert_eq!(framing("HTTP/1.1 103 E\r\n\r\n", Asks::Body), Framing::Empty);
+    }
+
+    #[test]
+    fn an_upgrade_becomes_200_for_whoever_asked() {
+        let text = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: y\r\n\r\n";
+        let Answer { response, framing } = read(text, Asks::WebSocket).unwrap();
+        assert_eq!((response.status().as_u16(), framing), (200, Framing::UntilClose));
+        assert_eq!(response.headers().len(), 1);
+        assert_eq!(response.headers()["sec-websocket-protocol"], "y");
+        assert!(read(text, Asks::Body).is_err());
+    }
+
+    #[test]
+    fn trailers_are_lines() {
+        let fields = trailers(b"grpc-status: 0\r\nX-A:b\r\nTransfer-Encoding: x\r\n").unwrap();
+        assert_eq!(fields.len(), 2);
+        assert_eq!(fields["grpc-status"], "0");
+        assert!(trailers(b"no colon\r\n").is_err() && trailers(b"a b: c\r\n").is_err());
+        let mut out = Vec::new();
+        write_fields(&mut out, &fields);
+        assert_eq!(out, b"grpc-status: 0\r\nx-a: b\r\n");
+    }
+}

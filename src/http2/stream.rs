@@ -79,7 +79,7 @@ impl Stream for ClientStream {
         let mut state = self.state.borrow_mut();
         match state.inflow.try_read(take) {
             Err(_) if state.gone => Err(io::ErrorKind::ConnectionReset.into()),
-            other => other,
+            other => other.inspect(|taken| self.gate.take(*taken)),
         }
     }
 
@@ -220,6 +220,8 @@ impl Drop for State {
     fn drop(&mut self) {
         match &mut self.out {
             Out::Head { respond, .. } => respond.send_reset(Reason::INTERNAL_ERROR),
+            // As a socket that is closed (RFC 8441, 5).
+            Out::Body(outflow) if self.asks == Asks::WebSocket && !self.cut => outflow.end(),
             Out::Body(outflow) if self.cut || !outflow.is_over() => {
                 outflow.reset(Reason::INTERNAL_ERROR);
             }

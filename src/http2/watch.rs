@@ -250,3 +250,114 @@ impl Watch {
         self.bytes %= BYTES_PER_CONTROL;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn begun() -> Watch {
+        let mut watch = Watch::new(0);
+        watch.look(crate::http2::PREFACE);
+        watch
+    }
+
+    fn frame(kind: u8, flags: u8, payload: usize) -> Vec<u8> {
+        let mut bytes = (payload as u32).to_be_bytes()[1..].to_vec();
+        bytes.extend([kind, flags, 0, 0, 0, 1]);
+        bytes.resize(9 + payload, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_bucket_is_used_up_and_time_fills_it() {
+        let mut watch = begun();
+        let ping = frame(6, 0, 8);
+        (0..CONTROL_BURST).for_each(|_| watch.look(&ping));
+        assert_eq!(watch.verdict(), None);
+        watch.refill(SECOND, 0, 0);
+        (0..CONTROL_PER_S).for_each(|_| watch.look(&ping));
+        assert_eq!(watch.verdict(), None);
+        watch.look(&ping);
+        assert_eq!(watch.verdict(), Some(Flood::Ping));
+    }
+
+    #[test]
+    fn work_fills_it_too() {
+        let mut watch = begun();
+        (0..CONTROL_BURST).for_each(|_| watch.look(&frame(8, 0, 4)));
+        watch.look(&frame(0, 0, 2 * BYTES_PER_CONTROL as usize));
+        watch.refill(0, 1, 0);
+        (0..2 + CONTROL_PER_PIECE).for_each(|_| watch.look(&frame(8, 0, 4)));
+        assert_eq!(watch.verdict(), None);
+        watch.look(&frame(8, 0, 4));
+        assert_eq!(watch.verdict(), Some(Flood::WindowUpdate));
+    }
+
+    #[test]
+    fn resets_are_paid_for_with_answers() {
+        let mut watch = begun();
+        (0..RESET_BURST).for_each(|_| watch.look(&frame(3, 0, 4)));
+        watch.refill(0, 0, 3);
+        (0..3).for_each(|_| watch.look(&frame(3, 0, 4)));
+        assert_eq!(watch.verdict(), None);
+        watch.look(&frame(3, 0, 4));
+        assert_eq!(watch.verdict(), Some(Flood::Reset));
+        let mut patient = begun();
+        for second in 0..100 {
+            patient.refill(second * SECOND, 0, 0);
+            (0..RESET_PER_S).for_each(|_| patient.look(&frame(3, 0, 4)));
+        }
+        assert_eq!(patient.verdict(), None);
+    }
+
+    #[test]
+    fn it_follows_frames_however_they_are_cut() {
+        let bytes = [
+            &crate::http2::PREFACE[..],
+            &frame(4, 0, 6),
+            &frame(1, 0, 10),
+            &frame(9, 0, 0),
+            &frame(9, 4, 3),
+            &frame(0, 1, 20),
+            &frame(2, 0, 5),
+        ]
+        .concat();
+        let mut whole = Watch::new(0);
+        whole.look(&bytes);
+        for piece in 1..bytes.len() {
+            let mut cut = Watch::new(0);
+            bytes.chunks(piece).for_each(|part| cut.look(part));
+            assert_eq!(cut.control.tokens, whole.control.tokens, "{piece}");
+            assert!(!cut.is_unfinished());
+        }
+        assert_eq!(whole.verdict(), None);
+    }
+
+    #[test]
+    fn what_has_begun_is_owed() {
+        let mut watch = Watch::new(0);
+        assert!(watch.is_unfinished());
+        watch.look(crate::http2::PREFACE);
+        assert!(!watch.is_unfinished());
+        watch.look(&frame(1, 0, 3));
+        assert!(watch.is_unfinished(), "the block goes on");
+        watch.look(&frame(9, 4, 3)[..10]);
+        assert!(watch.is_unfinished(), "within a frame");
+        watch.look(&[0, 0]);
+        assert!(!watch.is_unfinished());
+        watch.look(&frame(0, 0, 9)[..12]);
+        assert!(!watch.is_unfinished(), "a body has a time of its own");
+    }
+
+    #[test]
+    fn a_block_in_too_many_pieces_ends_it() {
+        let mut watch = begun();
+        watch.look(&frame(1, 0, 3));
+        (0..MAX_CONTINUATION).for_each(|_| watch.look(&frame(9, 0, 1)));
+        assert_eq!(watch.verdict(), None);
+        watch.look(&frame(9, 4, 1));
+        assert_eq!(watch.verdict(), Some(Flood::Continuation));
+    }
+}

@@ -85,6 +85,15 @@ impl Client {
         self.runtime.block_on(within(work))
     }
 
+    /// Waits until a condition holds while the connection moves.
+    pub fn until(&self, mut condition: impl FnMut() -> bool) {
+        self.run(async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+
     /// Sends a head.
     pub fn begin(
         &mut self,
@@ -174,6 +183,9 @@ pub async fn send_all(
     mut body: &[u8],
     ends: bool,
 ) -> Result<(), h2::Error> {
+    if body.is_empty() && ends {
+        return send.send_data(Bytes::new(), true);
+    }
     while !body.is_empty() {
         send.reserve_capacity(body.len());
         let Some(room) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await else {

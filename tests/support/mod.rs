@@ -161,6 +161,22 @@ impl Proxy {
         }
     }
 
+    /// Tells all threads that another process has taken over, which takes no tunnels; comes back when the
+    /// last connection has ended.
+    pub fn hand_over(&self, tunnels_within: Duration) {
+        let waits: Vec<_> = self
+            .commands
+            .iter()
+            .map(|commands| {
+                let (done, wait) = oneshot::channel();
+                let tunnels = std::sync::mpsc::channel().0;
+                assert!(commands.send(Command::HandOver { tunnels, tunnels_within, done }).is_ok());
+                wait
+            })
+            .collect();
+        waits.into_iter().for_each(|wait| wait.blocking_recv().unwrap());
+    }
+
     /// Drains all threads; comes back when the last connection has ended.
     pub fn drain(&self, tunnels_within: Duration) {
         let waits: Vec<_> = self

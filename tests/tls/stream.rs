@@ -22,8 +22,12 @@ async fn pair() -> (Socket, Socket) {
     let authority = Authority::new();
     let files = authority.issue("a", &["a.test"]);
     let certificate = Arc::new(Certificate::read(&files.chain, &files.key).unwrap());
-    let server =
-        Server::new(vec![Arc::new(Slot::new("a".into(), Some(certificate)))], None, None, (true, true));
+    let server = Server::new(
+        vec![Arc::new(Slot::new("a".into(), Some(certificate)))],
+        None,
+        None,
+        (true, true),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let here = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (there, _) = listener.accept().await.unwrap();

@@ -43,13 +43,18 @@ fn one(table: &Table<'_>, known: &Certificates) -> Option<Placed<Listener>> {
     let plain = Listener::at(address.clone().unwrap_or(stand_in.into()));
     let (name, name_span) = name(table).unwrap_or_else(|| (plain.name.clone(), place.clone()));
     let is_tls = table.get("certificates").is_some();
+    let max_requests = |usual| table.number("max_requests", usual, 1..=1_000_000_000);
     let item = Listener {
         name,
         max_connections: table.number("max_connections", plain.max_connections, 1..=10_000_000),
         max_head: table.size("max_head", plain.max_head, 1024..=1 << 20),
         max_fields: table.number("max_fields", plain.max_fields, 10..=256),
         max_body: table.size("max_body", plain.max_body, 0..=i64::MAX as u64),
-        max_requests: table.number("max_requests", plain.max_requests, 1..=1_000_000_000),
+        max_requests: max_requests(plain.max_requests),
+        max_requests_h2: match table.get("max_requests") {
+            Some(_) => max_requests(plain.max_requests_h2),
+            None => plain.max_requests_h2,
+        },
         request_head_timeout: table.duration(
             "request_head_timeout",
             plain.request_head_timeout,
