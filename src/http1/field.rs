@@ -72,50 +72,11 @@ pub enum Known {
 }
 
 impl Known {
-    /// Looks a name up. The length picks at most three candidates.
+    /// Looks a name up.
     pub fn of(name: &[u8]) -> Known {
-        let candidates: &[(&[u8], Known)] = match name.len() {
-            2 => &[(b"te", Known::Te)],
-            4 => &[(b"host", Known::Host)],
-            5 => &[(b"x-app", Known::XApp)],
-            6 => &[(b"cookie", Known::Cookie), (b"expect", Known::Expect)],
-            7 => &[
-                (b"upgrade", Known::Upgrade),
-                (b"referer", Known::Referer),
-                (b"trailer", Known::Trailer),
-            ],
-            9 => &[(b"x-real-ip", Known::XRealIp), (b"forwarded", Known::Forwarded)],
-            10 => &[
-                (b"connection", Known::Connection),
-                (b"user-agent", Known::UserAgent),
-                (b"keep-alive", Known::KeepAlive),
-            ],
-            12 => &[(b"content-type", Known::ContentType), (b"x-request-id", Known::XRequestId)],
-            14 => &[
-                (b"content-length", Known::ContentLength),
-                (b"http2-settings", Known::Http2Settings),
-            ],
-            15 => &[
-                (b"x-forwarded-for", Known::XForwardedFor),
-                (b"accept-encoding", Known::AcceptEncoding),
-            ],
-            16 => &[
-                (b"x-forwarded-host", Known::XForwardedHost),
-                (b"x-forwarded-port", Known::XForwardedPort),
-                (b"proxy-connection", Known::ProxyConnection),
-            ],
-            17 => &[
-                (b"transfer-encoding", Known::TransferEncoding),
-                (b"x-forwarded-proto", Known::XForwardedProto),
-            ],
-            18 => &[(b"proxy-authenticate", Known::ProxyAuthenticate)],
-            19 => &[(b"proxy-authorization", Known::ProxyAuthorization)],
-            _ => &[],
-        };
-        match candidates.iter().find(|(known, _)| is_same(name, known)) {
-            Some((_, known)) => *known,
-            None if looks_like_one_of(name, candidates) => Known::Lookalike,
-            None => Known::Other,
+        match exact(name) {
+            Known::Other if memchr::memchr(b'_', name).is_some() => lookalike(name),
+            known => known,
         }
     }
 
@@ -138,10 +99,81 @@ impl Known {
     }
 }
 
-fn looks_like_one_of(name: &[u8], candidates: &[(&[u8], Known)]) -> bool {
-    !candidates.is_empty()
-        && memchr::memchr(b'_', name).is_some()
-        && candidates.iter().any(|(known, _)| same_but_for_underscores(name, known))
+/// Bytes of the longest name that is known.
+const LONGEST: usize = 19;
+
+/// The length of a name picks at most three candidates, which are compared as a whole: an array of known
+/// length is lowered and compared in a few words.
+fn exact(name: &[u8]) -> Known {
+    match name.len() {
+        2 if lower(name) == *b"te" => Known::Te,
+        4 if lower(name) == *b"host" => Known::Host,
+        5 if lower(name) == *b"x-app" => Known::XApp,
+        6 => match &lower::<6>(name) {
+            b"cookie" => Known::Cookie,
+            b"expect" => Known::Expect,
+            _ => Known::Other,
+        },
+        7 => match &lower::<7>(name) {
+            b"upgrade" => Known::Upgrade,
+            b"referer" => Known::Referer,
+            b"trailer" => Known::Trailer,
+            _ => Known::Other,
+        },
+        9 => match &lower::<9>(name) {
+            b"x-real-ip" => Known::XRealIp,
+            b"forwarded" => Known::Forwarded,
+            _ => Known::Other,
+        },
+        10 => match &lower::<10>(name) {
+            b"connection" => Known::Connection,
+            b"user-agent" => Known::UserAgent,
+            b"keep-alive" => Known::KeepAlive,
+            _ => Known::Other,
+        },
+        12 => match &lower::<12>(name) {
+            b"content-type" => Known::ContentType,
+            b"x-request-id" => Known::XRequestId,
+            _ => Known::Other,
+        },
+        14 => match &lower::<14>(name) {
+            b"content-length" => Known::ContentLength,
+            b"http2-settings" => Known::Http2Settings,
+            _ => Known::Other,
+        },
+        15 => match &lower::<15>(name) {
+            b"x-forwarded-for" => Known::XForwardedFor,
+            b"accept-encoding" => Known::AcceptEncoding,
+            _ => Known::Other,
+        },
+        16 => match &lower::<16>(name) {
+            b"x-forwarded-host" => Known::XForwardedHost,
+            b"x-forwarded-port" => Known::XForwardedPort,
+            b"proxy-connection" => Known::ProxyConnection,
+            _ => Known::Other,
+        },
+        17 => match &lower::<17>(name) {
+            b"transfer-encoding" => Known::TransferEncoding,
+            b"x-forwarded-proto" => Known::XForwardedProto,
+            _ => Known::Other,
+        },
+        18 if lower(name) == *b"proxy-authenticate" => Known::ProxyAuthenticate,
+        19 if lower(name) == *b"proxy-authorization" => Known::ProxyAuthorization,
+        _ => Known::Other,
+    }
+}
+
+/// A name with `_` that becomes a known one where `_` counts as `-`. Rare, so it is only looked for where
+/// there is one.
+fn lookalike(name: &[u8]) -> Known {
+    let mut dashed = [0; LONGEST];
+    let Some(dashed) = dashed.get_mut(..name.len()) else { return Known::Other };
+    dashed.copy_from_slice(name);
+    dashed.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
+    match exact(dashed) {
+        Known::Other => Known::Other,
+        _ => Known::Lookalike,
+    }
 }
 
 /// Whether two names of one length become one where `_` counts as `-`, as in CGI (RFC 3875, 4.1.18), and
@@ -153,21 +185,12 @@ pub fn same_but_for_underscores(name: &[u8], known: &[u8]) -> bool {
     name.len() == known.len() && name.iter().zip(known).all(same)
 }
 
-/// Whether a name is this one, of the same length and in lower case: eight bytes at a time, because every
-/// field of every head is asked.
-fn is_same(name: &[u8], known: &[u8]) -> bool {
-    let same = |(name, known): (&[u8; 8], &[u8; 8])| {
-        let mut lower = *name;
-        lower.make_ascii_lowercase();
-        lower == *known
-    };
-    match (name.last_chunk(), known.last_chunk()) {
-        // The last eight may have been among the ones before.
-        (Some(end), Some(known_end)) => {
-            same((end, known_end)) && name.as_chunks().0.iter().zip(known.as_chunks().0).all(same)
-        }
-        _ => name.eq_ignore_ascii_case(known),
-    }
+/// A name of this length in lower case.
+fn lower<const N: usize>(name: &[u8]) -> [u8; N] {
+    let mut lower = [0; N];
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    lower
 }
 
 /// Elements of a comma-separated list, trimmed, without empty ones.

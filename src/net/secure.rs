@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags};
 use rustls::client::UnbufferedClientConnection;
@@ -254,31 +253,6 @@ impl Secure {
         state.push(&self.stream)
     }
 
-    /// Ends our direction: first TLS, then the stream below it.
-    pub(super) fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.borrow_mut();
-        state.say_goodbye();
-        // A peer that is gone needs no end.
-        let _ = ready!(self.poll_flush(&mut state, cx));
-        self.shutdown();
-        Poll::Ready(())
-    }
-
-    /// The same without waiting: what does not fit is left out.
-    pub(super) fn shutdown_write(&self) {
-        let mut state = self.state.borrow_mut();
-        state.say_goodbye();
-        let flushed = state.flush(&self.stream);
-        if !matches!(flushed, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
-            self.shutdown();
-        }
-    }
-
-    fn shutdown(&self) {
-        // The peer may be gone already, and then there is nothing left to end.
-        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
-    }
-
     /// Writes past TLS what fits, to a peer that does not speak it. Nothing may follow.
     pub fn say_plainly(&self, text: &[u8]) {
         // It may be gone already. What it sent is read, so that closing does not reset the words away.
@@ -292,11 +266,6 @@ impl Secure {
         // What there is to read decides; an end without words is no failure of TLS.
         let _ = self.peek_idle();
         self.state.borrow().failure.as_deref().cloned()
-    }
-
-    pub(super) fn reset_on_drop(&self) {
-        // It fails only on a socket that is gone.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
     }
 
     /// Looks at an idle connection without waiting. Words of TLS itself, such as the tickets that a server
