@@ -181,7 +181,8 @@ impl<'a> Exchange<'a> {
             plan.until_ns = plan.until_ns.min(until_ns);
             until_ns = plan.until_ns;
             if first {
-                self.read_small_body(upload, unread).await?;
+                let dialog = self.is_dialog(plan.upstream);
+                self.read_small_body(upload, unread, dialog).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.
             self.record.let_through = 0;
@@ -213,16 +214,18 @@ impl<'a> Exchange<'a> {
         Upload::new(self.head.framing, self.client.listener.settings.max_body)
     }
 
-    /// Reads a body whole if it is small, and the client does not wait to be told to send it.
+    /// Reads a body whole if it is small, and the client does not wait to be told to send it. In a `dialog` it
+    /// may wait for an answer to what it has sent so far: only what is there is read.
     async fn read_small_body(
         &mut self,
         upload: &mut Upload,
         unread: &mut Unread,
+        dialog: bool,
     ) -> Result<(), Cause> {
         if self.head.expect_continue {
             return Ok(());
         }
-        let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
+        let read = upload.buffer(self.client, unread, &self.deadlines.up, dialog).await;
         self.note_upload(upload);
         read?;
         if self.head.framing != Framing::Empty {

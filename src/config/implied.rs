@@ -104,6 +104,7 @@ impl Upstream {
             guard_changes: defaults::GUARD_CHANGES,
             sticky: None,
             tls: None,
+            http2: false,
         }
     }
 }

@@ -229,7 +229,7 @@ impl Upload {
     }
 
     /// Reads the body whole if it is small, else as much of it as a replay may hold. A body that is known
-    /// to be large is left alone: that is for the shield.
+    /// to be large is left alone: that is for the shield. In a `dialog` nothing is waited for.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.
@@ -238,12 +238,17 @@ impl Upload {
         client: &Client<'_>,
         unread: &mut Unread,
         deadline: &Deadline,
+        dialog: bool,
     ) -> Result<(), Cause> {
         if matches!(self.framing, Framing::Length(length) if length > REPLAYABLE as u64) {
             return Ok(());
         }
         while !self.body.is_done() && self.wire.len() < REPLAYABLE {
-            if unread.get().is_empty() {
+            if unread.get().is_empty() && dialog {
+                if !client.read_ready(unread).await? {
+                    break;
+                }
+            } else if unread.get().is_empty() {
                 let patience = client.listener.settings.body_idle_timeout;
                 client.read_body(unread, false, deadline, patience).await?;
             }
