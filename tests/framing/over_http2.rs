@@ -138,6 +138,7 @@ fn what_is_refused_is_refused_over_http_2() {
         }
     }
     told("refused", &counts, &wrong);
+    assert!(counts.rows >= 95, "{counts:?}");
 }
 
 /// Refused in our own shape; or malformed (RFC 9113, 8.1.1), which only what is 400 may be.
@@ -209,6 +210,8 @@ fn what_passes_arrives_the_same_over_http_2() {
         }
     }
     told("passed", &counts, &wrong);
+    assert_eq!(counts.answered, FORMS.len() * counts.rows, "{counts:?}");
+    assert!(counts.rows >= 45, "{counts:?}");
 }
 
 #[test]
@@ -285,6 +288,7 @@ fn what_breaks_a_connection_of_http_2_ends_it() {
         }
     }
     println!("connections: {rows} rows");
+    assert!(rows >= 40, "{rows}");
     assert!(wrong.is_empty(), "{} rows\n{}", wrong.len(), wrong.join("\n"));
     // And nobody else's.
     goes_on(&mut Forger::connect(proxy.address), &recording).unwrap();

@@ -57,7 +57,13 @@ pub(super) fn said(raw: &[u8]) -> Option<Said> {
     }
     said.streamed = codings == 1;
     let rest = &raw[end + 4..];
-    let has_length = said.fields.iter().any(|(name, _)| name == "content-length");
+    let length = said.fields.iter().find(|(name, _)| name == "content-length");
+    let has_length = length.is_some();
+    let plain = length.and_then(|(_, value)| str::from_utf8(value).ok()?.parse().ok());
+    // What follows the body is of the connection.
+    if plain.is_some_and(|length: usize| rest.len() > length) {
+        return None;
+    }
     match (hosts, codings, has_length) {
         (1, 0, false) if rest.is_empty() => Some(said),
         (1, 0, true) if find(rest, b"HTTP/1.1\r\nHost").is_none() => {
