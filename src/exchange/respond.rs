@@ -83,6 +83,8 @@ pub struct Through {
     /// From the node; used up to `at`.
     input: Vec<u8>,
     at: usize,
+    /// From `at` on, a stretch that the body was asked for and that goes as it lies.
+    long: usize,
     /// The client understands trailers.
     trailers: bool,
     /// The end was written.
@@ -96,7 +98,7 @@ enum Gathered {
     /// More must come.
     More,
     /// To a stretch so long that it goes as it lies.
-    Long(usize),
+    Long,
 }
 
 impl Through {
@@ -110,6 +112,7 @@ impl Through {
             body: Body::new(head.framing),
             chunked: responding.parts.framing == Framing::Chunked,
             at: head.length_of_head,
+            long: 0,
             input: std::mem::take(&mut head.bytes),
             out,
             trailers: responding.parts.version_11,
@@ -155,7 +158,7 @@ impl Through {
         loop {
             match self.gather(progress)? {
                 Gathered::All => break,
-                Gathered::Long(length) => self.long(length, client, deadline, progress).await?,
+                Gathered::Long => self.write_long(client, deadline, progress).await?,
                 Gathered::More => {
                     self.flush(client, deadline, progress).await?;
                     self.more(responding, deadline).await?;
@@ -168,6 +171,10 @@ impl Through {
 
     /// Small pieces are gathered, so that a usual answer is one write.
     fn gather(&mut self, progress: &mut Progress) -> Result<Gathered, Cause> {
+        // Found before, and still to be written: the body must not be asked for it twice.
+        if self.long > 0 {
+            return Ok(Gathered::Long);
+        }
         loop {
             let step = self.body.step(&self.input[self.at..]).map_err(response_cause)?;
             self.at += step.skip;
@@ -180,7 +187,8 @@ impl Through {
             }
             progress.bytes += length as u64;
             if self.out.len() + length > SMALL {
-                return Ok(Gathered::Long(length));
+                self.long = length;
+                return Ok(Gathered::Long);
             }
             self.out.extend_from_slice(&self.input[self.at..self.at + length]);
             if self.chunked {
@@ -223,19 +231,18 @@ impl Through {
     }
 
     /// A long stretch goes as it lies, behind what was gathered.
-    async fn long(
+    async fn write_long(
         &mut self,
-        length: usize,
         client: &Client<'_>,
         deadline: &Deadline,
         progress: &mut Progress,
     ) -> Result<(), Cause> {
-        let data = &self.input[self.at..self.at + length];
+        let data = &self.input[self.at..self.at + self.long];
         let end: &[u8] = if self.chunked { b"\r\n" } else { b"" };
         progress.begun = true;
         client.write([&self.out, data, end], deadline).await?;
         self.out.clear();
-        self.at += length;
+        self.at += std::mem::take(&mut self.long);
         Ok(())
     }
 
