@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::client::{self, Client};
-use crate::config::{AdminBind, Config, defaults};
+use crate::config::{Config, defaults};
 use crate::control;
+use crate::net::Address;
 
 /// Holds the bearer token, when it is not in a file.
 const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
@@ -47,9 +48,9 @@ pub(super) fn admin(at: &Where) -> Result<Client> {
     }
     let bind = config
         .as_ref()
-        .map_or(AdminBind::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
+        .map_or(Address::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
     let address = match bind {
-        AdminBind::Tcp(bind) => reachable(bind).to_string(),
+        Address::Tcp(bind) => reachable(bind).to_string(),
         unix => unix.to_string(),
     };
     Ok(Client::new(address, token(at, config.as_ref())?))
