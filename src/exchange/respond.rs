@@ -85,6 +85,8 @@ pub struct Through {
     at: usize,
     /// The client understands trailers.
     trailers: bool,
+    /// Of the data at `at`: so much is known to be next, and goes as it lies.
+    long: usize,
     /// The end was written.
     ended: bool,
 }
@@ -96,7 +98,7 @@ enum Gathered {
     /// More must come.
     More,
     /// To a stretch so long that it goes as it lies.
-    Long(usize),
+    Long,
 }
 
 impl Through {
@@ -113,6 +115,7 @@ impl Through {
             input: std::mem::take(&mut head.bytes),
             out,
             trailers: responding.parts.version_11,
+            long: 0,
             ended: false,
         }
     }
@@ -155,7 +158,7 @@ impl Through {
         loop {
             match self.gather(progress)? {
                 Gathered::All => break,
-                Gathered::Long(length) => self.long(length, client, deadline, progress).await?,
+                Gathered::Long => self.long(client, deadline, progress).await?,
                 Gathered::More => {
                     self.flush(client, deadline, progress).await?;
                     self.more(responding, deadline).await?;
@@ -166,9 +169,9 @@ impl Through {
         self.flush(client, deadline, progress).await
     }
 
-    /// Small pieces are gathered, so that a usual answer is one write.
+    /// Small pieces are gathered, so that a usual answer is one write. May be asked again.
     fn gather(&mut self, progress: &mut Progress) -> Result<Gathered, Cause> {
-        loop {
+        while self.long == 0 {
             let step = self.body.step(&self.input[self.at..]).map_err(response_cause)?;
             self.at += step.skip;
             let length = step.data;
@@ -180,7 +183,8 @@ impl Through {
             }
             progress.bytes += length as u64;
             if self.out.len() + length > SMALL {
-                return Ok(Gathered::Long(length));
+                self.long = length;
+                break;
             }
             self.out.extend_from_slice(&self.input[self.at..self.at + length]);
             if self.chunked {
@@ -188,6 +192,7 @@ impl Through {
             }
             self.at += length;
         }
+        Ok(Gathered::Long)
     }
 
     /// What comes after the body.
@@ -225,17 +230,16 @@ impl Through {
     /// A long stretch goes as it lies, behind what was gathered.
     async fn long(
         &mut self,
-        length: usize,
         client: &Client<'_>,
         deadline: &Deadline,
         progress: &mut Progress,
     ) -> Result<(), Cause> {
-        let data = &self.input[self.at..self.at + length];
+        let data = &self.input[self.at..self.at + self.long];
         let end: &[u8] = if self.chunked { b"\r\n" } else { b"" };
         progress.begun = true;
         client.write([&self.out, data, end], deadline).await?;
         self.out.clear();
-        self.at += length;
+        self.at += std::mem::take(&mut self.long);
         Ok(())
     }
 

@@ -88,6 +88,8 @@ pub struct Watch {
     bytes: u32,
     refilled_ns: u64,
     verdict: Option<Flood>,
+    settings: bool,
+    heard: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +136,25 @@ impl Watch {
             bytes: 0,
             refilled_ns: now_ns,
             verdict: None,
+            settings: false,
+            heard: 0,
         }
+    }
+
+    /// Of what a node says: it begins with frames, and is bounded by what we ask of it.
+    pub fn of_node(now_ns: u64) -> Watch {
+        let endless = || Bucket::new(u32::MAX);
+        Watch { at: HEAD, control: endless(), resets: endless(), ..Watch::new(now_ns) }
+    }
+
+    /// Its settings have come.
+    pub fn has_settings(&self) -> bool {
+        self.settings && !self.is_unfinished()
+    }
+
+    /// Frames so far, without PING: an answer to one tells nothing new.
+    pub fn heard(&self) -> u64 {
+        self.heard
     }
 
     /// What there was too much of; nothing that comes after it is looked at.
@@ -212,6 +232,8 @@ impl Watch {
             0 => HEAD,
             length => At::Payload { left: length as usize, data },
         };
+        self.heard += u64::from(kind != 6);
+        self.settings |= kind == 4;
         match kind {
             0 if length > 0 => self.paid(length),
             0 if flags & END_STREAM != 0 => {}

@@ -58,7 +58,7 @@ struct Kept {
 
 impl Http {
     pub(super) fn new(roots: &Roots) -> Http {
-        let tls = client(roots, None);
+        let tls = client(roots, None, false);
         Http(Arc::new(Shared { tls, kept: Mutex::default(), retry_after: Mutex::default() }))
     }
 
