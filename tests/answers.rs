@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "answers/over_http2.rs"]
+mod over_http2;
 #[path = "answers/table.rs"]
 mod table;
 

@@ -4,6 +4,10 @@
 
 mod support;
 
+#[path = "framing/only_http2.rs"]
+mod only_http2;
+#[path = "framing/over_http2.rs"]
+mod over_http2;
 #[path = "framing/passed.rs"]
 mod passed;
 #[path = "../fuzz/src/reference.rs"]

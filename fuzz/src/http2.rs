@@ -62,20 +62,32 @@ impl Scene {
         judge(&got)
     }
 
-    /// Another client, with a request that has an answer.
+    /// Another client, with a request that has an answer: which must be its own, whatever of the first still
+    /// comes to the node.
     async fn next(&self, bytes: &[u8]) -> Verdict {
+        const SAID: &[u8] = b" 0 GET /after";
         let (mut stream, served) = self.connect()?;
         send(&mut stream, bytes, 0).await;
         let mut got = Vec::new();
-        // Which number it has depends on who was cancelled before the node read it.
-        let said = b" 0 GET /after";
-        while !got.windows(said.len()).any(|part| part == said) {
+        let found = loop {
+            let at = got.windows(SAID.len()).position(|part| part == SAID);
+            if let Some(at) = at {
+                break at;
+            }
             if !matches!(stream.read_buf(&mut got).await, Ok(1..)) {
                 return Err(format!("the next got {}", text(&got)));
             }
-        }
+        };
         drop(stream);
-        served.await.map_err(|error| format!("the connection's task: {error}"))
+        served.await.map_err(|error| format!("the connection's task: {error}"))?;
+        let digits = got[..found].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        let number = str::from_utf8(&got[found - digits..found]).unwrap_or_default();
+        let seen = self.node.seen.borrow();
+        let request = number.parse().ok().and_then(|number: usize| seen.get(number));
+        match request.is_some_and(|request| request.target == b"/after") {
+            true => Ok(()),
+            false => Err(format!("the next got another's answer: {}", text(&got))),
+        }
     }
 }
 

@@ -47,6 +47,9 @@ pub fn request(
 ) -> Result<(RequestHead, Asks), Violation> {
     let (uri, headers) = (request.uri(), request.headers());
     let asks = asks(request)?;
+    if !is_http(uri.scheme_str()) {
+        return Err(Violation::Malformed("a scheme other than http and https"));
+    }
     let method = if asks == Asks::WebSocket { &Method::GET } else { request.method() };
     let target = uri.path_and_query().map_or("", |target| target.as_str());
     let line = (method.as_str().as_bytes(), target.as_bytes());
@@ -87,6 +90,14 @@ fn asks(request: &Request<()>) -> Result<Asks, Violation> {
         (_, Some(_)) => Err(Violation::NotImplemented("a protocol other than websocket")),
         (_, None) => Ok(Asks::Body),
     }
+}
+
+/// As of a target in absolute form: both are taken, and what the node is told follows from the socket. Without
+/// an `:authority` the library keeps no scheme.
+fn is_http(scheme: Option<&str>) -> bool {
+    let either =
+        |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    scheme.is_none_or(either)
 }
 
 /// `:authority`, or else the one `host`. Whoever sends both must mean the same.

@@ -91,7 +91,8 @@ fn chunks(mut rest: &[u8], mut said: Said) -> Option<Said> {
     if !lines.is_empty() {
         said.trailers = split(lines).into_iter().map(field).collect::<Option<Vec<_>>>()?;
     }
-    Some(said)
+    let connected = |name: &str| OF_THE_CONNECTION.contains(&name);
+    (!said.trailers.iter().any(|(name, _)| connected(name))).then_some(said)
 }
 
 impl Said {

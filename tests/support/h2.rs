@@ -67,7 +67,8 @@ impl Client {
         Client::over(runtime, io, |_| ())
     }
 
-    fn over(
+    /// Over anything that is a stream of bytes.
+    pub fn over(
         runtime: tokio::runtime::Runtime,
         io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
         with: impl FnOnce(&mut client::Builder),
@@ -140,7 +141,8 @@ impl Client {
     }
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+/// What moves a client.
+pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -291,13 +293,13 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Fields as literals that are not remembered (RFC 7541, 6.2.2).
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub fn block(fields: &[(impl AsRef<[u8]>, impl AsRef<[u8]>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (name, value) in fields {
         bytes.push(0);
-        for text in [name, value] {
+        for text in [name.as_ref(), value.as_ref()] {
             length(&mut bytes, text.len());
-            bytes.extend(text.as_bytes());
+            bytes.extend(text);
         }
     }
     bytes
