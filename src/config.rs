@@ -327,6 +327,8 @@ pub struct Upstream {
     pub sticky: Option<Sticky>,
     /// How nodes are spoken to over TLS; `None` is plain.
     pub tls: Option<UpstreamTls>,
+    /// Nodes are spoken to in HTTP/2 (`protocol = "h2"`).
+    pub http2: bool,
 }
 
 /// `[upstream.NAME.hedge]`

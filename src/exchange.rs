@@ -204,7 +204,8 @@ impl<'a> Exchange<'a> {
                 self.pass_gate(&view, upstream)?;
             }
             if first && self.head.framing != Framing::Empty {
-                self.read_small_body(upload, unread).await?;
+                let dialog = self.is_dialog(plan.upstream);
+                self.read_small_body(upload, unread, dialog).await?;
             }
             // What an earlier view let through may be closed since, or open to everybody.
             self.record.let_through = 0;
@@ -236,16 +237,18 @@ impl<'a> Exchange<'a> {
         Upload::new(self.head.framing, self.client.listener.settings.max_body)
     }
 
-    /// Reads a body whole if it is small, and the client does not wait to be told to send it.
+    /// Reads a body whole if it is small, and the client does not wait to be told to send it. In a `dialog` it
+    /// may wait for an answer to what it has sent so far: only what is there is read.
     async fn read_small_body(
         &mut self,
         upload: &mut Upload,
         unread: &mut Unread,
+        dialog: bool,
     ) -> Result<(), Cause> {
         if self.head.expect_continue {
             return Ok(());
         }
-        let read = upload.buffer(self.client, unread, &self.deadlines.up).await;
+        let read = upload.buffer(self.client, unread, &self.deadlines.up, dialog).await;
         self.note_upload(upload);
         read?;
         // The client's time is not the node's.

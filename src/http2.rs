@@ -3,13 +3,16 @@
 //! The rest of this program speaks HTTP/1.1 to sockets. Here a stream becomes such a socket: what is read
 //! from it is a body in HTTP/1.1's framing, and what is written to it is taken apart into HEADERS, DATA and
 //! trailers. [`Inflow`](body::Inflow) and [`Outflow`](body::Outflow) are the two directions of a body and
-//! know nothing of who is the client; [`head`] translates heads; [`stream`] puts them together.
+//! know nothing of who is the client; [`head`] translates heads of clients' streams, [`node_head`] those of
+//! nodes'; [`stream`] and [`node_stream`] put them together.
 //! [`Wire`](wire::Wire) is the connection as the library sees it, [`Watch`](watch::Watch) what is counted of
 //! a stranger's frames.
 
 pub mod body;
 pub mod gate;
 pub mod head;
+pub mod node_head;
+pub mod node_stream;
 pub mod stream;
 pub mod watch;
 pub mod wire;

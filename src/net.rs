@@ -25,7 +25,7 @@ pub use listening::{ListenSocket, is_unix};
 pub use queue::AcceptQueue;
 pub use secure::{HandshakeError, Secure};
 pub use socket_file::SocketFile;
-pub use stream::Stream;
+pub use stream::{Fate, Stream};
 
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.
 #[derive(Debug)]
@@ -282,6 +282,14 @@ impl Socket {
             Socket::Tls(_) => true,
             Socket::Stream(stream) => stream.is_encrypted(),
             Socket::Tcp(_) | Socket::Unix(_) => false,
+        }
+    }
+
+    /// What is known of why no answer came; of a connection of its own, nothing.
+    pub fn fate(&self) -> Fate {
+        match self {
+            Socket::Stream(stream) => stream.fate(),
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Tls(_) => Fate::Unknown,
         }
     }
 

@@ -329,7 +329,9 @@ fn upstream_tls(
     let slot = slot_of(slots);
     let known = previous.and_then(|previous| {
         let same = |old: &&Arc<Upstream>| {
-            old.settings.name == settings.name && old.settings.tls.as_ref() == Some(wanted)
+            old.settings.name == settings.name
+                && old.settings.tls.as_ref() == Some(wanted)
+                && old.settings.http2 == settings.http2
         };
         let old = previous.upstreams.iter().find(same)?;
         let before = slot_of(&previous.certificates);
@@ -340,7 +342,7 @@ fn upstream_tls(
         };
         old.tls.clone().filter(|_| same_slot)
     });
-    Some(known.unwrap_or_else(|| tls::upstream::client(&wanted.roots, slot)))
+    Some(known.unwrap_or_else(|| tls::upstream::client(&wanted.roots, slot, settings.http2)))
 }
 
 fn addresses(address: &str, resolved: &Resolved) -> Result<Vec<Address>, String> {

@@ -15,6 +15,7 @@ use crate::telemetry::metrics::Metrics;
 pub mod affinity;
 pub mod claim;
 pub mod heads;
+mod http2;
 pub mod maintenance;
 pub mod node;
 pub mod parking;

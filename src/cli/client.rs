@@ -28,6 +28,8 @@ pub(super) struct Client {
     /// `host:port`, or `unix:` and a path.
     pub(super) address: String,
     token: Option<String>,
+    /// Why that is only the usual place, if it is.
+    guessed: Option<String>,
 }
 
 /// An answer.
@@ -41,7 +43,12 @@ pub(super) struct Answer {
 impl Client {
     /// A client of `host:port` or `unix:PATH`.
     pub(super) fn new(address: impl Into<String>, token: Option<String>) -> Client {
-        Client { address: address.into(), token }
+        Client { address: address.into(), token, guessed: None }
+    }
+
+    /// The same where nobody has said that it is there, because of this.
+    pub(super) fn guessed(self, why: String) -> Client {
+        Client { guessed: Some(why), ..self }
     }
 
     /// Asks for a resource.
@@ -76,7 +83,14 @@ impl Client {
                 .map_err(|_| anyhow!("no answer within {} s", time.as_secs()))?
         });
         answer.with_context(|| {
-            format!("cobalance does not answer at {}; is it running there?", self.address)
+            let address = &self.address;
+            match &self.guessed {
+                None => format!("cobalance does not answer at {address}; is it running there?"),
+                Some(why) => format!(
+                    "cobalance does not answer at {address}, the default ({why}); name its file by --config, or its \
+                     address by --admin"
+                ),
+            }
         })
     }
 

@@ -119,6 +119,7 @@ impl Upstream {
             guard_changes: defaults::GUARD_CHANGES,
             sticky: None,
             tls: None,
+            http2: false,
         }
     }
 }

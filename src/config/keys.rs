@@ -111,6 +111,7 @@ pub(super) static UPSTREAM: TableKeys = TableKeys {
     title: "[upstream.NAME]",
     keys: &[
         "preset",
+        "protocol",
         "public_path",
         "api_path",
         "balance",

@@ -18,6 +18,8 @@ use crate::net::Address;
 use crate::nocobase;
 use crate::tls::Towards;
 
+mod http2;
+
 /// One byte more than the longest refusal is enough to see that a body is none.
 const MAX_BODY: usize = nocobase::MAX_REFUSAL + 1;
 /// More header fields than that do not come from a health check.
@@ -36,6 +38,8 @@ pub(super) struct Target {
     pub preset: Preset,
     /// How it is spoken to over TLS, if it is.
     pub tls: Option<Towards>,
+    /// It is spoken to in HTTP/2.
+    pub http2: bool,
 }
 
 /// A kept connection is replaced after so long: how long connecting takes tells what the network takes,
@@ -45,8 +49,14 @@ const RENEW: Duration = Duration::from_secs(30);
 /// A connection that answered well and was not closed.
 #[derive(Debug)]
 pub(super) struct Kept {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: Sender,
     opened: Instant,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(SendRequest<Empty<Bytes>>),
+    Http2(h2::client::SendRequest<Bytes>),
 }
 
 /// The parts of a probe's time, as far as it came.
@@ -108,6 +118,10 @@ async fn connect(target: &Target, trip: &mut Trip) -> io::Result<Kept> {
     let opened = Instant::now();
     trip.connected = Some(opened - begun);
     let stream = secured(stream, target.tls.as_ref()).await?;
+    if target.http2 {
+        let sender = Sender::Http2(http2::shake_hands(stream).await?);
+        return Ok(Kept { sender, opened });
+    }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .handshake(TokioIo::new(stream))
@@ -115,7 +129,7 @@ async fn connect(target: &Target, trip: &mut Trip) -> io::Result<Kept> {
         .map_err(io::Error::other)?;
     // It ends when the sender is dropped; its error is seen by whoever asks through it.
     tokio::spawn(async move { drop(connection.await) });
-    Ok(Kept { sender, opened })
+    Ok(Kept { sender: Sender::Http1(sender), opened })
 }
 
 /// Asks over one connection.
@@ -125,26 +139,40 @@ async fn exchange(
     trip: &mut Trip,
 ) -> Result<(Verdict, Option<Kept>), Verdict> {
     let Kept { mut sender, opened } = kept;
-    sender.ready().await.map_err(|error| broken(&error))?;
-    let request =
-        request(target).map_err(|error| Verdict::Garbage { detail: error.to_string() })?;
     let asked = Instant::now();
     trip.asked = Some(asked);
+    let (status, kind, text, whole) = match &mut sender {
+        Sender::Http1(sender) => ask_http1(sender, target).await?,
+        Sender::Http2(sender) => http2::ask(sender.clone(), request(target, true, ())?).await?,
+    };
+    trip.answered = Some(asked.elapsed());
+    let verdict = classify(status, kind.as_deref(), &text, &target.check, target.preset);
+    Ok((verdict, whole.then_some(Kept { sender, opened })))
+}
+
+async fn ask_http1(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    target: &Target,
+) -> Result<http2::Answer, Verdict> {
+    sender.ready().await.map_err(|error| broken(&error))?;
+    let request = request(target, false, Empty::new())?;
     let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let (head, body) = answer.into_parts();
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let (text, whole) = read(body).await.map_err(|error| broken(&error))?;
-    trip.answered = Some(asked.elapsed());
-    let verdict = classify(head.status.as_u16(), kind, &text, &target.check, target.preset);
-    Ok((verdict, whole.then_some(Kept { sender, opened })))
+    Ok((head.status.as_u16(), kind.map(ToOwned::to_owned), text, whole))
 }
 
-fn request(target: &Target) -> http::Result<http::Request<Empty<Bytes>>> {
+/// The question: with the node's whole address where that is said so.
+fn request<B>(target: &Target, http2: bool, body: B) -> Result<http::Request<B>, Verdict> {
     let host = target.check.host.clone().unwrap_or_else(|| target.address.host());
-    http::Request::get(&target.check.path)
-        .header(HOST, host)
-        .header(USER_AGENT, AGENT)
-        .body(Empty::new())
+    let request = match (http2, &target.tls) {
+        (false, _) => http::Request::get(&target.check.path).header(HOST, host),
+        (true, None) => http::Request::get(format!("http://{host}{}", target.check.path)),
+        (true, Some(_)) => http::Request::get(format!("https://{host}{}", target.check.path)),
+    };
+    let request = request.header(USER_AGENT, AGENT).body(body);
+    request.map_err(|error| Verdict::Garbage { detail: error.to_string() })
 }
 
 /// The body up to the bound, and whether that was all of it.
@@ -206,6 +234,7 @@ mod tests {
             check: Arc::new(check),
             preset: Preset::NocoBase,
             tls: None,
+            http2: false,
         }
     }
 

@@ -314,7 +314,8 @@ impl Watched {
     fn follow_check(&mut self, upstream: &Upstream) {
         let check = upstream.settings.health_check.as_ref();
         let tls = upstream.tls_of(&self.node);
-        if self.target.as_ref().is_some_and(|target| target.tls != tls) {
+        let http2 = upstream.settings.http2;
+        if self.target.as_ref().is_some_and(|target| (&target.tls, target.http2) != (&tls, http2)) {
             // It speaks otherwise from now on.
             self.kept = None;
         }
@@ -323,6 +324,7 @@ impl Watched {
             check: Arc::new(check.clone()),
             preset: upstream.settings.preset,
             tls,
+            http2,
         });
         let Some(check) = check else {
             self.checker = None;

@@ -40,5 +40,9 @@ pub(super) async fn secured(
     let Some(towards) = tls else { return Ok(stream) };
     let connector = TlsConnector::from(towards.config.clone());
     let stream = connector.connect(towards.name.clone(), stream).await?;
+    let wants = |protocol| towards.config.alpn_protocols.iter().any(|known| known == protocol);
+    if wants(crate::tls::HTTP_2) && stream.get_ref().1.alpn_protocol() != Some(crate::tls::HTTP_2) {
+        return Err(io::Error::other("it does not choose HTTP/2 (ALPN)"));
+    }
     Ok(Box::new(stream))
 }

@@ -19,7 +19,7 @@ use crate::error::Cause;
 use crate::headers::{self, ForClient};
 use crate::http1::body::Framing;
 use crate::http1::response::ResponseHead;
-use crate::net::Socket;
+use crate::net::{Fate, Socket};
 use crate::telemetry::metrics::{AttemptResult, RetryReason};
 use crate::upstream::{Connection, PoolLimits};
 
@@ -129,7 +129,17 @@ impl<'a> Exchange<'a> {
             connection = Box::pin(race).await?;
         }
         let (member, sent_ns) = (leg.member, leg.seen.sent_ns.get());
-        let reply = self.reply((leg, plan), connection.socket(), (upload, unread), &flags).await?;
+        let reply = self.reply((leg, plan), connection.socket(), (upload, unread), &flags).await;
+        if reply.is_err() {
+            match connection.socket().fate() {
+                // Known by the node's own word: any request may be asked again.
+                Fate::Unprocessed => leg.seen.sent.set(0),
+                // No old connection is to blame.
+                Fate::Reset => leg.seen.reused.set(false),
+                Fate::Unknown => {}
+            }
+        }
+        let reply = reply?;
         let (next, healthy) = match reply {
             Reply::Refused => return Ok(Tried::Refused),
             Reply::Upgraded(head) => {
@@ -279,6 +289,9 @@ impl<'a> Exchange<'a> {
             other => other,
         })?;
         self.record.connect_ns = Some(self.client.thread.look_at_clock() - now);
+        if self.head.websocket && !opened.takes_upgrades() {
+            return Err(Cause::NotImplemented("WebSocket to nodes of HTTP/2 without RFC 8441"));
+        }
         Ok(opened)
     }
 

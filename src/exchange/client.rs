@@ -172,6 +172,21 @@ impl Client<'_> {
         Floor::new(rate, window, received, self.thread.now_ns())
     }
 
+    /// Takes what has come of the request's body by now. False: nothing has.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn read_ready(&self, unread: &mut Unread) -> Result<bool, Cause> {
+        let now = |cx: &mut Context<'_>| {
+            Poll::Ready(unread.poll_more(self.thread, self.socket, cx, false))
+        };
+        match poll_fn(now).await {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(1..)) => Ok(true),
+            Poll::Ready(Ok(0) | Err(_)) => Err(Cause::ClientLeft),
+        }
+    }
+
     /// Watches a client that has sent its request and waits. Comes back only when it leaves; what it sends
     /// meanwhile is the next request, kept up to a bound.
     pub async fn watch(&self, unread: &mut Unread) -> Cause {

@@ -11,6 +11,7 @@ use super::{Exchange, Plan};
 use crate::config::{self, Preset};
 use crate::error::Cause;
 use crate::http1::body::Framing;
+use crate::http1::field::Known;
 use crate::limit::uploads::{Gauge, Pace};
 use crate::spool::{Refused, Spool, Store};
 
@@ -21,7 +22,8 @@ impl Exchange<'_> {
     /// Whether it must still be looked if the client is too slow.
     pub(super) fn wants_shield(&self, plan: &Plan<'_>, upload: &Upload) -> bool {
         let settings = &plan.upstream.upstream.settings;
-        if upload.is_done() || upload.is_shielded() || settings.stream_within.is_zero() {
+        let off = settings.stream_within.is_zero() || self.is_dialog(plan.upstream);
+        if upload.is_done() || upload.is_shielded() || off {
             return false;
         }
         // NocoBase never refuses a body before it comes: Node tells every client to go on. Others may, so
@@ -29,6 +31,14 @@ impl Exchange<'_> {
         let small =
             matches!(self.head.framing, Framing::Length(length) if length <= REPLAYABLE as u64);
         !self.head.expect_continue || settings.preset == Preset::NocoBase && !small
+    }
+
+    /// Whether client and node may speak in turns on one exchange (gRPC): then a node must hear at once what its
+    /// client says, and nothing waits for the end of the request. No NocoBase does so, whatever a stranger says.
+    pub(super) fn is_dialog(&self, upstream: &LocalUpstream) -> bool {
+        let kind = self.head.value(Known::ContentType).unwrap_or_default();
+        upstream.upstream.settings.preset == Preset::None
+            && kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/grpc"))
     }
 
     /// Whether a node may be picked. While there is none, a large body stays with its client.

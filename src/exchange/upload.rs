@@ -240,7 +240,7 @@ impl Upload {
     }
 
     /// Reads the body whole if it is small, else as much of it as a replay may hold. A body that is known
-    /// to be large is left alone: that is for the shield.
+    /// to be large is left alone: that is for the shield. In a `dialog` nothing is waited for.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.
@@ -249,13 +249,18 @@ impl Upload {
         client: &Client<'_>,
         unread: &mut Unread,
         deadline: &Deadline,
+        dialog: bool,
     ) -> Result<(), Cause> {
         if matches!(self.framing, Framing::Length(length) if length > REPLAYABLE as u64) {
             return Ok(());
         }
         let mut floor = client.floor(0);
         while !self.body.is_done() && self.wire.len() < REPLAYABLE {
-            if unread.get().is_empty() {
+            if unread.get().is_empty() && dialog {
+                if !client.read_ready(unread).await? {
+                    break;
+                }
+            } else if unread.get().is_empty() {
                 // What it may come to; the rest of a buffer is counted with the exchange.
                 let most = self.length(u64::MAX).min(REPLAYABLE as u64) as usize;
                 if !deadline.wait_holding(most + SMALL) {

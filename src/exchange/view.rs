@@ -101,7 +101,7 @@ impl LocalUpstream {
             let known = previous.and_then(|view| view.local(&member.node));
             let local =
                 known.unwrap_or_else(|| Rc::new(LocalNode::new(member.node.clone(), thread)));
-            local.speak(member.tls.clone());
+            local.speak(member.tls.clone(), settings.http2);
             local
         };
         let member = |member: &crate::snapshot::Member| LocalMember {

@@ -43,4 +43,21 @@ pub trait Stream: Debug {
 
     /// Whether the connection that carries it is one of TLS.
     fn is_encrypted(&self) -> bool;
+
+    /// What is known of why it ended without an answer.
+    fn fate(&self) -> Fate {
+        Fate::Unknown
+    }
+}
+
+/// What became of a stream whose answer did not come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing is known: its connection was lost, if anything.
+    #[default]
+    Unknown,
+    /// The peer has said, or it is known otherwise, that nothing of what was written was worked on.
+    Unprocessed,
+    /// It alone was reset, on a connection that is good.
+    Reset,
 }

@@ -50,8 +50,9 @@ impl std::fmt::Debug for Roots {
     }
 }
 
-/// For handshakes with the nodes of one upstream. `own` is what it shows to nodes that ask.
-pub fn client(roots: &Roots, own: Option<Arc<Slot>>) -> Arc<ClientConfig> {
+/// For handshakes with the nodes of one upstream. `own` is what it shows to nodes that ask; with `http2` that
+/// is what is spoken, and nothing else.
+pub fn client(roots: &Roots, own: Option<Arc<Slot>>, http2: bool) -> Arc<ClientConfig> {
     #[allow(clippy::expect_used)] // both are constants: the first handshake of any test proves them
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
@@ -61,7 +62,8 @@ pub fn client(roots: &Roots, own: Option<Arc<Slot>>) -> Arc<ClientConfig> {
         Some(slot) => builder.with_client_cert_resolver(Arc::new(Own(slot))),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![super::server::HTTP_1_1.to_vec()];
+    let spoken = if http2 { super::server::HTTP_2 } else { super::server::HTTP_1_1 };
+    config.alpn_protocols = vec![spoken.to_vec()];
     Arc::new(config)
 }
 

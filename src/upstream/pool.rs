@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::Node;
+use super::http2::{Line as Trunk, Trunks};
 use super::node::Cell;
 use crate::clock;
 use crate::config;
@@ -29,7 +30,7 @@ const IDLE_WITHOUT_HINT: Duration = Duration::from_secs(4);
 /// Closed this long before the node would.
 const HINT_MARGIN: Duration = Duration::from_secs(1);
 /// Kept at most this long, whatever the hint: middleboxes forget sooner than servers.
-const IDLE_CAP: Duration = Duration::from_secs(60);
+pub(super) const IDLE_CAP: Duration = Duration::from_secs(60);
 /// What is unsafe to repeat uses a connection that was idle for less.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -62,6 +63,8 @@ pub struct LocalNode {
     idle: RefCell<VecDeque<Kept>>,
     /// How it is spoken to over TLS, if it is.
     tls: RefCell<Option<Towards>>,
+    /// In HTTP/2, over these.
+    trunks: RefCell<Option<Rc<Trunks>>>,
     last_note_ns: [std::cell::Cell<u64>; 3],
 }
 
@@ -107,6 +110,8 @@ struct Line {
 pub struct Connection {
     line: Option<Line>,
     local: Rc<LocalNode>,
+    /// It is a stream of this one.
+    trunk: Option<Rc<Trunk>>,
     /// It carried an exchange before.
     pub reused: bool,
 }
@@ -141,16 +146,22 @@ impl LocalNode {
             thread,
             idle: RefCell::default(),
             tls: RefCell::default(),
+            trunks: RefCell::default(),
             last_note_ns: Default::default(),
         }
     }
 
     /// How new connections are made from now on; kept ones of another kind are closed.
-    pub fn speak(&self, tls: Option<Towards>) {
-        if *self.tls.borrow() != tls {
-            self.tls.replace(tls);
+    pub fn speak(&self, tls: Option<Towards>, http2: bool) {
+        if *self.tls.borrow() != tls || self.trunks.borrow().is_some() != http2 {
             self.clear();
+            self.tls.replace(tls);
+            self.trunks.replace(http2.then(Rc::default));
         }
+    }
+
+    fn trunks(&self) -> Option<Rc<Trunks>> {
+        self.trunks.borrow().clone()
     }
 
     /// This thread's counters.
@@ -174,8 +185,12 @@ impl LocalNode {
     }
 
     /// A kept connection that is open and clean. Without `safe_to_repeat` only one that was in use a moment
-    /// ago will do, and none at all while the node is distrusted.
+    /// ago will do, and none at all while the node is distrusted. In HTTP/2 any will do: a node that closes says
+    /// by GOAWAY what it did not run.
     pub fn take(self: &Rc<Self>, safe_to_repeat: bool, now_ns: u64) -> Option<Connection> {
+        if let Some(trunks) = self.trunks() {
+            return trunks.take(now_ns).map(|taken| Connection::on(self.clone(), taken));
+        }
         if !safe_to_repeat && self.node.reuse_distrusted(now_ns) {
             return None;
         }
@@ -221,6 +236,14 @@ impl LocalNode {
         let begun = clock::now_ns();
         deadline.set(timeout);
         let tls = self.tls.borrow().clone();
+        if let Some(trunks) = self.trunks() {
+            let who = (&self.node, self.thread);
+            let obtained = trunks.obtain(dial, who, (address, tls.as_ref()));
+            let obtained = deadline.guard(Box::pin(obtained)).await;
+            deadline.clear();
+            let obtained = obtained.map_err(|_| Cause::ConnectTimeout)?;
+            return obtained.map(|taken| Connection::on(self.clone(), taken));
+        }
         let opened = deadline.guard(open(dial, address, tls.as_ref())).await;
         deadline.clear();
         let socket = match opened {
@@ -236,6 +259,9 @@ impl LocalNode {
 
     /// Closes what expired, so that the node never has to.
     pub fn purge(&self, now_ns: u64) {
+        if let Some(trunks) = self.trunks() {
+            trunks.tick(now_ns);
+        }
         let mut idle = self.idle.borrow_mut();
         let before = idle.len();
         idle.retain(|kept| kept.expires_ns > now_ns);
@@ -248,6 +274,9 @@ impl LocalNode {
 
     /// Closes all idle connections: the node is drained or was lost.
     pub fn clear(&self) {
+        if let Some(trunks) = self.trunks() {
+            trunks.leave();
+        }
         let gone = self.idle.borrow_mut().drain(..).count();
         Cell::add(&self.cell().idle, -(gone as i32));
     }
@@ -262,7 +291,7 @@ impl LocalNode {
         let full = limits.max_idle == 0 || line.requests >= limits.max_requests;
         // A node that is drained gets no more requests, and its operator waits for an end.
         let drained = self.node.operator() != OperatorState::Ready;
-        let odd = line.tls != *self.tls.borrow();
+        let odd = line.tls != *self.tls.borrow() || self.trunks.borrow().is_some();
         if keep.is_zero() || old || full || drained || odd {
             return;
         }
@@ -283,7 +312,11 @@ impl Drop for LocalNode {
     }
 }
 
-async fn open(dial: &Dial, address: &Address, tls: Option<&Towards>) -> Result<Socket, Cause> {
+pub(super) async fn open(
+    dial: &Dial,
+    address: &Address,
+    tls: Option<&Towards>,
+) -> Result<Socket, Cause> {
     let failed = |error: io::Error| connect_cause(&error);
     let stream = match (dial, address) {
         (Dial::Address, Address::Tcp(address)) => connected(*address).await.map_err(failed)?,
@@ -345,7 +378,18 @@ impl Connection {
     fn new(local: Rc<LocalNode>, mut line: Line, reused: bool) -> Connection {
         Cell::add(&local.cell().active, 1);
         line.requests += 1;
-        Connection { line: Some(line), local, reused }
+        Connection { line: Some(line), local, trunk: None, reused }
+    }
+
+    /// A stream, on a connection that is counted for itself.
+    fn on(local: Rc<LocalNode>, (socket, trunk, reused): (Socket, Rc<Trunk>, bool)) -> Connection {
+        let line = Line { socket, born_ns: 0, requests: 0, tls: None };
+        Connection { line: Some(line), local, trunk: Some(trunk), reused }
+    }
+
+    /// Whether a WebSocket can be asked for.
+    pub fn takes_upgrades(&self) -> bool {
+        self.trunk.as_ref().is_none_or(|trunk| trunk.takes_upgrades())
     }
 
     /// The stream.
@@ -361,8 +405,14 @@ impl Connection {
 
     /// Keeps it for the next exchange. The answer must have been read to its end, and nothing after it.
     pub fn give_back(mut self, hint: Option<Duration>, limits: PoolLimits, now_ns: u64) {
-        if let Some(line) = self.line.take() {
-            self.local.keep(line, hint, limits, now_ns);
+        match (self.line.take(), &self.trunk, self.local.trunks()) {
+            (Some(line), None, _) => self.local.keep(line, hint, limits, now_ns),
+            (line, Some(trunk), Some(trunks)) => {
+                // The stream ends first.
+                drop(line);
+                trunks.give_back(trunk, limits, now_ns);
+            }
+            _ => {}
         }
     }
 
@@ -375,7 +425,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        Cell::add(&self.local.cell().active, -1);
+        if self.trunk.is_none() {
+            Cell::add(&self.local.cell().active, -1);
+        }
     }
 }
 

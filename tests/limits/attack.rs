@@ -9,11 +9,11 @@ use crate::errors;
 use crate::support::origin::{Origin, gate};
 use crate::support::{Answer, Proxy, parse, until};
 
-const MIB: i64 = 1024 * 1024;
+pub(crate) const MIB: i64 = 1024 * 1024;
 
 /// Answers `/big` with more than any socket holds, `/hang` not before the sender is dropped, and everything else
 /// at once.
-fn origin() -> (Origin, Sender<()>) {
+pub(crate) fn origin() -> (Origin, Sender<()>) {
     let (release, released) = gate();
     let origin = Origin::scripted(move |mut line| {
         while let Some(seen) = line.request() {
@@ -61,7 +61,7 @@ fn attack(proxy: &Proxy, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
 }
 
 /// A request on a connection of its own, in two parts, with a body that comes later: as slow as honest ones are.
-fn is_served(proxy: &Proxy) {
+pub(crate) fn is_served(proxy: &Proxy) {
     assert_eq!(proxy.get("/fresh").text(), "hi");
     let mut stream = proxy.connect();
     for part in ["POST /fresh HTTP/1.1\r\nHo", "st: t\r\nContent-Length: 4\r\n\r\n", "bo", "dy"] {

@@ -116,7 +116,7 @@ fn proxy_protocol(table: &Table<'_>) -> Vec<IpNet> {
 fn protocols(table: &Table<'_>, is_tls: bool) -> Protocols {
     let usual = Protocols { h1: true, h2: is_tls };
     let Some(value) = table.get("protocols") else { return usual };
-    let elements = table.elements("protocols", "`protocols = [\"h1\", \"h2\"]`");
+    let Some(elements) = value.elements("`protocols = [\"h1\", \"h2\"]`") else { return usual };
     if elements.is_empty() {
         value.error(
             "no-protocol",

@@ -121,12 +121,28 @@ fn one(table: &Table<'_>, name: &str, known: &Certificates) -> Upstream {
         sticky: sticky(table, name),
         quiet_restarts: nocobase_flag(table, "quiet_restarts", preset, plain.quiet_restarts),
         tls: certificate::of_upstream(table, name, known),
+        http2: http2(table, preset),
         api_path,
         ..with_times(table, plain)
     };
     check_tunnels(table, &upstream);
     certificate::check_names(table, &upstream);
     upstream
+}
+
+/// Whether nodes are spoken to in HTTP/2, which NocoBase does not understand.
+fn http2(table: &Table<'_>, preset: Preset) -> bool {
+    let words = [("h1", false), ("h2", true)];
+    let http2 = table.text("protocol").and_then(|text| text.choice(&words)).unwrap_or(false);
+    if http2
+        && preset == Preset::NocoBase
+        && let Some(value) = table.get("protocol")
+    {
+        let message = "NocoBase speaks HTTP/1.1 only".to_owned();
+        let help = "remove it, or write `preset = \"none\"` if this is no NocoBase".to_owned();
+        value.error("nocobase-h2", message, "its nodes would not understand a word", help);
+    }
+    http2
 }
 
 fn with_times(table: &Table<'_>, plain: Upstream) -> Upstream {

@@ -176,6 +176,14 @@ impl Deadline {
         held.cut.set(false);
     }
 
+    /// Counts it among those that were cut: there is no room for what it holds already. Always false, as what
+    /// has no room is told.
+    pub fn give_way(&self) -> bool {
+        let ledger = &self.wheel.0.ledger;
+        ledger.cut.set(ledger.cut.get() + 1);
+        false
+    }
+
     /// Whether it had to give way.
     pub fn is_cut(&self) -> bool {
         self.entry.held.cut.get()

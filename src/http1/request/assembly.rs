@@ -145,6 +145,7 @@ mod tests {
         assert_eq!(format!("{:?}", parsed.fields), format!("{:?}", head.fields));
         assert_eq!((parsed.host, parsed.framing), (head.host, head.framing));
         assert!(head.http2 && !parsed.http2 && head.keep_alive);
+        assert_eq!((head.protocol(), parsed.protocol()), ("HTTP/2.0", "HTTP/1.1"));
     }
 
     #[test]
