@@ -60,17 +60,17 @@ fn in_a_conversation_a_body_has_its_own_pace() {
             line.send(b"hi");
         }
     });
-    let listener = "body_idle_timeout = \"100ms\"\nmin_body_rate = \"1MiB\"";
+    let listener = "body_idle_timeout = \"200ms\"\nmin_body_rate = \"1MiB\"";
     let proxy = Proxy::start(config(&[origin.address], listener, "preset = \"none\""));
     let mut stream = proxy.connect();
     stream.write_all(b"POST /x HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nx").unwrap();
     // The head of the answer is there, so far as it can be seen without taking it.
     stream.peek(&mut [0]).unwrap();
     let (begun, mut sent) = (Instant::now(), 1);
-    // Ten windows; three are too many for who is not answered.
+    // Seven windows; three are too many for who is not answered.
     until("it has trickled for long", || {
         sent += stream.write(b"x").unwrap();
-        begun.elapsed() > Duration::from_secs(1)
+        begun.elapsed() > Duration::from_millis(1500)
     });
     stream.write_all(&vec![b'x'; 100_000 - sent]).unwrap();
     assert_eq!(Answer::read(&mut stream).expect("an answer").text(), "hi");
