@@ -21,10 +21,11 @@ use tokio::time::MissedTickBehavior;
 use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt};
 
-use crate::config::{self, AdminBind, Config};
+use crate::config::{self, Config};
 use crate::control::Handle;
 use crate::control::upgrade::Reign;
 use crate::control::who::Peer;
+use crate::net::Address;
 
 mod audit;
 mod credentials;
@@ -70,22 +71,19 @@ type Stack = BoxCloneService<Request<Incoming>, Reply, Infallible>;
 /// Where the servers are bound.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    admin: parking_lot::RwLock<Option<AdminBind>>,
+    admin: parking_lot::RwLock<Option<Address>>,
     probes: parking_lot::RwLock<Option<SocketAddr>>,
 }
 
 impl Addresses {
     /// The admin server; none if it is off or could not be bound, or has no address.
     pub fn admin(&self) -> Option<SocketAddr> {
-        self.admin.read().as_ref().and_then(AdminBind::tcp)
+        self.admin.read().as_ref().and_then(Address::tcp)
     }
 
     /// The same as a socket in the file system.
     pub fn admin_socket(&self) -> Option<PathBuf> {
-        match &*self.admin.read() {
-            Some(AdminBind::Unix(path)) => Some(path.clone()),
-            _ => None,
-        }
+        self.admin.read().as_ref().and_then(Address::unix).map(Path::to_owned)
     }
 
     /// The public probes; none if they are off.
@@ -189,7 +187,7 @@ async fn tokens_wanted(config: &Config) -> io::Result<(Option<Tokens>, Option<St
 /// What one server should be, besides the tokens that it asks for.
 #[derive(Clone, PartialEq)]
 struct Wanted {
-    bind: AdminBind,
+    bind: Address,
     /// Of a Unix socket.
     mode: u32,
     hosts: Vec<String>,
@@ -201,7 +199,7 @@ fn admin_wanted(config: &Config) -> Option<Wanted> {
 }
 
 fn probes_wanted(config: &Config) -> Option<Wanted> {
-    let bind = AdminBind::Tcp(config.probes.as_ref()?.bind);
+    let bind = Address::Tcp(config.probes.as_ref()?.bind);
     Some(Wanted { bind, mode: 0, hosts: Vec::new() })
 }
 
@@ -214,7 +212,7 @@ struct Server {
 struct Running {
     wanted: Wanted,
     listener: Listener,
-    bound: AdminBind,
+    bound: Address,
     rules: Arc<Rules>,
     accepting: AbortHandle,
 }
@@ -231,7 +229,7 @@ impl Server {
         Server { surface, running: None }
     }
 
-    fn bound(&self) -> Option<AdminBind> {
+    fn bound(&self) -> Option<Address> {
         self.running.as_ref().map(|running| running.bound.clone())
     }
 
@@ -260,7 +258,7 @@ impl Server {
             None => self.listen(handle, &wanted, there.map(|running| &running.wanted.bind)).await?,
         };
         self.stop(handle);
-        let bound = listener.bound()?;
+        let bound = listener.bound(&wanted.bind)?;
         let rules = Arc::new(Rules::new(wanted.hosts.clone(), tokens));
         let stack = stack(self.surface, handle.clone(), rules.clone());
         if let (Some(asked), Listener::Tcp(listener)) = (wanted.bind.tcp(), &listener) {
@@ -279,15 +277,15 @@ impl Server {
         &self,
         handle: &Handle,
         wanted: &Wanted,
-        ours: Option<&AdminBind>,
+        ours: Option<&Address>,
     ) -> io::Result<Listener> {
         let coming = *handle.reign().borrow() == Reign::Coming;
         match &wanted.bind {
-            AdminBind::Unix(path) => {
-                let taken = !coming && ours != Some(&wanted.bind) && Place::is_taken(path);
-                unix(path, wanted.mode, taken, coming)
+            Address::Unix(path) => {
+                let ours = coming || ours == Some(&wanted.bind);
+                unix(Path::new(&**path), wanted.mode, ours, coming)
             }
-            AdminBind::Tcp(address) => {
+            Address::Tcp(address) => {
                 let inherited = handle.inherited(self.surface.as_str(), *address);
                 let listener = match inherited {
                     Some(socket) => TcpListener::from_std(socket)?,
@@ -307,10 +305,11 @@ impl Server {
 }
 
 impl Listener {
-    fn bound(&self) -> io::Result<AdminBind> {
+    /// Where it is, if this was asked for.
+    fn bound(&self, asked: &Address) -> io::Result<Address> {
         match self {
-            Listener::Tcp(listener) => listener.local_addr().map(AdminBind::Tcp),
-            Listener::Unix(place) => Ok(AdminBind::Unix(place.path().to_owned())),
+            Listener::Tcp(listener) => listener.local_addr().map(Address::Tcp),
+            Listener::Unix(_) => Ok(asked.clone()),
         }
     }
 
@@ -329,12 +328,8 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// While another process serves there and is to be followed (`coming`), its socket stays where it is.
-fn unix(path: &Path, mode: u32, taken: bool, coming: bool) -> io::Result<Listener> {
-    if taken {
-        let message = format!("unix:{}: another process serves there", path.display());
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
-    }
-    let place = Place::listen(path, mode)?;
+fn unix(path: &Path, mode: u32, ours: bool, coming: bool) -> io::Result<Listener> {
+    let place = Place::listen(path, mode, ours)?;
     if !coming {
         place.put()?;
     }

@@ -23,7 +23,6 @@ mod upgrade;
 use self::check::Shown;
 use self::client::{Answer, Client};
 use self::find::Where;
-use crate::config::AdminBind;
 use crate::control::status::{ReloadResult, ReloadStatus};
 use crate::demo;
 use crate::net::Address;
@@ -78,7 +77,7 @@ struct Run {
     node: Vec<String>,
     /// Where `status` and the other commands find it, also unix:PATH [default: 127.0.0.1:9901]
     #[arg(long, value_name = "ADDR", requires = "listen")]
-    admin: Option<AdminBind>,
+    admin: Option<Address>,
 }
 
 /// See failover: three stand-ins for NocoBase nodes, restarted in turn under a small load

@@ -30,7 +30,7 @@ mod resolve;
 mod suggest;
 mod tls;
 
-pub use admin::{Admin, AdminBind};
+pub use admin::Admin;
 pub use diagnostic::{Diagnostic, Severity, Source, render, summary, to_json};
 pub use flags::{from_flags, listen_address};
 pub use limits::{

@@ -160,7 +160,7 @@ pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, m
         first_until_ns,
     };
     let mut unread = Unread::default();
-    let spoken = Box::pin(connection.choose_protocol(spoken, &mut unread)).await;
+    let spoken = connection.choose_protocol(spoken, &mut unread).await;
     let counted = &connection.listener.metrics.connections;
     counted[usize::from(spoken == Some(Protocol::Http2))].inc();
     match spoken {

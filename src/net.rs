@@ -14,6 +14,7 @@ mod address;
 mod listening;
 mod queue;
 mod secure;
+mod socket_file;
 mod stream;
 
 pub use address::{
@@ -23,6 +24,7 @@ pub use address::{
 pub use listening::{ListenSocket, is_unix};
 pub use queue::AcceptQueue;
 pub use secure::{HandshakeError, Secure};
+pub use socket_file::SocketFile;
 pub use stream::{Fate, Stream};
 
 /// A connected stream. Methods take `&self`, so that both directions can be polled in one task.

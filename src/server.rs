@@ -315,9 +315,18 @@ impl Signals {
 async fn attend(handle: &Handle, signals: &mut Signals) -> u8 {
     loop {
         tokio::select! {
-            _ = signals.reload.recv() => drop(tokio::spawn(reload(handle.clone()))),
-            _ = signals.reopen.recv() => handle.reopen_logs(),
-            _ = signals.upgrade.recv() => drop(tokio::spawn(upgrade(handle.clone()))),
+            _ = signals.reload.recv() => {
+                tracing::info!("SIGHUP: the configuration is read");
+                drop(tokio::spawn(reload(handle.clone())));
+            }
+            _ = signals.reopen.recv() => {
+                tracing::info!("SIGUSR1: the access log is opened anew");
+                handle.reopen_logs();
+            }
+            _ = signals.upgrade.recv() => {
+                tracing::info!("SIGUSR2: another process is to take over");
+                drop(tokio::spawn(upgrade(handle.clone())));
+            }
             () = handle.failed() => return EXIT_FAILURE,
             () = handle.handed_over() => match leave(handle, signals).await {
                 Some(name) => break tracing::info!("{name}: ending"),

@@ -13,6 +13,8 @@ mod pace;
 mod rates;
 #[path = "limits/shares.rs"]
 mod shares;
+#[path = "limits/streams.rs"]
+mod streams;
 
 use std::io::Write;
 use std::net::TcpStream;

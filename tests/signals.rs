@@ -17,6 +17,7 @@ fn hangup_reloads_and_usr1_reopens_the_log() {
     let address = program.address();
     fs::write(&program.file, text(&program.dir, node, "retries = 1\n")).unwrap();
     program.signal(Signal::HUP);
+    program.until_said("SIGHUP: the configuration is read");
     program.until_said("the configuration is in use generation=2");
     fs::write(&program.file, "[[listener]]\nbimd = 1\n").unwrap();
     program.signal(Signal::HUP);

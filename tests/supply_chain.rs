@@ -27,10 +27,17 @@ const LICENCES: [&str; 12] = [
 ];
 
 /// Crates that are there in two versions, and why that has no end yet.
-const TWICE: [(&str, &str); 1] = [(
-    "syn",
-    "runs while it is built only; the macros of x509-parser's asn1-rs and of zerocopy have not moved to 3 yet",
-)];
+const TWICE: [(&str, &str); 2] = [
+    (
+        "syn",
+        "runs while it is built only; the macros of x509-parser's asn1-rs and of zerocopy have not moved to 3 yet",
+    ),
+    (
+        "untrusted",
+        "400 lines that read bytes one by one: instant-acme asks for the default features of aws-lc-rs, which has 0.7 \
+         with them and not without; rustls-webpki has 0.9",
+    ),
+];
 
 /// Never, and why.
 const BANNED: [(&str, &str); 8] = [

@@ -51,7 +51,7 @@ pub(super) fn refused(refusal: &Refusal, head: &Parts, peer: Peer, id: RequestId
     match refusal {
         Refusal::WrongToken { last: true } => {
             tracing::warn!(target: "audit", who = %peer, pid, method, %path, reason, id,
-                "audit: refused; nothing more from there is looked at for a while");
+                "audit: refused; for a while no guess from there is looked at");
         }
         Refusal::ReadOnly(token) => {
             tracing::warn!(target: "audit", who = %peer, pid, token, method, %path, reason, id,

@@ -1,6 +1,8 @@
-//! Who has shown wrong tokens: after some of them nothing from there is looked at for a while.
+//! Who has shown wrong tokens: after some of them no more from there count for a while.
 //!
-//! Not even a right one: otherwise the answer would still tell which of many guesses was right.
+//! Not even a right one that is short: otherwise the answer would still tell which of many guesses was right. One that
+//! nobody finds by trying passes all the same: an operator shares an address with others (a bridge of containers, a
+//! NAT, this machine), and a script with last month's token must not keep out who has to drain a node.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -18,7 +18,7 @@ use tower::{Layer, Service};
 
 use super::failures::Failures;
 use super::reply::Reply;
-use super::tokens::{Access, Tokens};
+use super::tokens::{Access, Found, Tokens};
 use super::{audit, credentials};
 use crate::clock;
 use crate::control::who::{Peer, Who};
@@ -140,13 +140,16 @@ impl Rules {
         peer: Peer,
         now: Duration,
     ) -> Result<(Access, Option<String>), Refusal> {
-        if let Some(wait) = self.failures.lock().refused_for(peer, now) {
-            return Err(Refusal::TooManyFailures(wait));
-        }
-        let given = credentials::token(headers).ok_or(Refusal::NoToken)?;
-        match tokens.find(&given) {
-            Some((access, name)) => Ok((access, Some(name.to_owned()))),
-            None => Err(Refusal::WrongToken { last: self.failures.lock().count(peer, now) }),
+        let given = credentials::token(headers);
+        let found = given.as_deref().and_then(|given| tokens.find(given));
+        let mut failures = self.failures.lock();
+        match (found, failures.refused_for(peer, now)) {
+            (Some(Found { access, name, short }), refused) if refused.is_none() || !short => {
+                Ok((access, Some(name.to_owned())))
+            }
+            (_, Some(wait)) => Err(Refusal::TooManyFailures(wait)),
+            _ if given.is_none() => Err(Refusal::NoToken),
+            _ => Err(Refusal::WrongToken { last: failures.count(peer, now) }),
         }
     }
 }

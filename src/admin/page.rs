@@ -23,7 +23,7 @@ h1{font-size:1.4rem;margin:0}p{margin:.2rem 0}small,.cause{opacity:.75}\
 .scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;width:100%}\
 td,th{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--line);\
 vertical-align:top;white-space:nowrap}th{font-weight:600}.n{text-align:right}\
-.cause{white-space:normal;min-width:14rem}.up{color:var(--good)}.bad{color:var(--bad)}\
+.cause{white-space:normal;min-width:9rem}.up{color:var(--good)}.bad{color:var(--bad)}\
 .wait{color:var(--wait)}.note{border-left:4px solid var(--wait);padding:.4rem .8rem;margin:.5rem 0;\
 background:#8881}.note.bad{border-color:var(--bad);color:inherit}code{font-size:.95em}</style>";
 
@@ -100,6 +100,9 @@ fn head(page: &mut String, status: &Status, now: SystemTime) {
         let open = listener.connections;
         let _ = write!(page, "<p>listener {name} on {address}, connections: {open}</p>");
     }
+    for one in &status.certificates {
+        let _ = write!(page, "<p>{}</p>", escape(&words::certificate(one, now)));
+    }
 }
 
 /// What somebody should know who looks only for a moment.
@@ -116,6 +119,9 @@ fn notes(page: &mut String, status: &Status, now: SystemTime) {
             note(page, true, &format!("no node of {name} is eligible; {parked} parked"));
         } else if *parked > 0 {
             note(page, false, &format!("{name}: {parked} parked, on their way to nodes"));
+        }
+        if let Some(told) = words::pinned(upstream, now) {
+            note(page, upstream.pinned.as_ref().is_some_and(|pinned| !pinned.serves), &told);
         }
         if let Some(on) = &upstream.maintenance {
             note(page, false, &maintenance(name, on, now));
@@ -265,6 +271,14 @@ mod tests {
             "from": 5, "to": 3, "generation": 6, "by": "x", "found": [], "at": 0,
         }))
         .unwrap();
+        upstream.pinned = serde_json::from_value(serde_json::json!({
+            "node": "n<1>", "since": 940, "from": "10.0.0.7", "serves": false, "turns_away": true,
+        }))
+        .unwrap();
+        status.certificates = serde_json::from_value(serde_json::json!([
+            {"name": "c", "hosts": ["a.test"], "not_before": 0, "not_after": 0, "acme": null},
+        ]))
+        .unwrap();
         status.warnings = serde_json::from_value(serde_json::json!([
             {"kind": "degraded", "subject": "s", "message": "a warning", "since": 0, "last_seen": 0},
         ]))
@@ -281,10 +295,15 @@ mod tests {
                 "app is under maintenance for 1 min 0 s, from 10.0.0.7; let through: 10.0.0.0/8; \
               WebSockets held: 9",
             ),
+            (
+                "note bad",
+                "n&lt;1&gt; is pinned in app for 1 min 0 s, from 10.0.0.7, and does not serve",
+            ),
             ("note", "b#10.0.0.3 of app is drained, and no node is called so now"),
             ("note", "a warning"),
         ] {
-            assert!(page.contains(&format!("<p class=\"{class}\">{told}</p>")), "{told}: {page}");
+            assert!(page.contains(&format!("<p class=\"{class}\">{told}")), "{told}: {page}");
         }
+        assert!(page.contains("<p>certificate c for a.test, none yet, handshakes are refused</p>"));
     }
 }

@@ -134,7 +134,11 @@ pub(super) async fn serve(
     let asked = request.extensions().get::<Asked>().cloned();
     // Read whole, so that the connection can be used again.
     let Ok(body) = Limited::new(request.into_body(), MAX_BODY).collect().await else {
-        return Ok(reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+        let reply = reply::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+        if let (Some(asked), Some(verb)) = (asked, route.verb()) {
+            tell(&handle, (&route, verb), &[], &asked, &reply);
+        }
+        return Ok(reply);
     };
     let body = body.to_bytes();
     match (asked, route.verb()) {
@@ -154,14 +158,23 @@ async fn change(
 ) -> Reply {
     let changing = tokio::spawn(async move {
         let reply = answer(&route, &handle, &body, &asked.who).await;
-        let came = (reply.status(), reply.extensions().get());
-        audit::told(handle.metrics(), (&route, verb), &body, &asked, came);
+        tell(&handle, (&route, verb), &body, &asked, &reply);
         reply
     });
     let failed = |error: tokio::task::JoinError| {
         reply::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())
     };
     changing.await.unwrap_or_else(failed)
+}
+
+fn tell(
+    handle: &Handle,
+    change: (&Route, &'static str),
+    body: &[u8],
+    asked: &Asked,
+    reply: &Reply,
+) {
+    audit::told(handle.metrics(), change, body, asked, (reply.status(), reply.extensions().get()));
 }
 
 async fn answer(route: &Route, handle: &Handle, body: &[u8], who: &Who) -> Reply {

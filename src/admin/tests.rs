@@ -116,7 +116,10 @@ async fn each_path_answers_its_method_and_no_other() {
         assert_eq!(ask(rig.admin(), line, fields, "").await.0, status, "{line} {fields}");
     }
     let large = "x".repeat(64 * 1024 + 1);
+    let refused = rig.handle.metrics().admin_changes.with_label_values(&["reload", "refused"]);
+    let before = refused.get();
     assert_eq!(ask(rig.admin(), "POST /api/v1/reload", json, &large).await.0, 413);
+    assert_eq!(refused.get(), before + 1, "a change that was asked for");
 }
 
 #[tokio::test]

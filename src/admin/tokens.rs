@@ -47,6 +47,15 @@ struct Known {
     access: Access,
 }
 
+/// What is known of a token that somebody has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    pub(super) access: Access,
+    pub(super) name: &'a str,
+    /// It may be found by trying.
+    pub(super) short: bool,
+}
+
 /// A token as written.
 #[derive(Debug, PartialEq, Eq)]
 struct Written<'a> {
@@ -109,15 +118,16 @@ impl Tokens {
         Ok(())
     }
 
-    /// What a token is good for, and its name. All tokens are looked at, each to its end, so that the time it
+    /// What is known of a token. All tokens are looked at, each to its end, so that the time it
     /// takes tells nothing.
-    pub(super) fn find(&self, given: &[u8]) -> Option<(Access, &str)> {
+    pub(super) fn find(&self, given: &[u8]) -> Option<Found<'_>> {
         let digest: [u8; 32] = Sha256::digest(given).into();
         let mut found = None;
         for known in &self.all {
             let same = verify_slices_are_equal(&known.digest, &digest).is_ok();
             if same && found.is_none() {
-                found = Some((known.access, known.name.as_str()));
+                let short = given.len() < SHORT;
+                found = Some(Found { access: known.access, name: &known.name, short });
             }
         }
         found
@@ -218,7 +228,10 @@ mod tests {
         );
         let (tokens, warning) = Tokens::read(&admin).unwrap();
         let tokens = tokens.unwrap();
-        let find = |n: &str| tokens.find(format!("{LONG}{n}").as_bytes());
+        let find = |n: &str| {
+            let found = tokens.find(format!("{LONG}{n}").as_bytes());
+            found.map(|found| (found.access, found.name))
+        };
         assert_eq!(find("1"), Some((Access::Full, "ops")));
         assert_eq!(find("3"), Some((Access::Read, "prometheus")));
         assert_eq!(find("2"), Some((Access::Read, "read_token_file:2")), "it is in both");

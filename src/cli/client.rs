@@ -13,18 +13,23 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::admin::tokens;
-use crate::config::AdminBind;
+use crate::net::{Address, UNIX};
 
 /// Loopback answers in milliseconds; a reload may have to resolve names first.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Ten thousand nodes fit: no answer of ours is larger.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
+/// What to write instead of a path that no socket has.
+const PATH: &str = "write the whole path, such as unix:/run/cobalance/admin.sock";
+
 /// Where an admin listener is, and what it wants to see.
 pub(super) struct Client {
     /// `host:port`, or `unix:` and a path.
     pub(super) address: String,
     token: Option<String>,
+    /// Why that is only the usual place, if it is.
+    guessed: Option<String>,
 }
 
 /// An answer.
@@ -38,7 +43,12 @@ pub(super) struct Answer {
 impl Client {
     /// A client of `host:port` or `unix:PATH`.
     pub(super) fn new(address: impl Into<String>, token: Option<String>) -> Client {
-        Client { address: address.into(), token }
+        Client { address: address.into(), token, guessed: None }
+    }
+
+    /// The same where nobody has said that it is there, because of this.
+    pub(super) fn guessed(self, why: String) -> Client {
+        Client { guessed: Some(why), ..self }
     }
 
     /// Asks for a resource.
@@ -73,27 +83,31 @@ impl Client {
                 .map_err(|_| anyhow!("no answer within {} s", time.as_secs()))?
         });
         answer.with_context(|| {
-            format!("cobalance does not answer at {}; is it running there?", self.address)
+            let address = &self.address;
+            match &self.guessed {
+                None => format!("cobalance does not answer at {address}; is it running there?"),
+                Some(why) => format!(
+                    "cobalance does not answer at {address}, the default ({why}); name its file by --config, or its \
+                     address by --admin"
+                ),
+            }
         })
     }
 
     async fn exchange(&self, method: Method, path: &str, body: &str) -> Result<Answer> {
-        match AdminBind::unix(&self.address) {
-            None => {
-                let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
-                self.talk(stream, method, path, body).await
-            }
-            Some(Err((label, help))) => bail!("{label}; {help}"),
-            Some(Ok(socket)) => {
-                let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::PermissionDenied => anyhow!(
-                        "you may not connect to it: run this as its user or as root, or see `mode` in `[admin]`"
-                    ),
-                    _ => error.into(),
-                })?;
-                self.talk(stream, method, path, body).await
-            }
+        if !self.is_unix() {
+            let stream = TcpStream::connect(resolve(&self.address)?.as_slice()).await?;
+            return self.talk(stream, method, path, body).await;
         }
+        let address: Address = self.address.parse().context(PATH)?;
+        let stream = UnixStream::connect(address.unix().context(PATH)?).await;
+        let stream = stream.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => anyhow!(
+                "you may not connect to it: run this as its user or as root, or see `mode` in `[admin]`"
+            ),
+            _ => error.into(),
+        })?;
+        self.talk(stream, method, path, body).await
     }
 
     async fn talk<S>(&self, stream: S, method: Method, path: &str, body: &str) -> Result<Answer>
@@ -127,10 +141,11 @@ impl Client {
 impl Client {
     /// A path is no name of a host.
     fn host(&self) -> &str {
-        match AdminBind::unix(&self.address) {
-            Some(_) => "localhost",
-            None => &self.address,
-        }
+        if self.is_unix() { "localhost" } else { &self.address }
+    }
+
+    fn is_unix(&self) -> bool {
+        self.address.starts_with(UNIX)
     }
 }
 

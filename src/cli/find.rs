@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::client::{self, Client};
-use crate::config::{AdminBind, Config, defaults};
+use crate::config::{Config, defaults};
 use crate::control;
+use crate::net::Address;
 
 /// Holds the bearer token, when it is not in a file.
 const TOKEN_VARIABLE: &str = "COBALANCE_ADMIN_TOKEN";
@@ -22,6 +23,9 @@ pub(super) struct Where {
     /// Its admin listener, as HOST:PORT or unix:PATH [default: $COBALANCE_ADMIN, then the configuration's]
     #[arg(long, value_name = "ADDR")]
     pub(super) admin: Option<String>,
+    /// Its configuration, which says so [default: $COBALANCE_CONFIG, then config/cobalance.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Holds its token [default: $COBALANCE_ADMIN_TOKEN, $COBALANCE_TOKEN_FILE, then the configuration's]
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
@@ -36,9 +40,14 @@ pub(super) fn file(asked: Option<&Path>) -> PathBuf {
 /// A client of the admin listener.
 ///
 /// # Errors
-/// If a token's file cannot be read, or the configuration has no admin listener.
+/// If a token's file or the configuration that is asked for cannot be read, or that has no admin listener.
 pub(super) fn admin(at: &Where) -> Result<Client> {
-    let config = config();
+    let (config, unknown) = match config(at) {
+        Ok(config) => (Some(config), None),
+        // The process may run with another.
+        Err(error) if at.config.is_none() => (None, Some(error)),
+        Err(error) => return Err(error),
+    };
     if let Some(client) = named(at, config.as_ref())? {
         return Ok(client);
     }
@@ -47,12 +56,16 @@ pub(super) fn admin(at: &Where) -> Result<Client> {
     }
     let bind = config
         .as_ref()
-        .map_or(AdminBind::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
+        .map_or(Address::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
     let address = match bind {
-        AdminBind::Tcp(bind) => reachable(bind).to_string(),
+        Address::Tcp(bind) => reachable(bind).to_string(),
         unix => unix.to_string(),
     };
-    Ok(Client::new(address, token(at, config.as_ref())?))
+    let client = Client::new(address, token(at, config.as_ref())?);
+    Ok(match unknown {
+        Some(error) => client.guessed(format!("{error:#}")),
+        None => client,
+    })
 }
 
 /// A client of a listener that knows `/livez`: the admin listener, else the probes'.
@@ -60,7 +73,7 @@ pub(super) fn admin(at: &Where) -> Result<Client> {
 /// # Errors
 /// As [`admin`].
 pub(super) fn alive(at: &Where) -> Result<Client> {
-    let config = config();
+    let config = config(at).ok();
     let probes = config.as_ref().filter(|config| !config.admin.enabled);
     match probes.and_then(|config| config.probes.as_ref()) {
         Some(probes) if at.admin.is_none() => {
@@ -76,11 +89,15 @@ fn named(at: &Where, config: Option<&Config>) -> Result<Option<Client>> {
     Ok(Some(Client::new(address, token(at, config)?)))
 }
 
-/// The configuration that the running process probably has. One that cannot be read is no obstacle: the
-/// process may run with another.
-fn config() -> Option<Config> {
-    let (config, _) = control::read(&file(None)).ok()?.found.ok()?;
-    Some(config)
+/// The configuration that the running process probably has.
+fn config(at: &Where) -> Result<Config> {
+    let file = file(at.config.as_deref());
+    let read = control::read(&file).with_context(|| file.display().to_string())?;
+    let (config, _) = read.found.map_err(|_| {
+        let file = file.display();
+        anyhow!("{file} cannot be used: `cobalance check {file}` says why")
+    })?;
+    Ok(config)
 }
 
 fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
@@ -131,10 +148,25 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_comes_first() {
-        let at = Where { admin: Some("example:1".into()), token_file: None };
+        let at = Where { admin: Some("example:1".into()), ..Where::default() };
         assert_eq!(admin(&at).unwrap().address, "example:1");
         assert_eq!(file(Some(Path::new("a.toml"))), Path::new("a.toml"));
         let missing = Where { token_file: Some("/nonexistent/token".into()), ..at };
         assert!(admin(&missing).is_err());
+    }
+
+    #[test]
+    fn a_configuration_that_is_asked_for_is_the_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.toml");
+        let at = Where { config: Some(path.clone()), ..Where::default() };
+        let said = || admin(&at).err().unwrap().to_string();
+        assert_eq!(said(), path.display().to_string(), "and what the system says");
+        std::fs::write(&path, "nonsense").unwrap();
+        assert!(said().contains(&format!("`cobalance check {}` says why", path.display())));
+        let text = "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"127.0.0.1:9\"]\n\
+                    [admin]\nbind = \"127.0.0.1:77\"\n";
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(admin(&at).unwrap().address, "127.0.0.1:77");
     }
 }

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::client::Client;
 use super::{Failure, drain, good, maintenance};
 use crate::control::status::{
-    AcmeStatus, CertificateStatus, ConfigStatus, DrainedAbsent, NodeStatus, PinStatus,
-    ReloadResult, Status, UpstreamStatus,
+    ConfigStatus, DrainedAbsent, NodeStatus, ReloadResult, Status, UpstreamStatus,
 };
 use crate::control::words::{self, millis, since, span, state, weight};
 
@@ -24,12 +23,15 @@ pub(super) fn ask(client: &Client) -> Result<Status, Failure> {
 /// Renders a status as it is at `now`.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
     let mut out = head(status);
-    out.push_str(&certificates(&status.certificates, now));
+    for one in &status.certificates {
+        let _ = writeln!(out, "{}", words::certificate(one, now));
+    }
     out.push_str(&config(&status.config, now));
     out.push('\n');
     out.push_str(&table(&rows(status, now)));
     out.push_str(&unserved(&status.upstreams));
-    out.push_str(&pinned(&status.upstreams, now));
+    let pinned = status.upstreams.iter().filter_map(|one| words::pinned(one, now));
+    pinned.for_each(|told| out.push_str(&format!("\n{told}\n")));
     for upstream in &status.upstreams {
         let Some(on) = &upstream.maintenance else { continue };
         let (name, from) = (&upstream.name, &on.from);
@@ -55,30 +57,6 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
         for warning in &status.warnings {
             let _ = writeln!(out, "  {}", warning.message);
         }
-    }
-    out
-}
-
-/// Nodes that serve alone, and what it means if they do not.
-fn pinned(upstreams: &[UpstreamStatus], now: SystemTime) -> String {
-    let mut out = String::new();
-    for UpstreamStatus { name, pinned, .. } in upstreams {
-        let Some(PinStatus { node, since: then, from, serves, turns_away }) = pinned else {
-            continue;
-        };
-        let _ = write!(out, "\n{node} is pinned in {name} for {}, from {from}", since(*then, now));
-        let _ = match (serves, turns_away) {
-            (true, _) => writeln!(out, ": it serves alone"),
-            (false, waits) => {
-                let clients =
-                    if *waits { "clients are told to wait" } else { "requests are parked" };
-                writeln!(
-                    out,
-                    ", and does not serve: nobody takes its place, and {clients}. Get it up, pin \
-                     another, or `cobalance unpin`"
-                )
-            }
-        };
     }
     out
 }
@@ -117,43 +95,6 @@ fn head(status: &Status) -> String {
         let _ = writeln!(out, ", connections: {}", listener.connections);
     }
     out
-}
-
-fn certificates(certificates: &[CertificateStatus], now: SystemTime) -> String {
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let mut out = String::new();
-    for one in certificates {
-        let left = one.not_after - now;
-        let span = span(Duration::from_secs(left.unsigned_abs()));
-        let when = match left {
-            _ if one.not_after == 0 => "none yet, handshakes are refused".to_owned(),
-            ..=0 => format!("expired {span} ago"),
-            _ => format!("expires in {span}"),
-        };
-        let _ = write!(out, "certificate {} for {}, {when}", one.name, one.hosts.join(", "));
-        if let Some(acme) = &one.acme {
-            let _ = write!(out, "; {}", ordered(acme, now));
-        }
-        out.push('\n');
-    }
-    out
-}
-
-/// How the orders of a certificate go. Why they fail is among the warnings.
-fn ordered(acme: &AcmeStatus, now: i64) -> String {
-    let AcmeStatus { authority, state, next_at, failures, .. } = acme;
-    let wait = span(Duration::from_secs(u64::try_from(next_at - now).unwrap_or(0)));
-    match state.as_str() {
-        "valid" => format!("{authority} renews it in {wait}"),
-        "ordering" => format!("ordered from {authority} now"),
-        "waiting" => format!("another process orders it from {authority}"),
-        "failing" if *next_at > now => {
-            format!("{failures} orders from {authority} failed, next in {wait}")
-        }
-        "failing" => format!("cannot be ordered from {authority}"),
-        _ => format!("about to be ordered from {authority}"),
-    }
 }
 
 fn config(config: &ConfigStatus, now: SystemTime) -> String {
@@ -277,6 +218,7 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::status::PinStatus;
 
     fn status() -> Status {
         let node = |name: &str, state: &str, cause: &str| {
@@ -350,43 +292,15 @@ no node of other is eligible: 7 parked; what is not parked gets 503
     }
 
     #[test]
-    fn of_a_certificate_that_is_ordered_it_tells_how_that_goes() {
-        let told = |not_after, state: &str, next_at| {
-            let one: CertificateStatus = serde_json::from_value(serde_json::json!({
-                "name": "a", "hosts": ["a.test"], "not_before": 0, "not_after": not_after,
-                "acme": {"authority": "ca", "state": state, "next_at": next_at, "failures": 2, "error": "no"},
-            }))
-            .unwrap();
-            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
-            certificates(&[one], now).replace("certificate a for a.test, ", "")
-        };
-        for (not_after, state, next_at, expected) in [
-            (87_460, "valid", 1_060, "expires in 1 d 0 h; ca renews it in 1 min 0 s\n"),
-            (0, "ordering", 0, "none yet, handshakes are refused; ordered from ca now\n"),
-            (940, "waiting", 0, "expired 1 min 0 s ago; another process orders it from ca\n"),
-            (
-                87_460,
-                "failing",
-                1_005,
-                "expires in 1 d 0 h; 2 orders from ca failed, next in 5 s\n",
-            ),
-            (87_460, "failing", 0, "expires in 1 d 0 h; cannot be ordered from ca\n"),
-            (87_460, "due", 1_000, "expires in 1 d 0 h; about to be ordered from ca\n"),
-        ] {
-            assert_eq!(told(not_after, state, next_at), expected);
-        }
-    }
-
-    #[test]
     fn a_pinned_node_that_does_not_serve_is_told_with_what_to_do() {
         let mut upstreams = status().upstreams;
         let mut told = |serves, turns_away| {
             let (node, from) = ("n1".into(), "10.0.0.7".into());
             upstreams[1].pinned = Some(PinStatus { node, since: 940, from, serves, turns_away });
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
-            (pinned(&upstreams, now), unserved(&upstreams))
+            (words::pinned(&upstreams[1], now).unwrap(), unserved(&upstreams))
         };
-        let well = "\nn1 is pinned in other for 1 min 0 s, from 10.0.0.7: it serves alone\n";
+        let well = "n1 is pinned in other for 1 min 0 s, from 10.0.0.7: it serves alone";
         assert_eq!(told(true, false).0, well);
         let (parked, nobody) = told(false, false);
         assert!(parked.contains("does not serve: nobody takes its place, and requests are parked"));

@@ -27,16 +27,27 @@ impl Fault {
 
 const BIND_FORM: &str = "write an IP address and a port, such as \"0.0.0.0:80\"";
 const SOCKET_FORM: &str = "write an absolute path, such as \"unix:/run/cobalance/http.sock\"";
+const ADMIN_SOCKET_FORM: &str =
+    "write an absolute path, such as \"unix:/run/cobalance/admin.sock\"";
 const NODE_SOCKET_FORM: &str = "write an absolute path, such as \"unix:/run/app.sock\"";
 const NODE_FORM: &str = "write \"HOST:PORT\", such as \"172.31.0.1:13000\"";
 
 /// Reads the address of a listener of clients: an IP address and a port, or a Unix socket.
 pub(super) fn listener(text: &str) -> Result<Address, Fault> {
+    either(text, SOCKET_FORM)
+}
+
+/// The same of the admin listener.
+pub(super) fn admin(text: &str) -> Result<Address, Fault> {
+    either(text, ADMIN_SOCKET_FORM)
+}
+
+fn either(text: &str, socket_form: &'static str) -> Result<Address, Fault> {
     match text.strip_prefix(UNIX) {
-        Some(path) => socket(text, path, SOCKET_FORM).map(|()| Address::Unix(path.into())),
+        Some(path) => socket(text, path, socket_form).map(|()| Address::Unix(path.into())),
         None if text.starts_with('/') => {
             let help = format!("write \"{UNIX}{text}\"");
-            Err(Fault::new("bad-address", "a path, not an address", help, SOCKET_FORM))
+            Err(Fault::new("bad-address", "a path, not an address", help, socket_form))
         }
         None => bind(text).map(Address::Tcp),
     }
@@ -51,7 +62,7 @@ fn socket(text: &str, path: &str, form: &'static str) -> Result<(), Fault> {
         _ if path.starts_with('@') => fault("an abstract socket, which anybody could take"),
         _ if !path.starts_with('/') => fault("not an absolute path"),
         _ if path.len() > MAX_PATH => {
-            fault("longer than the 107 bytes that a socket's path can have")
+            fault("longer than the 99 bytes that a socket's path may have")
         }
         _ => fault("not the path of a file"),
     }
@@ -298,13 +309,13 @@ mod tests {
         assert_eq!(read.to_string(), "unix:/run/x.sock");
         assert_eq!(listener("[::]:80").unwrap().to_string(), "[::]:80");
         assert_eq!(node("unix:/Run/X", Preset::None).as_deref(), Ok("unix:/Run/X"));
-        let long = format!("unix:/{}", "x".repeat(107));
+        let long = format!("unix:/{}", "x".repeat(99));
         let cases = [
             ("unix:", "the path is missing"),
             ("unix:run/x", "not an absolute path"),
             ("unix:@x", "an abstract socket, which anybody could take"),
             ("unix:/run/", "not the path of a file"),
-            (&long, "longer than the 107 bytes that a socket's path can have"),
+            (&long, "longer than the 99 bytes that a socket's path may have"),
         ];
         for (text, label) in cases {
             assert_eq!(listener(text).unwrap_err().label, label, "{text}");

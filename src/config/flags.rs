@@ -1,8 +1,6 @@
 //! A configuration without a file: `cobalance run --listen ADDR --node ADDR…`
 
-use super::{
-    AccessLog, Admin, AdminBind, Config, Listener, Node, Preset, Server, Spool, Upstream, address,
-};
+use super::{AccessLog, Admin, Config, Listener, Node, Preset, Server, Spool, Upstream, address};
 use crate::net::Address;
 
 /// Reads what follows `--listen`.
@@ -21,7 +19,7 @@ pub fn listen_address(text: &str) -> Result<Address, String> {
 pub fn from_flags(
     listen: &[Address],
     nodes: &[String],
-    admin: Option<AdminBind>,
+    admin: Option<Address>,
 ) -> Result<Config, Vec<String>> {
     let mut errors = Vec::new();
     let listeners = listeners(listen, &mut errors);
@@ -37,9 +35,7 @@ pub fn from_flags(
         }
         admin_table.bind = bind;
     }
-    let taken = |l: &Listener| {
-        l.bind.tcp().is_some() && l.bind.tcp() == admin_table.bind.tcp() && !l.bind.is_any_port()
-    };
+    let taken = |l: &Listener| l.bind == admin_table.bind && !l.bind.is_any_port();
     if listeners.iter().any(taken) {
         let bind = &admin_table.bind;
         errors.push(format!(
@@ -128,16 +124,14 @@ mod tests {
         let errors = from_flags(&listen, &nodes, None).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:?}");
         assert!(errors[1].contains("write \"a:13000\""));
-        let none = from_flags(&[], &[], Some(AdminBind::Tcp(bind("0.0.0.0:9901")))).unwrap_err();
+        let none = from_flags(&[], &[], Some(bind("0.0.0.0:9901"))).unwrap_err();
         assert_eq!(none.len(), 3, "{none:?}");
     }
 
     #[test]
     fn free_ports_have_names_of_their_own() {
         let listen = [bind("127.0.0.1:0"), bind("127.0.0.1:0")];
-        let config =
-            from_flags(&listen, &["a:1".into()], Some(AdminBind::Tcp(bind("127.0.0.1:0"))))
-                .unwrap();
+        let config = from_flags(&listen, &["a:1".into()], Some(bind("127.0.0.1:0"))).unwrap();
         assert_ne!(config.listeners[0].name, config.listeners[1].name);
     }
 }

@@ -79,6 +79,7 @@ pub(super) async fn serve(parts: Parts) {
     let patience = clock::nanos(settings.request_head_timeout);
     let until_ns = parts.first_until_ns.unwrap_or(now_ns.saturating_add(patience));
     let encrypted = parts.socket.is_encrypted();
+    let block = header_list(settings.max_head, settings.max_fields) as usize;
     let wire = Wire::new(parts.socket, parts.early, Watch::new(now_ns));
     let mut handshake = builder(&parts.listener).handshake::<_, Bytes>(Handle(wire.clone()));
     parts.deadline.set_at(until_ns);
@@ -100,7 +101,6 @@ pub(super) async fn serve(parts: Parts) {
         streams: Cell::new(0),
         deadlines: RefCell::default(),
         wide: Cell::default(),
-        waker: RefCell::default(),
         _admitted: parts.admitted,
         _open: parts.open,
     });
@@ -116,12 +116,14 @@ pub(super) async fn serve(parts: Parts) {
         stalled: (0, u64::MAX),
         leaving: false,
         over_until_ns: None,
-        written: 0,
+        block,
+        waits_for: 0,
     };
     if poll_fn(|cx| connection.poll(cx)).await {
         // Bytes that nobody read would turn the end into a reset, which can overtake the last words.
         let Connection { shared, wire, deadline, library, .. } = connection;
         drop(library);
+        deadline.release();
         linger(&shared.thread, wire.socket(), &deadline).await;
     }
 }
@@ -164,15 +166,17 @@ struct Connection {
     leaving: bool,
     /// By when the client, which was told that all is over, must have taken it.
     over_until_ns: Option<u64>,
-    /// What was written when the gate was told last.
-    written: u64,
+    /// Room that a header block may take before it is whole.
+    block: usize,
+    /// When so much was written and taken, all that waited when this wait began has gone.
+    waits_for: u64,
 }
 
 impl Connection {
     /// One turn: what has come is taken in, streams are begun, what they have to say is written. Ready when
     /// all is over; true if the socket is still good for a last word to arrive.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        self.shared.keep_waker(cx);
+        self.shared.gate.keep_driver(cx);
         loop {
             match self.library.poll_accept(cx) {
                 Poll::Ready(Some(Ok(stream))) => {
@@ -190,6 +194,10 @@ impl Connection {
             self.account(now_ns);
             if self.show_out(now_ns) || self.follow_drain() || self.widen() {
                 continue;
+            }
+            if !self.hold() {
+                self.wire.socket().reset_on_drop();
+                return Poll::Ready(false);
             }
             self.set_deadline(now_ns);
             match self.deadline.poll(cx) {
@@ -254,9 +262,24 @@ impl Connection {
         let gate = &self.shared.gate;
         let (pieces, completed) = gate.take_progress();
         self.wire.watch().refill(now_ns, pieces, completed);
-        let written = self.wire.written();
-        gate.written((written - self.written) as usize, self.wire.is_empty());
-        self.written = written;
+        gate.open();
+    }
+
+    /// Says what is held for the client beside what each exchange says for itself: what has begun to come, bodies
+    /// that nobody has taken, and answers that it has not. False: there is no room for that, or others need it
+    /// more. Then all of it goes, because there is no saying which stream is to blame.
+    fn hold(&mut self) -> bool {
+        let (gate, wire, deadline) = (&self.shared.gate, &self.wire, &self.deadline);
+        let begun = wire.watch().begun(self.block);
+        let bytes = begun + gate.untaken() + gate.queued() + wire.waiting();
+        gate.count(bytes > 0);
+        let moved = wire.written() + gate.taken();
+        if bytes == 0 || moved >= self.waits_for {
+            // What is here now has come since: a client that goes on is no old one.
+            deadline.end_wait();
+            self.waits_for = moved + bytes as u64;
+        }
+        !deadline.is_cut() && (bytes == 0 || deadline.wait_holding(bytes) || deadline.give_way())
     }
 
     /// Gives a client that uploads wider windows, if there are any left.
@@ -334,10 +357,11 @@ impl Connection {
         } else if self.unfinished_until_ns == u64::MAX {
             self.unfinished_until_ns = after(settings.request_head_timeout);
         }
+        let written = self.wire.written();
         if self.wire.is_empty() {
-            self.stalled = (self.written, u64::MAX);
-        } else if self.stalled.1 == u64::MAX || self.stalled.0 != self.written {
-            self.stalled = (self.written, after(settings.send_timeout));
+            self.stalled = (written, u64::MAX);
+        } else if self.stalled.1 == u64::MAX || self.stalled.0 != written {
+            self.stalled = (written, after(settings.send_timeout));
         }
         let first = self.idle_until_ns.min(self.unfinished_until_ns);
         self.deadline.set_at(first.min(self.stalled.1));

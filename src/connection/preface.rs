@@ -26,10 +26,29 @@ impl Connection {
         agreed: Option<Protocol>,
         unread: &mut Unread,
     ) -> Option<Protocol> {
+        match self.known_protocol(agreed) {
+            Some(known) => Some(known),
+            // What is rare is boxed: every connection would have to hold room for it.
+            None => Box::pin(self.look_for_protocol(agreed, unread)).await,
+        }
+    }
+
+    /// What is spoken, if nothing needs to be read or said to know it.
+    fn known_protocol(&self, agreed: Option<Protocol>) -> Option<Protocol> {
+        let protocols = self.listener.settings.protocols;
+        let plain = (!protocols.h2).then_some(Protocol::Http1);
+        let spoken = agreed.or(plain)?;
+        (spoken == Protocol::Http2 || protocols.h1).then_some(spoken)
+    }
+
+    async fn look_for_protocol(
+        &mut self,
+        agreed: Option<Protocol>,
+        unread: &mut Unread,
+    ) -> Option<Protocol> {
         let protocols = self.listener.settings.protocols;
         let spoken = match agreed {
             Some(agreed) => agreed,
-            None if !protocols.h2 => Protocol::Http1,
             None => self.recognise(unread).await?,
         };
         if spoken == Protocol::Http1 && !protocols.h1 {

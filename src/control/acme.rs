@@ -234,6 +234,7 @@ impl Acme {
             _ if one.fault.is_some() => ("failing", 0),
             _ if self.under_way.get(&one.order.vault) == Some(&one.name) => ("ordering", 0),
             Step::Valid(at) => ("valid", at),
+            Step::Failed(_) if attempts.is_some_and(Attempts::is_begun) => ("waiting", 0),
             Step::Failed(at) => ("failing", at),
             Step::Due => match hold {
                 Some(Hold { busy: true, .. }) => ("waiting", 0),
@@ -246,7 +247,7 @@ impl Acme {
             state: state.to_owned(),
             next_at,
             failures: attempts.map_or(0, |attempts| attempts.failures),
-            error: one.fault.clone().or_else(|| attempts.map(|attempts| attempts.error.clone())),
+            error: one.fault.clone().or_else(|| attempts.and_then(Attempts::trouble)),
         }
     }
 }

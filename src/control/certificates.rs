@@ -149,12 +149,15 @@ impl Core {
             match found {
                 Ok(certificate) => {
                     let days = days_left(&certificate);
+                    let what = match slot.get() {
+                        Some(_) => "a newer certificate is in use",
+                        None => "the first certificate is in use",
+                    };
                     slot.put(Arc::new(certificate));
                     let servers = snapshot.listeners.iter().filter_map(|one| one.tls.as_ref());
                     servers.for_each(|tls| tls.server.resolver.renew());
                     self.warnings.settle(Kind::CertificateFile, &name);
-                    tracing::info!(target: "cobalance::tls", certificate = name, days,
-                        "a newer certificate is in use");
+                    tracing::info!(target: "cobalance::tls", certificate = name, days, "{what}");
                 }
                 Err(error) => {
                     let left = match slot.get() {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::core::{Core, Event};
 use super::file::{Identity, identity};
 use super::warnings::Kind;
-use crate::config::{self, ListProblem};
+use crate::config::{self, Config, ListProblem};
 use crate::limit::lists::Slot;
 
 /// A file of networks, as it was seen last.
@@ -19,6 +19,8 @@ pub(super) struct File {
     settled: Option<Identity>,
     moving: Option<Identity>,
     gone: bool,
+    /// The configuration that it was last looked at for.
+    config: std::sync::Weak<Config>,
 }
 
 /// What is new of a file.
@@ -26,7 +28,16 @@ pub(super) type News = (PathBuf, Result<Arc<[IpNet]>, ListProblem>);
 
 impl File {
     fn of(path: &Path) -> File {
-        File { path: path.to_owned(), settled: None, moving: None, gone: false }
+        let path = path.to_owned();
+        File { path, settled: None, moving: None, gone: false, config: std::sync::Weak::new() }
+    }
+
+    /// Another configuration brings what was read with it, which is older where an earlier one is put back: the
+    /// file is read again.
+    fn serve(&mut self, config: &Arc<Config>) {
+        if !std::ptr::eq(self.config.as_ptr(), Arc::as_ptr(config)) {
+            (self.settled, self.moving, self.config) = (None, None, Arc::downgrade(config));
+        }
     }
 
     /// Looks once. A change counts when the file has been the same for two looks: it may be half written.
@@ -53,13 +64,14 @@ impl File {
 }
 
 /// Those in use; what was seen of each before is kept.
-fn follow(files: &mut Vec<File>, slots: &[Arc<Slot>]) {
+fn follow(files: &mut Vec<File>, slots: &[Arc<Slot>], config: &Arc<Config>) {
     files.retain(|file| slots.iter().any(|slot| slot.path == file.path));
     for slot in slots {
         if !files.iter().any(|file| file.path == slot.path) {
             files.push(File::of(&slot.path));
         }
     }
+    files.iter_mut().for_each(|file| file.serve(config));
 }
 
 impl Core {
@@ -73,7 +85,7 @@ impl Core {
         }
         // None while a look is under way.
         let Some(mut files) = self.lists.take() else { return };
-        follow(&mut files, &snapshot.lists);
+        follow(&mut files, &snapshot.lists, &snapshot.config);
         let events = self.inner.events.clone();
         tokio::task::spawn_blocking(move || {
             let look = |file: &mut File| Some((file.path.clone(), file.look()?));
@@ -111,4 +123,29 @@ impl Core {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_again_for_another_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("deny");
+        std::fs::write(&path, "192.0.2.1\n").unwrap();
+        let source = config::Source {
+            name: "x.toml".into(),
+            text: "[[listener]]\nbind = \"0.0.0.0:80\"\n[upstream.u]\nnodes = [\"a:1\"]\n".into(),
+        };
+        let config = || Arc::new(config::load(&source, &|_| None).map_err(drop).unwrap().0);
+        let slots = [Arc::new(Slot::new(&path, &[]))];
+        let (mut files, first, second) = (Vec::new(), config(), config());
+        let mut looks = |config: &Arc<Config>| {
+            follow(&mut files, &slots, config);
+            files[0].look().is_some()
+        };
+        assert_eq!([0; 4].map(|_| looks(&first)), [false, true, false, false]);
+        assert_eq!([0; 3].map(|_| looks(&second)), [false, true, false]);
+    }
 }

@@ -6,17 +6,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config;
-use crate::net::{self, Address, ListenSocket};
+use crate::net::{self, Address, ListenSocket, SocketFile};
 
 mod remedy;
-mod unix;
-
-use unix::SocketFile;
 
 /// Connections that wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 by default.
 const BACKLOG: i32 = 4096;
@@ -24,6 +23,8 @@ const BACKLOG: i32 = 4096;
 /// A listener's sockets.
 #[derive(Debug)]
 pub(super) struct Bound {
+    /// The file of a Unix socket. It goes before the socket does, by whose life it is known to be the same file.
+    file: Option<Arc<SocketFile>>,
     /// Name of the listener.
     pub name: String,
     /// As configured; the port may be 0.
@@ -35,8 +36,6 @@ pub(super) struct Bound {
     /// threads share them. A Unix socket is one, which all threads accept on: the kernel has no way to
     /// spread its connections over several.
     pub sockets: Vec<ListenSocket>,
-    /// The file of a Unix socket.
-    file: Option<Arc<SocketFile>>,
 }
 
 /// A data thread's sockets, by the listener's name.
@@ -76,7 +75,10 @@ pub(super) fn bind_all(
     }
     for (listener, bound) in listeners.iter().zip(&bound) {
         // A reload may have changed it; only now, when nothing can fail any more.
-        bound.file.iter().for_each(|file| file.set_mode(listener.socket_mode));
+        let file = bound.file.as_deref();
+        if let Some(Err(error)) = file.map(|file| file.set_mode(listener.socket_mode)) {
+            tracing::warn!(%error, "{} keeps its permissions", bound.address);
+        }
     }
     Ok(bound)
 }
@@ -103,16 +105,28 @@ fn bind(
     match &listener.bind {
         Address::Tcp(asked) => bind_tcp(&listener.name, *asked, threads, ours(*asked)),
         Address::Unix(path) => {
-            let (socket, file) = unix::bind(path, listener.socket_mode)?;
+            let (socket, file) = bind_unix(Path::new(&**path), listener.socket_mode)?;
             Ok(Bound {
+                file: Some(Arc::new(file)),
                 name: listener.name.clone(),
                 asked: listener.bind.clone(),
                 address: listener.bind.clone(),
                 sockets: vec![ListenSocket::Unix(socket)],
-                file: Some(Arc::new(file)),
             })
         }
     }
+}
+
+/// Listens at `path`. What a process has left there that is gone is replaced.
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    SocketFile::is_free(path)?;
+    let stale = path.exists();
+    let (socket, file) = SocketFile::listen(path, mode, BACKLOG)?;
+    file.put()?;
+    if stale {
+        tracing::info!("{} was left by a process that is gone: replaced", path.display());
+    }
+    Ok((socket, file))
 }
 
 /// Binds the sockets of one listener. `SO_REUSEPORT` alone would silently share the port with another

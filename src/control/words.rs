@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use super::rollback::RolledBack;
-use super::status::{ConfigStatus, NodeStatus, ProbationStatus};
+use super::status::{
+    AcmeStatus, CertificateStatus, ConfigStatus, NodeStatus, PinStatus, ProbationStatus,
+    UpstreamStatus,
+};
 
 /// What is not known yet, or speaks against what runs; one that is over well needs no line.
 pub(crate) fn probation(config: &ConfigStatus) -> Option<String> {
@@ -23,6 +26,55 @@ pub(crate) fn probation(config: &ConfigStatus) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// A certificate, for whom it is, and what comes next.
+pub(crate) fn certificate(one: &CertificateStatus, now: SystemTime) -> String {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let left = one.not_after - now;
+    let span = span(Duration::from_secs(left.unsigned_abs()));
+    let when = match left {
+        _ if one.not_after == 0 => "none yet, handshakes are refused".to_owned(),
+        ..=0 => format!("expired {span} ago"),
+        _ => format!("expires in {span}"),
+    };
+    let order = one.acme.as_ref().map(|acme| format!("; {}", ordered(acme, now)));
+    let (name, hosts) = (&one.name, one.hosts.join(", "));
+    format!("certificate {name} for {hosts}, {when}{}", order.unwrap_or_default())
+}
+
+/// How the orders of a certificate go. Why they fail is among the warnings.
+fn ordered(acme: &AcmeStatus, now: i64) -> String {
+    let AcmeStatus { authority, state, next_at, failures, .. } = acme;
+    let wait = span(Duration::from_secs(u64::try_from(next_at - now).unwrap_or(0)));
+    match state.as_str() {
+        "valid" => format!("{authority} renews it in {wait}"),
+        "ordering" => format!("ordered from {authority} now"),
+        "waiting" => format!("another process has begun an order from {authority}"),
+        "failing" if *next_at > now => {
+            let orders = if *failures == 1 { "order" } else { "orders" };
+            format!("{failures} {orders} from {authority} failed, next in {wait}")
+        }
+        "failing" => format!("cannot be ordered from {authority}"),
+        _ => format!("about to be ordered from {authority}"),
+    }
+}
+
+/// The node that serves an upstream alone, if one does, and what it means if it does not.
+pub(crate) fn pinned(upstream: &UpstreamStatus, now: SystemTime) -> Option<String> {
+    let UpstreamStatus { name, pinned, .. } = upstream;
+    let PinStatus { node, since: then, from, serves, turns_away } = pinned.as_ref()?;
+    let pinned = format!("{node} is pinned in {name} for {}, from {from}", since(*then, now));
+    let clients = match (serves, turns_away) {
+        (true, _) => return Some(format!("{pinned}: it serves alone")),
+        (false, true) => "clients are told to wait",
+        (false, false) => "requests are parked",
+    };
+    Some(format!(
+        "{pinned}, and does not serve: nobody takes its place, and {clients}. Get it up, pin another, or `cobalance \
+         unpin`"
+    ))
 }
 
 /// The state, and what else a node is.
@@ -100,6 +152,48 @@ mod tests {
         }))
         .unwrap();
         assert!(probation(&config).unwrap().contains("from configuration 5 to 3: THE FILE"));
+    }
+
+    #[test]
+    fn of_a_certificate_that_is_ordered_it_tells_how_that_goes() {
+        let told = |not_after, state: &str, next_at, failures| {
+            let one: CertificateStatus = serde_json::from_value(serde_json::json!({
+                "name": "a", "hosts": ["a.test"], "not_before": 0, "not_after": not_after,
+                "acme": {"authority": "ca", "state": state, "next_at": next_at, "failures": failures, "error": "no"},
+            }))
+            .unwrap();
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+            certificate(&one, now).replace("certificate a for a.test, ", "")
+        };
+        for (not_after, state, next_at, failures, expected) in [
+            (87_460, "valid", 1_060, 2, "expires in 1 d 0 h; ca renews it in 1 min 0 s"),
+            (0, "ordering", 0, 2, "none yet, handshakes are refused; ordered from ca now"),
+            (
+                940,
+                "waiting",
+                0,
+                2,
+                "expired 1 min 0 s ago; another process has begun an order from ca",
+            ),
+            (
+                87_460,
+                "failing",
+                1_005,
+                2,
+                "expires in 1 d 0 h; 2 orders from ca failed, next in 5 s",
+            ),
+            (
+                0,
+                "failing",
+                1_005,
+                1,
+                "none yet, handshakes are refused; 1 order from ca failed, next in 5 s",
+            ),
+            (87_460, "failing", 0, 2, "expires in 1 d 0 h; cannot be ordered from ca"),
+            (87_460, "due", 1_000, 2, "expires in 1 d 0 h; about to be ordered from ca"),
+        ] {
+            assert_eq!(told(not_after, state, next_at, failures), expected);
+        }
     }
 
     #[test]

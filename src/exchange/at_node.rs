@@ -243,7 +243,7 @@ impl<'a> Exchange<'a> {
                 return Ok(Reply::Refused);
             }
         }
-        flags.settle();
+        flags.answer();
         if head.status < 400 {
             self.remember(plan, &member.local.node);
             self.accept_work();

@@ -133,6 +133,38 @@ impl Client<'_> {
         }
     }
 
+    /// Waits until there is more of the request's body to read, or its end. Nothing is read, and no buffer taken.
+    ///
+    /// # Errors
+    /// The client left, or sent nothing for too long.
+    pub async fn await_body(&self, deadline: &Deadline, patience: Duration) -> Result<(), Cause> {
+        deadline.set(patience);
+        let ready = deadline.guard(poll_fn(|cx| self.socket.poll_read_ready(cx))).await;
+        deadline.clear();
+        match ready {
+            Ok(ready) => ready.map_err(|_| Cause::ClientLeft),
+            Err(_) => Err(Cause::BodyTimeout),
+        }
+    }
+
+    /// Reads what is there of the request's body. False: it was nothing.
+    ///
+    /// # Errors
+    /// The client left.
+    pub async fn try_read_body(&self, unread: &mut Unread, large: bool) -> Result<bool, Cause> {
+        if large && unread.bytes.is_empty() {
+            // A buffer for heads would cut a large body into small pieces.
+            self.thread.buffers.give_back(unread.take());
+        }
+        let (thread, socket) = (self.thread, self.socket);
+        let once = poll_fn(|cx| Poll::Ready(unread.poll_more(thread, socket, cx, large)));
+        match once.await {
+            Poll::Ready(Ok(1..)) => Ok(true),
+            Poll::Ready(Ok(0) | Err(_)) => Err(Cause::ClientLeft),
+            Poll::Pending => Ok(false),
+        }
+    }
+
     /// Measures how fast its body comes from now on.
     pub fn floor(&self, received: u64) -> Floor {
         let settings = &self.listener.settings;

@@ -147,6 +147,7 @@ impl Exchange<'_> {
             state: terms.state,
             idle: upstream.upstream.settings.tunnel_idle_timeout,
             counted: Rc::new(upstream.upstream.metrics.count_held()),
+            share: self.tunnel_share.take(),
         })))
     }
 }

@@ -83,10 +83,10 @@ pub struct Through {
     /// From the node; used up to `at`.
     input: Vec<u8>,
     at: usize,
+    /// From `at` on, a stretch that the body was asked for and that goes as it lies.
+    long: usize,
     /// The client understands trailers.
     trailers: bool,
-    /// Of the data at `at`: so much is known to be next, and goes as it lies.
-    long: usize,
     /// The end was written.
     ended: bool,
 }
@@ -112,10 +112,10 @@ impl Through {
             body: Body::new(head.framing),
             chunked: responding.parts.framing == Framing::Chunked,
             at: head.length_of_head,
+            long: 0,
             input: std::mem::take(&mut head.bytes),
             out,
             trailers: responding.parts.version_11,
-            long: 0,
             ended: false,
         }
     }
@@ -158,7 +158,7 @@ impl Through {
         loop {
             match self.gather(progress)? {
                 Gathered::All => break,
-                Gathered::Long => self.long(client, deadline, progress).await?,
+                Gathered::Long => self.write_long(client, deadline, progress).await?,
                 Gathered::More => {
                     self.flush(client, deadline, progress).await?;
                     self.more(responding, deadline).await?;
@@ -169,9 +169,13 @@ impl Through {
         self.flush(client, deadline, progress).await
     }
 
-    /// Small pieces are gathered, so that a usual answer is one write. May be asked again.
+    /// Small pieces are gathered, so that a usual answer is one write.
     fn gather(&mut self, progress: &mut Progress) -> Result<Gathered, Cause> {
-        while self.long == 0 {
+        // Found before, and still to be written: the body must not be asked for it twice.
+        if self.long > 0 {
+            return Ok(Gathered::Long);
+        }
+        loop {
             let step = self.body.step(&self.input[self.at..]).map_err(response_cause)?;
             self.at += step.skip;
             let length = step.data;
@@ -184,7 +188,7 @@ impl Through {
             progress.bytes += length as u64;
             if self.out.len() + length > SMALL {
                 self.long = length;
-                break;
+                return Ok(Gathered::Long);
             }
             self.out.extend_from_slice(&self.input[self.at..self.at + length]);
             if self.chunked {
@@ -192,7 +196,6 @@ impl Through {
             }
             self.at += length;
         }
-        Ok(Gathered::Long)
     }
 
     /// What comes after the body.
@@ -228,7 +231,7 @@ impl Through {
     }
 
     /// A long stretch goes as it lies, behind what was gathered.
-    async fn long(
+    async fn write_long(
         &mut self,
         client: &Client<'_>,
         deadline: &Deadline,

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::client::{Client, Unread};
 use super::respond::beside_of;
+use crate::clock;
 use crate::error::Cause;
 use crate::http1::Violation;
 use crate::http1::body::{Body, Framing};
 use crate::http1::buffers::{LARGE, SMALL};
 use crate::http1::chunked;
-use crate::http1::deadline::Deadline;
+use crate::http1::deadline::{Deadline, TICK};
 use crate::http1::io::{Slices, write_all};
 use crate::limit::uploads::Floor;
 use crate::net::Socket;
@@ -57,6 +58,8 @@ pub struct Flags {
     pub done: Cell<bool>,
     /// Something went to the node that no other can be sent.
     streamed: Cell<bool>,
+    /// The node has begun to answer: what comes now may be a conversation, which has its own pace.
+    answered: Cell<bool>,
     /// The node took all that was sent so far.
     whole: bool,
     kept: Option<Kept>,
@@ -67,7 +70,8 @@ impl Flags {
     pub fn of(upload: &Upload, whole: bool) -> Flags {
         let done = Cell::new(whole && upload.is_done() && upload.kept.is_none());
         let kept = upload.kept.clone();
-        Flags { done, streamed: Cell::new(upload.streamed), whole, kept }
+        let (streamed, answered) = (Cell::new(upload.streamed), Cell::new(false));
+        Flags { done, streamed, answered, whole, kept }
     }
 
     /// Whether a further node can be sent the whole, as it stands now.
@@ -75,8 +79,14 @@ impl Flags {
         !self.streamed.get() && self.kept.as_ref().is_none_or(|kept| kept.borrow().is_some())
     }
 
+    /// The node's answer has begun.
+    pub fn answer(&self) {
+        self.answered.set(true);
+        self.settle();
+    }
+
     /// No other node will be asked: what was kept for it is given back.
-    pub fn settle(&self) {
+    fn settle(&self) {
         if let Some(kept) = &self.kept {
             kept.take();
         }
@@ -288,7 +298,7 @@ impl Upload {
     ) -> Result<(), Cause> {
         let kept = self.kept.as_ref().and_then(|kept| kept.borrow().clone());
         if let Some(store) = kept {
-            let sending = self.send_kept(&store, node);
+            let sending = self.send_kept(client, &store, node);
             let taken = match self.body.is_done() {
                 // Nothing else would notice that the client leaves.
                 true => beside_of(pin!(client.watch(unread)), sending).await??,
@@ -308,19 +318,17 @@ impl Upload {
         let mut floor: Option<Floor> = None;
         while !self.body.is_done() {
             if unread.get().is_empty() {
-                // While nothing comes, nothing is held.
                 client.thread.buffers.give_back(std::mem::take(&mut out));
-                self.hold(node.deadline, 0)?;
-                let large = self.body.expects() > SMALL as u64;
-                client.read_body(unread, large, node.deadline, patience).await?;
+                self.read_with_room(client, unread, node, patience).await?;
                 patience = client.listener.settings.body_idle_timeout;
                 let floor = floor.get_or_insert_with(|| client.floor(self.received));
-                if floor.is_below(self.received, client.thread.look_at_clock()) {
+                let slow = floor.is_below(self.received, client.thread.look_at_clock());
+                if slow && !flags.answered.get() {
                     return Err(Cause::BodyTimeout);
                 }
             }
             if out.capacity() == 0 {
-                self.hold(node.deadline, 2 * LARGE)?;
+                self.find_room(client, node.deadline, 2 * LARGE).await?;
                 out = client.thread.buffers.large();
             }
             self.set_streamed(flags);
@@ -341,12 +349,54 @@ impl Upload {
         Ok(())
     }
 
-    /// Holds so much beside what was kept.
-    fn hold(&self, deadline: &Deadline, more: usize) -> Result<(), Cause> {
-        match deadline.hold(self.wire.capacity() + more) {
-            true => Ok(()),
-            false => Err(Cause::BuffersFull),
+    /// Waits for more, and then for room to hold it: until then it stays with the kernel. While nothing comes,
+    /// nothing is held.
+    async fn read_with_room(
+        &self,
+        client: &Client<'_>,
+        unread: &mut Unread,
+        node: &Towards<'_>,
+        patience: Duration,
+    ) -> Result<(), Cause> {
+        let large = self.body.expects() > SMALL as u64;
+        loop {
+            self.hold_no_more(node.deadline);
+            client.await_body(node.deadline, patience).await?;
+            self.find_room(client, node.deadline, 2 * LARGE).await?;
+            if client.try_read_body(unread, large).await? {
+                return Ok(());
+            }
         }
+    }
+
+    /// Holds so much beside what was kept. The node has begun with the request, so it is not cut when there is
+    /// no room, but waits until there is.
+    async fn find_room(
+        &self,
+        client: &Client<'_>,
+        deadline: &Deadline,
+        more: usize,
+    ) -> Result<(), Cause> {
+        let bytes = self.wire.capacity() + more;
+        if deadline.hold(bytes) {
+            return Ok(());
+        }
+        let patience = clock::nanos(client.listener.settings.body_idle_timeout);
+        let until_ns = deadline.now_ns().saturating_add(patience);
+        while !deadline.hold(bytes) {
+            if deadline.now_ns() >= until_ns {
+                return Err(Cause::BuffersFull);
+            }
+            deadline.set(TICK);
+            // It is the deadline that ends it.
+            let _ = deadline.guard(std::future::pending::<()>()).await;
+            deadline.clear();
+        }
+        Ok(())
+    }
+
+    fn hold_no_more(&self, deadline: &Deadline) {
+        deadline.hold_anyway(self.wire.capacity());
     }
 
     /// Something goes to the node that no other can be sent.
@@ -356,10 +406,15 @@ impl Upload {
     }
 
     /// Sends what was kept, framed as the head for the node says. False: the node stopped taking it.
-    async fn send_kept(&self, store: &Store, node: &Towards<'_>) -> Result<bool, Cause> {
+    async fn send_kept(
+        &self,
+        client: &Client<'_>,
+        store: &Store,
+        node: &Towards<'_>,
+    ) -> Result<bool, Cause> {
         let (mut at, mut piece) = (0, Vec::new());
         if store.in_file() > 0 {
-            self.hold(node.deadline, PIECE)?;
+            self.find_room(client, node.deadline, PIECE).await?;
         }
         while at < store.in_file() {
             piece = store.read(at, piece).await.map_err(|error| {
@@ -372,7 +427,7 @@ impl Upload {
             }
         }
         drop(piece);
-        self.hold(node.deadline, 0)?;
+        self.hold_no_more(node.deadline);
         let mut taken = self.send_piece(store.in_memory(), node).await;
         if taken && self.body.is_done() && self.framing() == Framing::Chunked {
             let mut end = Vec::new();

@@ -72,7 +72,7 @@ pub async fn write_patiently<F: Fn() -> Duration>(
     }
     let deadline = patience.deadline;
     if patience.holding > 0 && !deadline.wait_holding(patience.holding) {
-        return Err(Failure::Stalled);
+        deadline.wait_holding_anyway(patience.holding);
     }
     let until_ns = deadline.now_ns().saturating_add(clock::nanos((patience.most)()));
     while !rest.is_empty() {

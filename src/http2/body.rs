@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
+use super::gate::Gate;
 use super::{broken, head, malformed};
 use crate::http1::body::Framing;
 use crate::http1::chunked::Decoder;
@@ -193,8 +194,7 @@ impl Outflow {
         self.send.poll_reset(cx).map(drop)
     }
 
-    /// Sends as much of the slices as the peer, and `room`, allow. Returns how much was used, and how much of
-    /// that was data.
+    /// Sends as much of the slices as the peer, and the gate, allow. Returns how much was used.
     ///
     /// # Errors
     /// `WouldBlock` if nothing was used; odd framing; the stream is gone.
@@ -202,11 +202,11 @@ impl Outflow {
         &mut self,
         first: &[u8],
         more: &[IoSlice<'_>],
-        room: usize,
-    ) -> io::Result<(usize, usize)> {
+        gate: &Gate,
+    ) -> io::Result<usize> {
         let offered = first.len() + more.iter().map(|slice| slice.len()).sum::<usize>();
         if offered == 0 {
-            return Ok((0, 0));
+            return Ok(0);
         }
         let wanted = match self.form {
             Form::Over => return Err(malformed("bytes after the end of a message")),
@@ -214,7 +214,7 @@ impl Outflow {
             Form::Chunked(_) | Form::Opaque => offered,
         };
         self.send.reserve_capacity(wanted.min(MAX_PIECE));
-        let room = self.send.capacity().min(room).min(MAX_PIECE);
+        let room = self.send.capacity().min(gate.room()).min(MAX_PIECE);
         let mut data = Vec::with_capacity(wanted.min(room));
         let mut used = 0;
         for slice in std::iter::once(first).chain(more.iter().map(|slice| &**slice)) {
@@ -227,9 +227,8 @@ impl Outflow {
         if used == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let sent = data.len();
-        self.send(data)?;
-        Ok((used, sent))
+        self.send(data, gate)?;
+        Ok(used)
     }
 
     /// Takes one slice apart, as far as `data` may grow.
@@ -262,7 +261,7 @@ impl Outflow {
     }
 
     /// Sends data, and the end of the stream if it is the last.
-    fn send(&mut self, data: Vec<u8>) -> io::Result<()> {
+    fn send(&mut self, data: Vec<u8>, gate: &Gate) -> io::Result<()> {
         let (over, trailers) = match &self.form {
             Form::Length(left) => (*left == 0, None),
             Form::Chunked(decoder) if decoder.is_done() => (true, trailers(decoder)?),
@@ -270,7 +269,8 @@ impl Outflow {
         };
         let ends = over && trailers.is_none();
         if ends || !data.is_empty() {
-            self.send.send_data(data.into(), ends).map_err(broken)?;
+            let data = if data.is_empty() { Bytes::new() } else { gate.piece(data) };
+            self.send.send_data(data, ends).map_err(broken)?;
         }
         if let Some(trailers) = trailers {
             self.send.send_trailers(trailers).map_err(broken)?;

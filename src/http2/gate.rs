@@ -2,17 +2,30 @@
 //! without a bound of our own each stream could fill a buffer that a client never empties.
 
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
-/// Bytes of data of one connection that wait for the kernel. Twice what is written at once: one part is
-/// sealed and sent while the other gathers.
+use bytes::Bytes;
+use h2::{FlowControl, StreamId};
+
+/// Bytes of data of one connection that the library has and has not framed. Several times what is written at
+/// once: some parts are sealed and sent while others gather.
 pub const MAX_QUEUED: usize = 256 * 1024;
 
 /// Shared by a connection and its streams.
 #[derive(Debug, Default)]
 pub struct Gate {
-    queued: Cell<usize>,
+    /// What the library has. Atomic only because whatever owns shared bytes may have to cross threads.
+    queued: Arc<AtomicUsize>,
     waiting: RefCell<Vec<Waker>>,
+    /// Of the task that runs the connection.
+    driver: RefCell<Option<Waker>>,
+    /// That task has said that something is held, and must hear when that changes.
+    told: Cell<bool>,
+    /// Of bodies that may still come.
+    bodies: RefCell<Vec<FlowControl>>,
     /// Bytes of requests' bodies that were taken from their streams.
     taken: Cell<u64>,
     /// Pieces that streams have sent since it was asked last.
@@ -21,10 +34,33 @@ pub struct Gate {
     completed: Cell<u32>,
 }
 
+/// Data that counts for as long as the library has it, whether it is sent or its stream is reset.
+struct Piece {
+    data: Vec<u8>,
+    queued: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.data.len(), Relaxed);
+    }
+}
+
 impl Gate {
+    /// Bytes that the library has.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Relaxed)
+    }
+
     /// How much more may be queued.
     pub fn room(&self) -> usize {
-        MAX_QUEUED.saturating_sub(self.queued.get())
+        MAX_QUEUED.saturating_sub(self.queued())
     }
 
     /// Ready when there is room.
@@ -39,15 +75,69 @@ impl Gate {
         Poll::Pending
     }
 
-    /// A stream has given so much to the library.
-    pub fn queue(&self, bytes: usize) {
-        self.queued.set(self.queued.get() + bytes);
+    /// Data that a stream gives to the library.
+    pub fn piece(&self, data: Vec<u8>) -> Bytes {
         self.pieces.set(self.pieces.get().saturating_add(1));
+        self.queued.fetch_add(data.len(), Relaxed);
+        self.tell();
+        Bytes::from_owner(Piece { data, queued: self.queued.clone() })
+    }
+
+    /// Lets those go on that wait, if there is room again.
+    pub fn open(&self) {
+        if self.room() > 0 && !self.waiting.borrow().is_empty() {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Whoever runs the connection: who is to be woken.
+    pub fn keep_driver(&self, cx: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        match &mut *driver {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+    }
+
+    /// Makes it look again.
+    pub fn wake_driver(&self) {
+        if let Some(driver) = &*self.driver.borrow() {
+            driver.wake_by_ref();
+        }
+    }
+
+    /// It has counted what is held, and whether that is anything.
+    pub fn count(&self, anything: bool) {
+        self.told.set(anything);
+    }
+
+    /// The library does not wake it for data behind data that waits, nor for a little that was taken.
+    fn tell(&self) {
+        if self.told.get() {
+            self.wake_driver();
+        }
+    }
+
+    /// A body may come with this stream.
+    pub fn expect_body(&self, flow: FlowControl) {
+        self.bodies.borrow_mut().push(flow);
+    }
+
+    /// Whatever still comes of it is thrown away.
+    pub fn forget_body(&self, stream: StreamId) {
+        self.bodies.borrow_mut().retain(|flow| flow.stream_id() != stream);
+        self.tell();
+    }
+
+    /// Bytes of bodies that have come and that nobody has taken.
+    pub fn untaken(&self) -> usize {
+        self.bodies.borrow().iter().map(FlowControl::used_capacity).sum()
     }
 
     /// So much of a request's body was taken.
     pub fn take(&self, bytes: usize) {
         self.taken.set(self.taken.get() + bytes as u64);
+        self.tell();
     }
 
     /// Bytes of requests' bodies that were taken so far.
@@ -58,15 +148,6 @@ impl Gate {
     /// A stream's answer is complete.
     pub fn complete(&self) {
         self.completed.set(self.completed.get().saturating_add(1));
-    }
-
-    /// So much has come to the kernel. `all`: nothing is left, whatever was reset on its way.
-    pub fn written(&self, bytes: usize, all: bool) {
-        let left = if all { 0 } else { self.queued.get().saturating_sub(bytes) };
-        self.queued.set(left);
-        if left < MAX_QUEUED && !self.waiting.borrow().is_empty() {
-            self.waiting.take().into_iter().for_each(Waker::wake);
-        }
     }
 
     /// Pieces sent and answers completed since it was asked last.
@@ -83,14 +164,41 @@ mod tests {
     fn closes_when_it_is_full_and_opens_again() {
         let gate = Gate::default();
         let cx = Context::from_waker(Waker::noop());
-        gate.queue(MAX_QUEUED - 1);
+        let large = gate.piece(vec![0; MAX_QUEUED - 1]);
         assert!(gate.poll_room(&cx).is_ready());
-        gate.queue(10);
+        let mut small = gate.piece(vec![0; 10]);
         assert!(gate.poll_room(&cx).is_pending() && gate.room() == 0);
-        gate.written(5, false);
-        assert!(gate.poll_room(&cx).is_pending());
-        gate.written(0, true);
-        assert!(gate.poll_room(&cx).is_ready() && gate.room() == MAX_QUEUED);
+        bytes::Buf::advance(&mut small, 10);
+        gate.open();
+        assert!(gate.poll_room(&cx).is_pending() && gate.queued() == MAX_QUEUED + 9);
+        drop(large);
+        assert!(gate.poll_room(&cx).is_ready() && gate.room() == MAX_QUEUED - 10);
+        drop(small);
+        assert_eq!(gate.queued(), 0);
         assert_eq!((gate.take_progress(), gate.take_progress()), ((2, 0), (0, 0)));
+    }
+
+    #[test]
+    fn whoever_has_counted_something_hears_of_what_changes() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        struct Wakes(Arc<AtomicUsize>);
+        impl std::task::Wake for Wakes {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Relaxed);
+            }
+        }
+        let waker = Waker::from(Arc::new(Wakes(woken.clone())));
+        let gate = Gate::default();
+        gate.keep_driver(&Context::from_waker(&waker));
+        gate.take(1);
+        let piece = gate.piece(vec![0; 10]);
+        assert_eq!(woken.load(Relaxed), 0, "nothing was counted: the library wakes it");
+        gate.count(true);
+        gate.take(1);
+        drop((gate.piece(vec![0; 10]), piece));
+        assert_eq!(woken.load(Relaxed), 2);
+        gate.count(false);
+        gate.take(1);
+        assert_eq!((woken.load(Relaxed), gate.taken()), (2, 3));
     }
 }

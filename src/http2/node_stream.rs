@@ -143,11 +143,8 @@ impl Stream for NodeStream {
             let taken = state.take_head(slice, &self.trunk)?;
             used += taken;
             let Out::Body(outflow) = &mut state.request else { continue };
-            match outflow.try_write(&slice[taken..], &slices[nth + 1..], gate.room()) {
-                Ok((more, data)) => {
-                    used += more;
-                    gate.queue(data);
-                }
+            match outflow.try_write(&slice[taken..], &slices[nth + 1..], gate) {
+                Ok(more) => used += more,
                 // The head has gone.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && used > 0 => {}
                 Err(error) => return Err(error),

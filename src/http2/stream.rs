@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, StreamId};
 
 use super::body::{Inflow, Outflow};
 use super::gate::Gate;
@@ -23,6 +23,7 @@ const MAX_HEAD: usize = 64 * 1024;
 /// One stream that a client has opened.
 pub struct ClientStream {
     state: RefCell<State>,
+    id: StreamId,
     gate: Rc<Gate>,
     encrypted: bool,
 }
@@ -47,19 +48,23 @@ enum Out {
 impl ClientStream {
     /// A stream whose head has come. `framing` is the one of the request's body.
     pub fn new(
-        (recv, respond): (RecvStream, SendResponse<Bytes>),
+        (mut recv, respond): (RecvStream, SendResponse<Bytes>),
         framing: Framing,
         asks: Asks,
         gate: Rc<Gate>,
         encrypted: bool,
     ) -> ClientStream {
+        let id = recv.stream_id();
+        if !recv.is_end_stream() {
+            gate.expect_body(recv.flow_control().clone());
+        }
         let inflow = match asks {
             Asks::WebSocket => Inflow::opaque(recv),
             Asks::Body | Asks::Head => Inflow::new(recv, framing),
         };
         let out = Out::Head { respond, partial: Vec::new() };
         let state = State { inflow, out, asks, gone: false, cut: false };
-        ClientStream { state: RefCell::new(state), gate, encrypted }
+        ClientStream { state: RefCell::new(state), id, gate, encrypted }
     }
 }
 
@@ -102,11 +107,8 @@ impl Stream for ClientStream {
             used += taken;
             let Out::Body(outflow) = &mut state.out else { continue };
             let was_over = outflow.is_over();
-            match outflow.try_write(&slice[taken..], &slices[nth + 1..], self.gate.room()) {
-                Ok((more, data)) => {
-                    used += more;
-                    self.gate.queue(data);
-                }
+            match outflow.try_write(&slice[taken..], &slices[nth + 1..], &self.gate) {
+                Ok(more) => used += more,
                 // The head has gone.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && used > 0 => {}
                 Err(error) => return Err(error),
@@ -212,6 +214,13 @@ impl State {
         let send = respond.send_response(response, ends).map_err(broken)?;
         self.out = Out::Body(Outflow::new(send, framing));
         Ok(())
+    }
+}
+
+impl Drop for ClientStream {
+    /// Before the stream's last handle is gone, so that the library can let go of it.
+    fn drop(&mut self) {
+        self.gate.forget_body(self.id);
     }
 }
 

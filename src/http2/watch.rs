@@ -86,6 +86,8 @@ pub struct Watch {
     control: Bucket,
     resets: Bucket,
     bytes: u32,
+    /// Of a reset: so many of `CONTROL_PER_S` make one.
+    reset_parts: u32,
     refilled_ns: u64,
     verdict: Option<Flood>,
     settings: bool,
@@ -96,7 +98,7 @@ pub struct Watch {
 enum At {
     Preface { left: usize },
     Head { bytes: [u8; 9], have: usize },
-    Payload { left: usize, data: bool },
+    Payload { left: usize, length: usize, data: bool },
 }
 
 const HEAD: At = At::Head { bytes: [0; 9], have: 0 };
@@ -134,6 +136,7 @@ impl Watch {
             control: Bucket::new(CONTROL_BURST),
             resets: Bucket::new(RESET_BURST),
             bytes: 0,
+            reset_parts: 0,
             refilled_ns: now_ns,
             verdict: None,
             settings: false,
@@ -172,6 +175,16 @@ impl Watch {
             }
     }
 
+    /// Bytes that are kept of what has begun and not ended: room for a whole frame, and `block` for the header
+    /// block that it goes on with.
+    pub fn begun(&self, block: usize) -> usize {
+        let frame = match self.at {
+            At::Payload { length, .. } => length,
+            At::Preface { .. } | At::Head { .. } => 0,
+        };
+        if self.in_block { block + frame } else { frame }
+    }
+
     /// Gives back what time and work are worth: pieces of answers, and answers that were sent whole.
     pub fn refill(&mut self, now_ns: u64, pieces: u32, completed: u32) {
         self.control.add(pieces.saturating_mul(CONTROL_PER_PIECE));
@@ -182,8 +195,10 @@ impl Watch {
             self.refilled_ns += ticks * tick_ns;
             let ticks = u32::try_from(ticks).unwrap_or(u32::MAX);
             self.control.add(ticks);
-            // As a fraction of the same ticks, so that none is lost: they are few, and rounded up.
-            self.resets.add(ticks.saturating_mul(RESET_PER_S).div_ceil(CONTROL_PER_S));
+            // A fraction of the same ticks; what is left of it counts the next time.
+            let parts = ticks.saturating_mul(RESET_PER_S).saturating_add(self.reset_parts);
+            self.resets.add(parts / CONTROL_PER_S);
+            self.reset_parts = parts % CONTROL_PER_S;
         }
     }
 
@@ -230,7 +245,7 @@ impl Watch {
         let data = kind == 0;
         self.at = match length {
             0 => HEAD,
-            length => At::Payload { left: length as usize, data },
+            length => At::Payload { left: length as usize, length: length as usize, data },
         };
         self.heard += u64::from(kind != 6);
         self.settings |= kind == 4;
@@ -332,6 +347,10 @@ mod tests {
             (0..RESET_PER_S).for_each(|_| patient.look(&frame(3, 0, 4)));
         }
         assert_eq!(patient.verdict(), None);
+        let mut busy = begun();
+        (0..RESET_BURST).for_each(|_| busy.look(&frame(3, 0, 4)));
+        (1..=100).for_each(|turn| busy.refill(turn * SECOND / 100, 0, 0));
+        assert_eq!(busy.resets.tokens, RESET_PER_S, "however often it is looked");
     }
 
     #[test]
@@ -363,14 +382,18 @@ mod tests {
         assert!(watch.is_unfinished());
         watch.look(crate::http2::PREFACE);
         assert!(!watch.is_unfinished());
+        assert_eq!(watch.begun(100), 0);
         watch.look(&frame(1, 0, 3));
         assert!(watch.is_unfinished(), "the block goes on");
+        assert_eq!(watch.begun(100), 100);
         watch.look(&frame(9, 4, 3)[..10]);
         assert!(watch.is_unfinished(), "within a frame");
+        assert_eq!(watch.begun(100), 3);
         watch.look(&[0, 0]);
         assert!(!watch.is_unfinished());
         watch.look(&frame(0, 0, 9)[..12]);
         assert!(!watch.is_unfinished(), "a body has a time of its own");
+        assert_eq!(watch.begun(100), 9);
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Wire {
         self.out.borrow().is_empty()
     }
 
+    /// Bytes that wait for the kernel.
+    pub fn waiting(&self) -> usize {
+        self.out.borrow().len() - self.sent.get()
+    }
+
     /// Writes what was gathered. Ready when all of it is with the kernel.
     pub fn poll_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut out = self.out.borrow_mut();

@@ -11,8 +11,12 @@ use serde::{Deserialize, Serialize};
 /// What the text of a Unix socket's address begins with.
 pub const UNIX: &str = "unix:";
 
-/// Bytes of the path of a Unix socket: the kernel's `sun_path` without the NUL at its end (unix(7)).
-pub const MAX_PATH: usize = 107;
+/// What a socket's name has more until it is in its place: a dot and the number of a process, which is 2^22 at
+/// most (proc(5), `pid_max`).
+pub(super) const INTERIM: usize = 8;
+/// Bytes of the path of a Unix socket: the kernel's `sun_path` without the NUL at its end (unix(7)), 107, less
+/// what its name has more at first.
+pub const MAX_PATH: usize = 107 - INTERIM;
 
 /// Where a listener or a node is. Its text is `127.0.0.1:80`, `[::1]:80`, or `unix:/run/x.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +53,11 @@ impl Address {
     /// Its port.
     pub fn port(&self) -> Option<u16> {
         self.tcp().map(|address| address.port())
+    }
+
+    /// Whether only this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        self.tcp().is_none_or(|address| address.ip().to_canonical().is_loopback())
     }
 
     /// Whether it asks for any free port, so that two of the same text are two listeners.
@@ -200,6 +209,20 @@ mod tests {
             assert_eq!(text.parse::<Address>(), Err(NoAddress), "{text}");
         }
         assert!(long[..long.len() - 1].parse::<Address>().is_ok());
+    }
+
+    #[test]
+    fn local_is_what_only_this_machine_reaches() {
+        for (text, local) in [
+            ("127.0.0.1:9901", true),
+            ("[::1]:0", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("unix:/run/cobalance/admin.sock", true),
+            ("0.0.0.0:9901", false),
+            ("10.0.0.1:9901", false),
+        ] {
+            assert_eq!(text.parse::<Address>().unwrap().is_local(), local, "{text}");
+        }
     }
 
     #[test]

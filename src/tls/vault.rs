@@ -5,7 +5,7 @@
 //! STATE/acme-v02.api.letsencrypt.org-1f2e3d4c/     one for each directory URL
 //!     lock                      held by the one process that orders
 //!     account.json              the account, with its key
-//!     certificates/NAME.pem     key and chain; NAME is the first domain and a hash of all
+//!     certificates/NAME.pem     key and chain; NAME is a domain, the first by the alphabet, and a hash of all
 //!     attempts/NAME.json        failures, and when to try again
 //!     challenges/…              what every replica answers meanwhile
 //! ```
@@ -190,15 +190,37 @@ impl Vault {
     /// # Errors
     /// The system's.
     pub fn list(&self, folder: Folder) -> io::Result<Vec<PathBuf>> {
-        let entries = match fs::read_dir(self.own.join(folder.name())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let paths = entries.take(MAX_NAMES).map(|entry| Ok(entry?.path()));
-        let paths: io::Result<Vec<PathBuf>> = paths.collect();
-        let unfinished = |path: &Path| path.to_string_lossy().ends_with(UNFINISHED);
-        Ok(paths?.into_iter().filter(|path| !unfinished(path)).collect())
+        let paths = names(&self.own.join(folder.name()))?;
+        Ok(paths.into_iter().filter(|path| !is_unfinished(path)).collect())
     }
+
+    /// Removes what was left by processes that ended while they wrote: it may hold keys.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn tidy(&self, held: &Lock) -> io::Result<()> {
+        let folders = Folder::ALL.iter().map(|folder| self.own.join(folder.name()));
+        for folder in folders.chain([self.own.clone()]) {
+            let left = names(&folder)?.into_iter().filter(|path| is_unfinished(path));
+            for path in left {
+                self.remove(held, &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is in a directory, up to a bound; nothing if there is none.
+fn names(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.take(MAX_NAMES).map(|entry| Ok(entry?.path())).collect()
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(UNFINISHED)
 }
 
 /// Whoever can write in a directory can have us show a certificate of theirs, or answer challenges for them.
@@ -230,7 +252,8 @@ fn stem(domains: &[String]) -> String {
     sorted.sort_unstable();
     sorted.dedup();
     let hash = hex(&fingerprint(&sorted));
-    format!("{}-{}", plain(domains.first().map_or("", String::as_str)), &hash[..16])
+    let first = domains.iter().min().map_or("", String::as_str);
+    format!("{}-{}", plain(first), &hash[..16])
 }
 
 /// What can be in a name of a file.
@@ -261,10 +284,10 @@ mod tests {
         assert!(own.starts_with("/s/ca.test_14000-") && own.len() == 25, "{own}");
         assert_ne!(vault, at("https://ca.test:14000/other"));
         let path = vault.certificate(&domains(&["b.test", "a.test"]));
+        assert_eq!(path, vault.certificate(&domains(&["a.test", "b.test", "a.test"])));
         let name = path.file_name().unwrap().to_str().unwrap();
-        assert!(name.starts_with("b.test-") && name.ends_with(".pem"), "{name}");
+        assert!(name.starts_with("a.test-") && name.ends_with(".pem"), "{name}");
         let end = |all: &[&str]| stem(&domains(all)).rsplit_once('-').unwrap().1.to_owned();
-        assert_eq!(end(&["a.test", "b.test"]), end(&["b.test", "a.test", "a.test"]));
         assert_ne!(end(&["a.test", "b.test"]), end(&["a.testb.test"]));
         assert_eq!(plain("../../etc"), "_.._etc");
         let long = stem(&[format!("{}.test", "a".repeat(250))]);
@@ -285,8 +308,12 @@ mod tests {
         assert_eq!((mode(&vault.account()), mode(&vault.own.join("lock"))), (0o600, 0o600));
         let challenge = vault.path(Folder::Challenges, "a");
         vault.write(&lock, &challenge, b"x").unwrap();
-        fs::write(vault.path(Folder::Challenges, "b.7.new"), b"").unwrap();
+        let left =
+            [vault.path(Folder::Challenges, "b.7.new"), vault.own.join("account.json.7.new")];
+        left.iter().for_each(|path| fs::write(path, b"").unwrap());
         assert_eq!(vault.list(Folder::Challenges).unwrap(), std::slice::from_ref(&challenge));
+        vault.tidy(&lock).unwrap();
+        assert!(left.iter().all(|path| !path.exists()) && vault.account().exists());
         vault.remove(&lock, &challenge).unwrap();
         vault.remove(&lock, &challenge).unwrap();
         assert_eq!(vault.read(&challenge).unwrap(), None);

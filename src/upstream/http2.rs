@@ -286,8 +286,6 @@ struct Driver {
     send: Option<SendRequest<Bytes>>,
     pings: Option<PingPong>,
     line: Option<Rc<Line>>,
-    /// What was written when the gate was told last.
-    written: u64,
 }
 
 /// Opens a connection; it is open when the node's settings have come: then it is known that the node speaks
@@ -306,7 +304,7 @@ async fn establish(dial: &Dial, address: &Address, tls: Option<&Towards>) -> Res
     let (send, mut library) = shaken.map_err(failed)?;
     let pings = library.ping_pong();
     let trunk = Rc::new(Trunk { wire, gate: Gate::default(), spent: false.into() });
-    let mut driver = Driver { trunk, library, send: Some(send), pings, line: None, written: 0 };
+    let mut driver = Driver { trunk, library, send: Some(send), pings, line: None };
     let settled = poll_fn(|cx| match driver.poll(cx) {
         Poll::Ready(()) => Poll::Ready(false),
         Poll::Pending if driver.trunk.wire.watch().has_settings() => Poll::Ready(true),
@@ -369,9 +367,7 @@ impl Driver {
         let ended = Pin::new(&mut self.library).poll(cx).is_ready();
         let wire = &self.trunk.wire;
         let broke = matches!(wire.poll_out(cx), Poll::Ready(Err(_)));
-        let written = wire.written();
-        self.trunk.gate.written((written - self.written) as usize, wire.is_empty());
-        self.written = written;
+        self.trunk.gate.open();
         match ended || broke || wire.watch().verdict().is_some() {
             true => Poll::Ready(()),
             false => Poll::Pending,

@@ -9,11 +9,11 @@ use crate::errors;
 use crate::support::origin::{Origin, gate};
 use crate::support::{Answer, Proxy, parse, until};
 
-const MIB: i64 = 1024 * 1024;
+pub(crate) const MIB: i64 = 1024 * 1024;
 
 /// Answers `/big` with more than any socket holds, `/hang` not before the sender is dropped, and everything else
 /// at once.
-fn origin() -> (Origin, Sender<()>) {
+pub(crate) fn origin() -> (Origin, Sender<()>) {
     let (release, released) = gate();
     let origin = Origin::scripted(move |mut line| {
         while let Some(seen) = line.request() {
@@ -61,7 +61,7 @@ fn attack(proxy: &Proxy, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
 }
 
 /// A request on a connection of its own, in two parts, with a body that comes later: as slow as honest ones are.
-fn is_served(proxy: &Proxy) {
+pub(crate) fn is_served(proxy: &Proxy) {
     assert_eq!(proxy.get("/fresh").text(), "hi");
     let mut stream = proxy.connect();
     for part in ["POST /fresh HTTP/1.1\r\nHo", "st: t\r\nContent-Length: 4\r\n\r\n", "bo", "dy"] {
@@ -148,6 +148,33 @@ fn what_waits_for_a_node_stays_and_whoever_comes_is_turned_away() {
     assert_eq!(proxy.metrics.cut(), 0);
     drop((served, release));
     until("there is room again", || proxy.get("/fresh").status == 200);
+}
+
+#[test]
+fn an_upload_that_a_node_has_begun_with_waits_for_room_and_is_not_cut() {
+    let (origin, release) = origin();
+    let proxy = Proxy::start(parse(&format!(
+        "[server]\nthreads = 1\nmax_buffered = \"16MiB\"\n[access_log]\nenabled = false\n\
+         [[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\npreset = \"none\"\nnodes = [\"{}\"]\n",
+        origin.address
+    )));
+    let mut upload = proxy.connect();
+    let piece = vec![b'b'; 100_000];
+    upload.write_all(b"POST /up HTTP/1.1\r\nHost: t\r\nContent-Length: 200000\r\n\r\n").unwrap();
+    upload.write_all(&piece).unwrap();
+    until("a node has begun with it", || proxy.node(0).in_flight() == 1);
+    let hanging = attack(&proxy, 400, b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n");
+    until("no room is left", || proxy.get("/fresh").status == 503);
+    upload.write_all(&piece).unwrap();
+    // By then the piece was seen as well.
+    (0..3).for_each(|_| assert_eq!(proxy.get("/fresh").status, 503));
+    assert!(!is_over(&mut upload));
+    drop((hanging, release));
+    assert_eq!(Answer::read(&mut upload).expect("an answer").text(), "hi");
+    assert_eq!(
+        origin.seen().iter().find(|seen| seen.head.contains("/up")).unwrap().body.len(),
+        200_000
+    );
 }
 
 #[test]

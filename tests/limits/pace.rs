@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::origin::Origin;
 use crate::support::{Answer, PATIENCE, Proxy, config, until};
@@ -43,6 +43,37 @@ fn without_a_rate_a_trickle_is_waited_for() {
     let proxy = Proxy::start(config(&[origin.address], listener, ""));
     let answer = trickle(&proxy, 400);
     assert_eq!((answer.status, answer.text().as_str()), (200, "there you are"));
+}
+
+#[test]
+fn in_a_conversation_a_body_has_its_own_pace() {
+    let origin = Origin::scripted(|mut line| {
+        let mut seen = Vec::new();
+        while !seen.windows(4).any(|four| four == b"\r\n\r\n") {
+            let mut byte = [0];
+            line.stream.read_exact(&mut byte).unwrap();
+            seen.push(byte[0]);
+        }
+        line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n");
+        let mut body = vec![0; 100_000];
+        if line.stream.read_exact(&mut body).is_ok() {
+            line.send(b"hi");
+        }
+    });
+    let listener = "body_idle_timeout = \"200ms\"\nmin_body_rate = \"1MiB\"";
+    let proxy = Proxy::start(config(&[origin.address], listener, "preset = \"none\""));
+    let mut stream = proxy.connect();
+    stream.write_all(b"POST /x HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\nx").unwrap();
+    // The head of the answer is there, so far as it can be seen without taking it.
+    stream.peek(&mut [0]).unwrap();
+    let (begun, mut sent) = (Instant::now(), 1);
+    // Seven windows; three are too many for who is not answered.
+    until("it has trickled for long", || {
+        sent += stream.write(b"x").unwrap();
+        begun.elapsed() > Duration::from_millis(1500)
+    });
+    stream.write_all(&vec![b'x'; 100_000 - sent]).unwrap();
+    assert_eq!(Answer::read(&mut stream).expect("an answer").text(), "hi");
 }
 
 /// Takes a little of an answer every few milliseconds. Whether it came to its end.

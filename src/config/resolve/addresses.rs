@@ -1,12 +1,12 @@
 //! Addresses of different tables against each other.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use super::Placed;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{Cx, Span};
 use crate::config::{Admin, Listener, Probes, defaults};
+use crate::net::Address;
 
 /// Reports an address that the admin listener or the probes share with somebody else.
 pub(super) fn check(
@@ -15,11 +15,11 @@ pub(super) fn check(
     admin: &Placed<Admin>,
     probes: Option<&Placed<Probes>>,
 ) {
-    let mut taken: HashMap<SocketAddr, &Span> =
-        listeners.iter().filter_map(|l| Some((l.item.bind.tcp()?, &l.place))).collect();
-    let admin_bind = admin.item.bind.tcp().filter(|_| admin.item.enabled);
-    if let Some(bind) = admin_bind.filter(|bind| bind.port() != 0) {
-        match taken.get(&bind) {
+    let mut taken: HashMap<Address, &Span> =
+        listeners.iter().map(|l| (l.item.bind.clone(), &l.place)).collect();
+    let bind = &admin.item.bind;
+    if admin.item.enabled && !bind.is_any_port() {
+        match taken.get(bind) {
             // An empty place is an address that is not written.
             Some(first) if admin.place.is_empty() => {
                 let message =
@@ -30,25 +30,25 @@ pub(super) fn check(
                         .help("write another port, or another `bind` in `[admin]`"),
                 );
             }
-            Some(first) => twice(cx, "`[admin]`", &admin.place, first),
+            Some(first) => twice(cx, "`[admin]`", bind, (&admin.place, first)),
             None => {
-                taken.insert(bind, &admin.place);
+                taken.insert(bind.clone(), &admin.place);
             }
         }
     }
-    if let Some(probes) = probes.filter(|probes| probes.item.bind.port() != 0)
-        && let Some(first) = taken.get(&probes.item.bind)
-    {
+    let Some(probes) = probes else { return };
+    let bind = Address::Tcp(probes.item.bind);
+    if let Some(first) = taken.get(&bind).filter(|_| !bind.is_any_port()) {
         let first = if first.is_empty() { &probes.place } else { first };
-        twice(cx, "`[probes]`", &probes.place, first);
+        twice(cx, "`[probes]`", &bind, (&probes.place, first));
     }
 }
 
-fn twice(cx: &Cx<'_>, who: &str, place: &Span, first: &Span) {
+fn twice(cx: &Cx<'_>, who: &str, bind: &Address, (place, first): (&Span, &Span)) {
     let message = format!("the address of {who} is taken");
     let mut diagnostic = Diagnostic::error("duplicate-address", place.clone(), message)
         .label("taken")
-        .help("write another port");
+        .help(if bind.unix().is_some() { "write another path" } else { "write another port" });
     if first != place {
         diagnostic = diagnostic.related(first.clone(), "first here");
     }

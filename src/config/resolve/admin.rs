@@ -4,7 +4,8 @@ use super::process::{path, single};
 use super::{Placed, parsed};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::raw::{Span, Table, Text};
-use crate::config::{Admin, AdminBind, address, keys};
+use crate::config::{Admin, address, keys};
+use crate::net::UNIX;
 
 /// Only the user of the process, or its group as well. Whoever may connect may do everything.
 const MODES: [(&str, u32); 2] = [("0600", 0o600), ("0660", 0o660)];
@@ -21,14 +22,14 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
     let mode = table.text("mode").and_then(|text| text.choice(&MODES));
     let item = Admin {
         enabled: table.flag("enabled", plain.enabled),
-        bind: text.as_ref().and_then(bind).unwrap_or(plain.bind),
+        bind: text.as_ref().and_then(|text| parsed(text, address::admin)).unwrap_or(plain.bind),
         mode: mode.unwrap_or(plain.mode),
         hosts: hosts(&table),
         token_file: token("token_file", "write the path of a file that holds the token"),
         read_token_file: token("read_token_file", "write the path of a file that holds tokens"),
     };
     // Also one whose path cannot be used.
-    let unix = text.as_ref().is_some_and(|text| AdminBind::unix(&text.value).is_some());
+    let unix = text.as_ref().is_some_and(|text| text.value.starts_with(UNIX));
     if !unix {
         super::no_effect(table.get("mode"), "for an address", "remove it, or bind \"unix:PATH\"");
     }
@@ -37,18 +38,6 @@ pub(super) fn admin(root: &Table<'_>) -> Placed<Admin> {
         check(&table, &item, &place);
     }
     Placed { item, name: place.clone(), place }
-}
-
-fn bind(text: &Text<'_>) -> Option<AdminBind> {
-    match AdminBind::unix(&text.value) {
-        Some(Ok(path)) => Some(AdminBind::Unix(path)),
-        Some(Err((label, help))) => {
-            let message = format!("{} {} is not a usable address", text.name, text.shown());
-            text.error("bad-address", message, label, help);
-            None
-        }
-        None => parsed(text, address::bind).map(AdminBind::Tcp),
-    }
 }
 
 fn hosts(table: &Table<'_>) -> Vec<String> {

@@ -23,7 +23,7 @@ pub(super) fn all(root: &Table<'_>, known: &Certificates) -> Vec<Placed<Listener
         code: "duplicate-address",
         kind: "listeners",
         message: "two listeners have the same address",
-        help: "write another port, or remove one of them",
+        help: "write another port or path, or remove one of them",
     };
     // Port 0 is a different free port each time.
     let identity = |l: &Listener| (!l.bind.is_any_port()).then(|| l.bind.clone());

@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 
 use std::rc::Rc;
-use std::task::{Context, Waker};
 
 use crate::connection::{Admitted, Open};
 use crate::exchange::Deadlines;
@@ -26,8 +25,6 @@ pub(super) struct Shared {
     pub(super) deadlines: RefCell<Vec<Deadlines>>,
     /// It counts among those with wide windows.
     pub(super) wide: Cell<bool>,
-    /// Of the connection's task, which must know when its last stream has ended.
-    pub(super) waker: RefCell<Option<Waker>>,
     pub(super) _admitted: Admitted,
     pub(super) _open: Open,
 }
@@ -45,14 +42,6 @@ impl Shared {
         let mut kept = self.deadlines.borrow_mut();
         if kept.len() < KEPT_DEADLINES {
             kept.push(deadlines);
-        }
-    }
-
-    pub(super) fn keep_waker(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            other => *other = Some(cx.waker().clone()),
         }
     }
 }
@@ -79,10 +68,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let left = self.0.streams.get() - 1;
         self.0.streams.set(left);
-        if left == 0
-            && let Some(waker) = &*self.0.waker.borrow()
-        {
-            waker.wake_by_ref();
+        if left == 0 {
+            // Its task must know that the last one has ended.
+            self.0.gate.wake_driver();
         }
     }
 }

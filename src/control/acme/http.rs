@@ -19,6 +19,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::plan::LONGEST_S;
 use crate::control::stream::secured;
 use crate::tls::upstream::{client, name_of};
 use crate::tls::{Roots, Towards};
@@ -134,10 +135,12 @@ impl Shared {
         answer: hyper::Response<hyper::body::Incoming>,
         kept: Kept,
     ) -> Result<BytesResponse, Fault> {
-        let (parts, body) = answer.into_parts();
+        let (mut parts, body) = answer.into_parts();
         let body = Limited::new(body, MAX_BODY).collect().await?.to_bytes();
+        let asked = retry_after(&parts.headers, SystemTime::now());
+        bound_retry_after(&mut parts.headers, asked);
         if parts.status.as_u16() >= 400 {
-            *self.retry_after.lock() = retry_after(&parts.headers, SystemTime::now());
+            *self.retry_after.lock() = asked;
         }
         *self.kept.lock() = Some(kept);
         Ok(BytesResponse { parts, body: Box::new(body) })
@@ -151,6 +154,15 @@ fn origin(uri: &Uri) -> Result<String, Fault> {
     }
     let host = uri.host().filter(|host| !host.is_empty()).ok_or("a URL without a host")?;
     Ok(format!("{host}:{}", uri.port_u16().unwrap_or(443)))
+}
+
+/// The library adds what it reads there to a time, and a time has an end.
+fn bound_retry_after(headers: &mut HeaderMap, asked: Option<Duration>) {
+    headers.remove(RETRY_AFTER);
+    if let Some(asked) = asked {
+        headers
+            .insert(RETRY_AFTER, HeaderValue::from(asked.as_secs().min(LONGEST_S.unsigned_abs())));
+    }
 }
 
 /// Seconds, or a date (RFC 9110, 10.2.3).
@@ -191,5 +203,27 @@ mod tests {
             assert_eq!(found.map(|found| found.as_secs()), expected, "{text}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn the_library_reads_no_time_that_cannot_be_added_to_another() {
+        let (most, none) = (LONGEST_S.to_string(), None);
+        for (text, expected) in [
+            ("7", Some("7")),
+            ("18446744073709551615", Some(most.as_str())),
+            ("9223372036854775807", Some(most.as_str())),
+            ("Fri, 31 Dec 9999 23:59:59 GMT", Some(most.as_str())),
+            ("99999999999999999999", none),
+            ("soon", none),
+        ] {
+            let field = [(RETRY_AFTER, HeaderValue::from_static(text))];
+            let mut headers = HeaderMap::from_iter(field);
+            let asked = retry_after(&headers, SystemTime::now());
+            bound_retry_after(&mut headers, asked);
+            assert_eq!(one(&headers), expected, "{text}");
+        }
+        fn one(headers: &HeaderMap) -> Option<&str> {
+            headers.get(RETRY_AFTER)?.to_str().ok()
+        }
     }
 }

@@ -279,7 +279,7 @@ impl Job {
     }
 
     /// Whoever holds the lock is the only one who orders: what is there is done with.
-    fn clear(&self, held: &Lock) {
+    pub(super) fn clear(&self, held: &Lock) {
         for path in self.vault().list(Folder::Challenges).unwrap_or_default() {
             // What stays is answered in vain.
             let _ = self.vault().remove(held, &path);
@@ -314,8 +314,8 @@ impl Job {
             _ => Failure::new(
                 Kind::Unreachable,
                 format!(
-                    "{directory} cannot be talked to ({}): is there a way there (names, firewall), and is its \
-                     own certificate trusted here (`ca`)?",
+                    "{directory} cannot be talked to ({}): see that there is a way there (names, firewall), and that its \
+                     own certificate is trusted here (`ca`)",
                     causes(error)
                 ),
             ),

@@ -12,7 +12,12 @@ pub(super) const VERSION: u32 = 1;
 pub(super) const ASK_AGAIN_S: i64 = 5;
 /// The longest window of any rate limit of Let's Encrypt. Also a clock that was wrong when something was noted must
 /// not hold an order up for ever.
-const LONGEST_S: i64 = 7 * 86_400;
+pub(super) const LONGEST_S: i64 = 7 * 86_400;
+/// Seconds until an order that a process has begun and not ended is begun anew, and at most: who is killed in each of
+/// them, as for want of memory, must not have asked for many before anybody notices.
+const BEGUN_S: (i64, i64) = (10, 3600);
+/// Of so many in a row the last may be under way, and the others are no accident.
+const BEGUN_TOLD: u32 = 3;
 /// Of a text of an authority's: it goes to a log, and to a terminal.
 const MAX_TEXT: usize = 400;
 
@@ -79,16 +84,50 @@ pub(in crate::control) struct Attempts {
     version: u32,
     /// In a row.
     pub(super) failures: u32,
-    /// When the last one ended.
+    /// Orders that were begun since, and of which no end is known.
+    #[serde(default)]
+    begun: u32,
+    /// When the last one ended, or began.
     pub(super) at: i64,
     /// Not sooner than then.
     pub(super) next_at: i64,
     pub(super) kind: Kind,
-    /// Why it failed.
+    /// Why it failed; empty if none has.
     pub(super) error: String,
 }
 
 impl Attempts {
+    /// With one that begins: whoever finds this, and nobody at work, knows that a process was ended by something else.
+    pub(super) fn begun(before: Option<&Attempts>, now: i64, random: f64) -> Self {
+        let begun = before.map_or(0, |before| before.begun).saturating_add(1);
+        Attempts {
+            version: VERSION,
+            failures: before.map_or(0, |before| before.failures),
+            begun,
+            at: now,
+            next_at: now + wait(BEGUN_S, begun, random),
+            kind: before.map_or(Kind::State, |before| before.kind),
+            error: before.map_or_else(String::new, |before| before.error.clone()),
+        }
+    }
+
+    /// Whether this process or another is likely at work.
+    pub(super) fn is_begun(&self) -> bool {
+        self.begun > 0
+    }
+
+    /// What is wrong, if anything is.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self.begun {
+            BEGUN_TOLD.. => Some(format!(
+                "{} orders in a row were begun, and their processes ended meanwhile: their logs, or the system's, say \
+                 why",
+                self.begun - 1
+            )),
+            _ => Some(self.error.clone()).filter(|error| !error.is_empty()),
+        }
+    }
+
     /// With one more. `random` is from 0 to 1: replicas and certificates that failed together do not come back
     /// together.
     pub(super) fn after(
@@ -98,14 +137,13 @@ impl Attempts {
         random: f64,
     ) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
-        let (first, most) = failure.kind.back_off();
-        let doubled = first.saturating_mul(1 << (failures - 1).min(20)).min(most);
-        let wait = (doubled as f64 * (0.8 + 0.4 * random)) as i64;
+        let wait = wait(failure.kind.back_off(), failures, random);
         let asked = failure.retry_after.map_or(0, |asked| asked.as_secs());
         let wait = wait.max(i64::try_from(asked).unwrap_or(LONGEST_S)).min(LONGEST_S);
         Attempts {
             version: VERSION,
             failures,
+            begun: 0,
             at: now,
             next_at: now + wait,
             kind: failure.kind,
@@ -118,6 +156,12 @@ impl Attempts {
         let found: Attempts = serde_json::from_slice(bytes).ok()?;
         (found.version == VERSION).then_some(found)
     }
+}
+
+/// Twice as long after each, and never the same for two.
+fn wait((first, most): (i64, i64), times: u32, random: f64) -> i64 {
+    let doubled = first.saturating_mul(1 << (times - 1).min(20)).min(most);
+    (doubled as f64 * (0.8 + 0.4 * random)) as i64
 }
 
 /// What is to be done now.
@@ -161,14 +205,14 @@ fn renew_at((from, until): (i64, i64), fingerprint: &[u8; 32]) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const DAY: i64 = 86_400;
 
     fn failed(failures: u32, at: i64, next_at: i64) -> Attempts {
         let (kind, error) = (Kind::Refused, String::new());
-        Attempts { version: VERSION, failures, at, next_at, kind, error }
+        Attempts { version: VERSION, failures, begun: 0, at, next_at, kind, error }
     }
 
     #[test]
@@ -187,14 +231,19 @@ mod tests {
         assert!(60 * DAY < between && between < 63 * DAY);
     }
 
-    fn certificate(names: &[&str], from: i64, until: i64) -> Certificate {
+    pub(in crate::control::acme) fn pem(names: &[&str], from: i64, until: i64) -> String {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         let at = |unix| x509_parser::time::ASN1Time::from_timestamp(unix).unwrap().to_datetime();
         (params.not_before, params.not_after) = (at(from), at(until));
         let key = rcgen::KeyPair::generate().unwrap();
         let chain = params.self_signed(&key).unwrap();
-        Certificate::from_pem(chain.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+        format!("{}{}", key.serialize_pem(), chain.pem())
+    }
+
+    fn certificate(names: &[&str], from: i64, until: i64) -> Certificate {
+        let pem = pem(names, from, until);
+        Certificate::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap()
     }
 
     #[test]
@@ -244,6 +293,28 @@ mod tests {
             failure.retry_after = Some(Duration::from_secs(asked));
             assert_eq!(Attempts::after(None, &failure, 0, 0.5).next_at, expected);
         }
+    }
+
+    #[test]
+    fn what_was_begun_and_not_ended_is_left_alone_longer_each_time() {
+        let first = Attempts::begun(None, 100, 0.5);
+        assert_eq!((first.failures, first.next_at, first.trouble()), (0, 110, None));
+        let second = Attempts::begun(Some(&first), 110, 0.5);
+        assert_eq!((second.next_at, second.trouble()), (130, None), "it may be under way");
+        let third = Attempts::begun(Some(&second), 130, 0.5);
+        assert!(third.trouble().unwrap().starts_with("2 orders in a row"));
+        let mut last = third;
+        for _ in 0..20 {
+            last = Attempts::begun(Some(&last), 0, 0.5);
+        }
+        assert_eq!(last.next_at, 3600);
+        // What is known to have failed goes on to be told, and an end is an end.
+        let failed = Attempts::after(Some(&last), &Failure::new(Kind::Refused, "no"), 0, 0.5);
+        assert_eq!((failed.failures, failed.is_begun()), (1, false));
+        let again = Attempts::begun(Some(&failed), 300, 0.5);
+        assert_eq!((again.failures, again.trouble().as_deref()), (1, Some("no")));
+        let due = |at| step(None, Some(&again), &["a.test".to_owned()], at);
+        assert_eq!((due(309), due(310)), (Step::Failed(310), Step::Due));
     }
 
     #[test]

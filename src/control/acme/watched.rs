@@ -49,7 +49,8 @@ impl<T> Cached<T> {
         let found = identity(path).ok();
         if found != self.seen || found.is_none() {
             self.value = found.as_ref().and_then(|_| read(path)).map(Arc::new);
-            self.seen = found;
+            // What made no sense may have been a file system that could not be read for a moment.
+            self.seen = found.filter(|_| self.value.is_some());
         }
     }
 }
@@ -119,6 +120,22 @@ mod tests {
     use super::*;
     use crate::telemetry::metrics::Metrics;
     use crate::tls::challenges::Kind;
+
+    #[test]
+    fn what_could_not_be_read_once_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"x").unwrap();
+        let mut cached = Cached::default();
+        cached.look(&path, |_| None);
+        assert_eq!(cached.get(), None);
+        cached.look(&path, |_| Some(1));
+        assert_eq!(cached.get(), Some(&1));
+        cached.look(&path, |_| panic!("it is the same"));
+        std::fs::remove_file(&path).unwrap();
+        cached.look(&path, |_| Some(2));
+        assert_eq!(cached.get(), None);
+    }
 
     #[test]
     fn what_another_process_puts_there_is_answered_until_it_is_gone() {

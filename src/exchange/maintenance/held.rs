@@ -16,6 +16,7 @@ use super::frames;
 use super::reader::Reader;
 use crate::exchange::thread::Thread;
 use crate::http1::deadline::Deadline;
+use crate::limit::clients::Taken;
 use crate::net::Socket;
 use crate::telemetry::metrics::Counting;
 use crate::upstream::Maintenance;
@@ -37,6 +38,8 @@ pub struct Hold {
     pub idle: Duration,
     /// Counts it while it lives.
     pub counted: Rc<Counting>,
+    /// Its place among the tunnels of its client, where those are bounded.
+    pub share: Option<Box<Taken>>,
 }
 
 /// What it can be told from outside of its task.
@@ -84,7 +87,7 @@ pub fn spawn(
         Running { socket, reader: Reader::default(), out: Vec::new(), idle: hold.idle };
     running.heard(early, &handle);
     tokio::task::spawn_local(async move {
-        let _places = (admitted, hold.counted);
+        let _places = (admitted, hold.counted, hold.share);
         poll_fn(|cx| running.poll(&thread, &handle, cx)).await;
     });
 }

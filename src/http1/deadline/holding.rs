@@ -128,6 +128,14 @@ impl Deadline {
         true
     }
 
+    /// The same, whether there is room or not: for what a node is waited for, which is never cut. Others may
+    /// have to give way.
+    pub fn hold_anyway(&self, bytes: usize) {
+        if !self.hold(bytes) {
+            self.account(bytes, self.entry.held.base.replace(bytes));
+        }
+    }
+
     /// Holds nothing any more, and does not have to give way.
     pub fn release(&self) -> usize {
         let held = &self.entry.held;
@@ -142,23 +150,38 @@ impl Deadline {
     /// is no room, and nothing has changed.
     #[must_use]
     pub fn wait_holding(&self, bytes: usize) -> bool {
-        let held = &self.entry.held;
-        let has = held.waiting.get();
-        if bytes > has && !self.wheel.has_room(&self.entry, bytes - has) {
-            return false;
+        let has = self.entry.held.waiting.get();
+        let fits = bytes <= has || self.wheel.has_room(&self.entry, bytes - has);
+        if fits {
+            self.wait_holding_anyway(bytes);
         }
-        held.waiting.set(bytes);
-        self.account(bytes, has);
-        held.since_ns.set(held.since_ns.get().min(self.wheel.0.now_ns.get()));
-        self.wheel.0.ledger.futile.set(false);
-        true
+        fits
     }
 
-    /// The client is not waited for any more.
+    /// The same, whether there is room or not: for an answer that has begun. It is the next to give way, so the
+    /// bound is exceeded by one of them at most.
+    pub fn wait_holding_anyway(&self, bytes: usize) {
+        let held = &self.entry.held;
+        self.account(bytes, held.waiting.replace(bytes));
+        held.since_ns.set(held.since_ns.get().min(self.wheel.0.now_ns.get()));
+        self.wheel.0.ledger.futile.set(false);
+    }
+
+    /// The client is not waited for any more. If it should have given way, it was faster: what follows waits for
+    /// others, and is not cut for that.
     pub fn end_wait(&self) {
         let held = &self.entry.held;
         self.account(0, held.waiting.take());
         held.since_ns.set(NEVER);
+        held.cut.set(false);
+    }
+
+    /// Counts it among those that were cut: there is no room for what it holds already. Always false, as what
+    /// has no room is told.
+    pub fn give_way(&self) -> bool {
+        let ledger = &self.wheel.0.ledger;
+        ledger.cut.set(ledger.cut.get() + 1);
+        false
     }
 
     /// Whether it had to give way.
@@ -237,8 +260,30 @@ mod tests {
         assert_eq!(wheel.held(), 800);
         assert!(b.hold(300));
         assert_eq!((wheel.held(), a.is_cut()), (300, true));
+        a.release();
+        assert_eq!((a.is_cut(), wheel.held()), (false, 300));
+    }
+
+    #[test]
+    fn who_was_faster_than_the_cut_is_not_cut_in_what_follows() {
+        let wheel = wheel(1000);
+        let (a, b) = (wheel.deadline(), wheel.deadline());
+        assert!(a.hold(300) && a.wait_holding(500) && b.hold(300) && is_over(&a));
         a.end_wait();
-        assert_eq!((a.release(), wheel.held()), (0, 300));
+        assert!(!a.is_cut() && !is_over(&a), "it waits for a node now");
+    }
+
+    #[test]
+    fn what_a_node_has_begun_goes_over_the_bound_and_gives_way_first() {
+        let wheel = wheel(1000);
+        let (a, b, c) = (wheel.deadline(), wheel.deadline(), wheel.deadline());
+        assert!(a.hold(600) && b.hold(400) && !a.wait_holding(300));
+        a.wait_holding_anyway(300);
+        assert_eq!((wheel.held(), a.is_cut()), (1300, false));
+        b.hold_anyway(500);
+        assert_eq!((wheel.held(), a.is_cut()), (500, true), "it had waited");
+        c.hold_anyway(600);
+        assert_eq!(wheel.held(), 1100);
     }
 
     #[test]

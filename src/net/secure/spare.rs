@@ -11,15 +11,16 @@ thread_local! {
     static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// An empty buffer, with room from its last use if there is one.
+/// An empty buffer with room for a record, so that none grows while it is used, whoever had it before.
 pub(super) fn take() -> Vec<u8> {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    let spare = SPARE.with_borrow_mut(Vec::pop);
+    spare.unwrap_or_else(|| Vec::with_capacity(super::RECORD_ON_WIRE))
 }
 
 /// Gives one back, whatever is in it.
 pub(super) fn give_back(mut buffer: Vec<u8>) {
     SPARE.with_borrow_mut(|spare| {
-        if spare.len() < KEPT && (1..=LARGEST).contains(&buffer.capacity()) {
+        if spare.len() < KEPT && (super::RECORD_ON_WIRE..=LARGEST).contains(&buffer.capacity()) {
             buffer.clear();
             spare.push(buffer);
         }
@@ -28,6 +29,7 @@ pub(super) fn give_back(mut buffer: Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::RECORD_ON_WIRE;
     use super::*;
 
     #[test]
@@ -39,8 +41,12 @@ mod tests {
         assert!(again.is_empty() && again.capacity() >= 20_000);
         give_back(Vec::with_capacity(LARGEST + 1));
         give_back(Vec::new());
-        assert_eq!(take().capacity(), 0, "too large, and none at all");
-        (0..2 * KEPT).for_each(|_| give_back(Vec::with_capacity(1)));
+        let none_is_left = || SPARE.with_borrow(Vec::is_empty);
+        assert!(none_is_left(), "too large, and none at all");
+        give_back(Vec::with_capacity(RECORD_ON_WIRE - 1));
+        assert!(none_is_left(), "one that would have to grow");
+        assert!(take().capacity() >= RECORD_ON_WIRE);
+        (0..2 * KEPT).for_each(|_| give_back(Vec::with_capacity(RECORD_ON_WIRE)));
         SPARE.with_borrow(|spare| assert_eq!(spare.len(), KEPT));
     }
 }
