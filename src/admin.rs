@@ -126,6 +126,9 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
             *shared.admin.write() = admin.bound();
             *shared.probes.write() = probes.bound().and_then(|bound| bound.tcp());
         }
+        if *handle.reign().borrow() == Reign::Over {
+            admin.leave();
+        }
         // What nobody accepts any more must not be held open.
         admin.stop(&handle);
         probes.stop(&handle);
@@ -296,6 +299,13 @@ impl Server {
         }
     }
 
+    /// What is put in its place by another process must not be taken away by this one.
+    fn leave(&self) {
+        if let Some(Running { listener: Listener::Unix(place), .. }) = &self.running {
+            place.leave();
+        }
+    }
+
     fn stop(&mut self, handle: &Handle) {
         handle.keep_server(self.surface.as_str(), None);
         if let Some(running) = self.running.take() {
@@ -355,12 +365,12 @@ async fn accept(
     refused: IntCounter,
 ) {
     let conversations = reign.clone();
-    let coming = *reign.borrow() == Reign::Coming;
     if reign.wait_for(|reign| *reign != Reign::Coming).await.is_err() {
         return;
     }
+    // It may have been told so since the socket was made.
     if let Listener::Unix(place) = &listener
-        && coming
+        && *reign.borrow() == Reign::Here
         && let Err(error) = place.put()
     {
         tracing::error!(target: "cobalance::admin", %error, "the admin socket is not in its place");

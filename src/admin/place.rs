@@ -35,7 +35,12 @@ impl Place {
 
     /// From now on whoever connects to the path comes here.
     pub(super) fn put(&self) -> io::Result<()> {
-        self.file.put()
+        if self.file.is_put() { Ok(()) } else { self.file.put() }
+    }
+
+    /// Another process is to have the path: the name stays until that one puts its own there.
+    pub(super) fn leave(&self) {
+        self.file.own(false);
     }
 
     /// Whether it still is in its place, or on its way there: somebody may have tidied up.

@@ -20,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Ten thousand nodes fit: no answer of ours is larger.
 const MAX_BODY: usize = 16 * 1024 * 1024;
 
+/// The new process is told that it serves, and puts its socket in its place at once: a busy machine may need
+/// some of this for it.
+const CHANGES_HANDS: Duration = Duration::from_millis(500);
 /// What to write instead of a path that no socket has.
 const PATH: &str = "write the whole path, such as unix:/run/cobalance/admin.sock";
 
@@ -100,7 +103,7 @@ impl Client {
             return self.talk(stream, method, path, body).await;
         }
         let address: Address = self.address.parse().context(PATH)?;
-        let stream = UnixStream::connect(address.unix().context(PATH)?).await;
+        let stream = connected(address.unix().context(PATH)?).await;
         let stream = stream.map_err(|error| match error.kind() {
             std::io::ErrorKind::PermissionDenied => anyhow!(
                 "you may not connect to it: run this as its user or as root, or see `mode` in `[admin]`"
@@ -147,6 +150,23 @@ impl Client {
     fn is_unix(&self) -> bool {
         self.address.starts_with(UNIX)
     }
+}
+
+/// Connects. In an upgrade the path changes hands: for a moment nobody may be there.
+async fn connected(path: &Path) -> std::io::Result<UnixStream> {
+    let until = tokio::time::Instant::now() + CHANGES_HANDS;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if is_nobody(&error) && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(CHANGES_HANDS / 10).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
 }
 
 fn resolve(address: &str) -> Result<Vec<SocketAddr>> {

@@ -25,6 +25,11 @@ pub struct Inflow {
     lead: Vec<u8>,
     at: usize,
     data: Bytes,
+    /// What the announced length leaves; none without one.
+    left: Option<u64>,
+    /// The piece that ends the announced length, until it is known that nothing follows it: a message with
+    /// more than it announces is malformed, and must not be passed on as a whole one (RFC 9113, 8.1.1).
+    held: Bytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +48,13 @@ impl Inflow {
     /// A body in this framing. With `Empty` nothing is expected.
     pub fn new(recv: RecvStream, framing: Framing) -> Inflow {
         let chunked = framing == Framing::Chunked;
-        let (lead, data) = (Vec::new(), Bytes::new());
+        let left = match framing {
+            Framing::Length(length) => Some(length),
+            _ => None,
+        };
+        let (lead, data, held) = (Vec::new(), Bytes::new(), Bytes::new());
         let stage = Stage::Data { begun: false };
-        Inflow { recv, chunked, ends: false, stage, lead, at: 0, data }
+        Inflow { recv, chunked, ends: false, stage, lead, at: 0, data, left, held }
     }
 
     /// Bytes without framing, to the end of the stream.
@@ -75,12 +84,15 @@ impl Inflow {
                 Stage::Data { begun } => match ready!(self.recv.poll_data(cx)) {
                     Some(Ok(data)) if data.is_empty() => Stage::Data { begun },
                     Some(Ok(data)) => {
-                        self.frame(data, begun);
+                        self.take_in(data, begun);
                         Stage::Data { begun: true }
                     }
                     Some(Err(_)) => Stage::Broken,
                     None if self.chunked => Stage::Trailers { begun },
-                    None => Stage::Ended,
+                    None => {
+                        self.data = std::mem::take(&mut self.held);
+                        Stage::Ended
+                    }
                 },
                 Stage::Trailers { begun } => match ready!(self.recv.poll_trailers(cx)) {
                     Ok(trailers) => {
@@ -99,6 +111,15 @@ impl Inflow {
             };
         }
         Poll::Ready(())
+    }
+
+    /// The library refuses data beyond the announced length when it comes, which is after the piece before.
+    fn take_in(&mut self, data: Bytes, begun: bool) {
+        self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
+        match self.left {
+            Some(0) if !self.recv.is_end_stream() => self.held = data,
+            _ => self.frame(data, begun),
+        }
     }
 
     /// Each piece is a chunk. Its line end goes with the next one's size: nobody waits for it.

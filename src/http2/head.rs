@@ -55,12 +55,15 @@ pub fn request(
     let line = (method.as_str().as_bytes(), target.as_bytes());
     let mut head = Assembly::new(bytes, fields, line, limits)?;
     head.field(b"host", authority(request)?)?;
+    // What announces nothing, and does not end, may still go wrong: its end is waited for.
+    let length = headers.get(header::CONTENT_LENGTH).map(|length| field::length(length.as_bytes()));
+    let open_nothing = !bodiless && matches!(length, Some(Ok(0)));
     for (name, value) in headers {
         match name.as_str() {
             "host" => {}
             // Crumbs are one field again (RFC 9113, 8.2.3).
             "cookie" => {}
-            "content-length" if asks == Asks::WebSocket => {}
+            "content-length" if asks == Asks::WebSocket || open_nothing => {}
             name => head.field(name.as_bytes(), value.as_bytes())?,
         }
     }
@@ -74,7 +77,7 @@ pub fn request(
         if !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
             head.field(b"sec-websocket-key", websocket::base64(&key()).as_bytes())?;
         }
-    } else if !bodiless && !headers.contains_key(header::CONTENT_LENGTH) {
+    } else if !bodiless && (open_nothing || length.is_none()) {
         head.field(b"transfer-encoding", b"chunked")?;
     }
     Ok((head.finish()?, asks))

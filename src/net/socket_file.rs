@@ -86,6 +86,11 @@ impl SocketFile {
         fs::rename(&self.interim, &self.path)
     }
 
+    /// Whether whoever connects to the path comes here.
+    pub fn is_put(&self) -> bool {
+        self.is_at(&self.path)
+    }
+
     /// Whether it still is in its place, or on its way there: somebody may have tidied up.
     pub fn is_there(&self) -> bool {
         [&self.interim, &self.path].into_iter().any(|path| self.is_at(path))
@@ -105,7 +110,7 @@ impl SocketFile {
     /// # Errors
     /// It is not ours to change.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match self.is_at(&self.path) {
+        match self.is_put() {
             true => fs::set_permissions(&self.path, fs::Permissions::from_mode(mode)),
             false => Ok(()),
         }

@@ -232,9 +232,6 @@ fn what_only_http_2_can_say() {
 fn ends(recording: &Recording, proxy: &Proxy, parts: Vec<Part>, end: &End) -> Result<Met, String> {
     let mut client = Forger::connect(proxy.address);
     let heard = client.ask("GET", parts);
-    if let (Heard::Reset(h2::Reason::PROTOCOL_ERROR), End::Late(most)) = (&heard, end) {
-        return late(&mut client, recording, most).map(|()| Met::Reset);
-    }
     let seen = recording.take();
     let met = match (&heard, end) {
         (Heard::Answer(got), End::Passed(expected)) => {
@@ -252,21 +249,6 @@ fn ends(recording: &Recording, proxy: &Proxy, parts: Vec<Part>, end: &End) -> Re
     };
     let met = met.ok_or(format!("{heard:?}, the node heard {seen:?}"))?;
     goes_on(&mut client, recording).map(|()| met)
-}
-
-/// The node may have heard this much, and then the next.
-fn late(client: &mut Forger, recording: &Recording, most: &str) -> Result<(), String> {
-    let next = client.ask("GET", next());
-    if !matches!(&next, Heard::Answer(got) if (got.status, got.text()) == (200, "ok")) {
-        return Err(format!("the next got {next:?}"));
-    }
-    let seen = recording.take();
-    let begin = seen.find("GET /next HTTP/1.1\r\n").ok_or(format!("no next in {seen:?}"))?;
-    let (before, most) = (normal(&seen[..begin]), normal(&with_forwarding(most)));
-    match begin == 0 || most.starts_with(&before) {
-        true => Ok(()),
-        false => Err(format!("the node heard {before:?}")),
-    }
 }
 
 #[test]
