@@ -95,6 +95,8 @@ fn strangers_over_http2_stay_within_the_bound_and_others_are_served() {
     let proxy = bounded(&origin, "16MiB");
     let held = || proxy.metrics.buffered_now();
     let serves = || {
+        // What waits for a node does not give way: first their answers must have come.
+        until("there is room", || proxy.get("/fresh").text() == "hi");
         is_served(&proxy);
         assert_eq!(Client::plain(proxy.address).get("/fresh").text(), "hi");
     };
