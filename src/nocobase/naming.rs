@@ -1,6 +1,6 @@
 //! Which actions a request might call, however it spells them: for limits, where missing one is a way round.
 //!
-//! [`super::action`] says what a request certainly calls, and is silent where it is in doubt. This errs on the
+//! [`super::action()`] says what a request certainly calls, and is silent where it is in doubt. This errs on the
 //! other side, and says everything that NocoBase, or a later version of it, might make of the target. NocoBase's own
 //! parser (packages/core/resourcer/src/utils.ts) takes the first two parts of a segment between colons, wherever
 //! an index or a third colon follows; folds the case of the prefix, not of names; allows a slash at the end; decodes
