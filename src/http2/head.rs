@@ -127,6 +127,29 @@ pub fn end_of(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 4)
 }
 
+/// Adds to a head that comes in pieces, which is rare: whole once its end is there, with how many of `bytes`
+/// belong to it.
+///
+/// # Errors
+/// It does not end within `most` bytes.
+pub fn gather(
+    partial: &mut Vec<u8>,
+    bytes: &[u8],
+    most: usize,
+) -> io::Result<(Option<Vec<u8>>, usize)> {
+    let had = partial.len();
+    partial.extend_from_slice(bytes);
+    match end_of(partial) {
+        None if partial.len() > most => Err(malformed("a head without an end")),
+        None => Ok((None, bytes.len())),
+        Some(length) => {
+            let mut whole = std::mem::take(partial);
+            whole.truncate(length);
+            Ok((Some(whole), length - had))
+        }
+    }
+}
+
 /// Reads the whole head of an answer as this program writes them.
 ///
 /// # Errors

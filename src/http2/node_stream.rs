@@ -14,11 +14,11 @@ use h2::{Reason, RecvStream};
 use http::Response;
 
 use super::body::{Inflow, Outflow};
+use super::broken;
 use super::gate::Gate;
 use super::head::{self, Asks};
 use super::node_head::{self, Asked};
 use super::wire::Wire;
-use super::{broken, malformed};
 use crate::http1::body::Framing;
 use crate::net::{Fate, Idle, Stream};
 
@@ -255,17 +255,11 @@ impl State {
             self.send_head(&bytes[..length], trunk)?;
             return Ok(length);
         }
-        let had = partial.len();
-        partial.extend_from_slice(bytes);
-        match head::end_of(partial) {
-            None if partial.len() > MAX_HEAD => Err(malformed("a head without an end")),
-            None => Ok(bytes.len()),
-            Some(length) => {
-                let whole = std::mem::take(partial);
-                self.send_head(&whole[..length], trunk)?;
-                Ok(length - had)
-            }
+        let (whole, used) = head::gather(partial, bytes, MAX_HEAD)?;
+        if let Some(whole) = whole {
+            self.send_head(&whole, trunk)?;
         }
+        Ok(used)
     }
 
     fn send_head(&mut self, bytes: &[u8], trunk: &Trunk) -> io::Result<()> {

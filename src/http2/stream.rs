@@ -11,9 +11,9 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, StreamId};
 
 use super::body::{Inflow, Outflow};
+use super::broken;
 use super::gate::Gate;
 use super::head::{self, Answer, Asks};
-use super::{broken, malformed};
 use crate::http1::body::Framing;
 use crate::net::{Idle, Stream};
 
@@ -188,20 +188,13 @@ impl State {
         Ok(used)
     }
 
-    /// A head that comes in pieces, which is rare.
     fn gather_head(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Out::Head { partial, .. } = &mut self.out else { return Ok(0) };
-        let had = partial.len();
-        partial.extend_from_slice(bytes);
-        match head::end_of(partial) {
-            None if partial.len() > MAX_HEAD => Err(malformed("a head without an end")),
-            None => Ok(bytes.len()),
-            Some(length) => {
-                let whole = std::mem::take(partial);
-                self.send_head(head::answer(&whole[..length], self.asks)?)?;
-                Ok(length - had)
-            }
+        let (whole, used) = head::gather(partial, bytes, MAX_HEAD)?;
+        if let Some(whole) = whole {
+            self.send_head(head::answer(&whole, self.asks)?)?;
         }
+        Ok(used)
     }
 
     fn send_head(&mut self, answer: Answer) -> io::Result<()> {
