@@ -61,7 +61,10 @@ def echo(port, connections, seconds):
         client.sendall(REQUEST)
         sent[number] = begin
     while now - begin < seconds:
-        for number, _ in poll.poll(10):
+        ready = poll.poll(10)
+        if not ready:
+            raise RuntimeError("no echo for 10 s")
+        for number, _ in ready:
             received = clients[number].recv(256)
             if received == NOTICE:
                 continue
@@ -71,8 +74,6 @@ def echo(port, connections, seconds):
             times.append(now - sent[number])
             sent[number] = now
             clients[number].sendall(REQUEST)
-        if now == begin:
-            raise RuntimeError("no echo for 10 s")
     poll.close()
     for client in clients.values():
         client.close()
