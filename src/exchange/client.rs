@@ -234,7 +234,7 @@ impl Client<'_> {
     /// Writes towards the client.
     ///
     /// # Errors
-    /// It left, stopped reading, or reads too slowly.
+    /// It left, stopped reading, reads too slowly, or had to give way to others.
     pub async fn write(&self, slices: Slices<'_>, deadline: &Deadline) -> Result<(), Cause> {
         let settings = &self.listener.settings;
         let patience = Patience {
@@ -249,6 +249,8 @@ impl Client<'_> {
         let written = write_patiently(self.socket, slices, &patience, &mut 0).await;
         written.map_err(|failure| match failure {
             Failure::Closed(_) => Cause::ClientLeft,
+            // Cut for the room that it takes: that may be long before its time is over.
+            Failure::Stalled if deadline.is_cut() => Cause::BuffersFull,
             Failure::Stalled => Cause::ClientStalled,
         })
     }

@@ -15,13 +15,17 @@ impl Exchange<'_> {
         if self.head.websocket && cause.status() >= 500 {
             self.owe_refused_page();
         }
-        let told = !self.begun && !matches!(cause, Cause::ClientLeft | Cause::ClientStalled);
+        // Only what waits for its client is cut here, and part of that may have left.
+        let cut = self.deadlines.down.is_cut();
+        let stalled = cut || cause == Cause::ClientStalled;
+        let told = !self.begun && !stalled && cause != Cause::ClientLeft;
         let next = match told {
             true => self.answer(&cause).await,
             false => {
                 // Where the end of the stream is the end of the answer, and where the client takes nothing
                 // that the kernel still holds, only a reset ends it.
-                if cause == Cause::ClientStalled || self.begun && !self.head.version_11 {
+                self.record.from_node &= !cut;
+                if stalled || self.begun && !self.head.version_11 {
                     self.client.socket.reset_on_drop();
                 }
                 Next::Cut

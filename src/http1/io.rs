@@ -17,7 +17,7 @@ use crate::net::Socket;
 pub enum Failure {
     /// The peer closed or reset the connection.
     Closed(io::Error),
-    /// No progress for too long.
+    /// No progress for too long, or not for as long as there was room to wait: see [`Deadline::is_cut`].
     Stalled,
 }
 

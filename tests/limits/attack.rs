@@ -131,6 +131,26 @@ fn who_has_waited_longest_is_told_that_there_is_no_room() {
 }
 
 #[test]
+fn an_answer_that_gave_way_is_not_its_client_s_fault() {
+    let (origin, release) = origin();
+    let proxy = start(&origin, 1, "16MiB");
+    let ask = b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n";
+    let mut first = attack(&proxy, 1, ask);
+    until("it is not read", || proxy.metrics.buffered_now() > 100_000);
+    let others = attack(&proxy, 200, ask);
+    until("some gave way", || proxy.metrics.cut() > 0);
+    until("that is why", || errors(&proxy, "buffers_full") >= proxy.metrics.cut());
+    assert_eq!(errors(&proxy, "client_stalled"), 0);
+    // A node has sent none of these.
+    assert_eq!(proxy.count("requests_total", &["503", "upstream"]), 0.0);
+    // What had begun is broken off, so that no client takes it for whole.
+    let ended = first[0].read_to_end(&mut Vec::new());
+    assert!(ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+    drop((first, others, release));
+    until("nothing is left", || proxy.metrics.buffered_now() == 0);
+}
+
+#[test]
 fn what_waits_for_a_node_stays_and_whoever_comes_is_turned_away() {
     let (origin, release) = origin();
     let proxy = start(&origin, 1, "16MiB");
