@@ -72,6 +72,14 @@ impl Unread {
         self.at = 0;
     }
 
+    /// Gives its buffer back if there is nothing in it: what comes next may be long in coming, or want a
+    /// buffer of another size.
+    pub fn free_if_empty(&mut self, buffers: &Buffers) {
+        if self.bytes.is_empty() {
+            buffers.give_back(std::mem::take(&mut self.bytes));
+        }
+    }
+
     /// Bytes of memory that it holds.
     pub fn held(&self) -> usize {
         self.bytes.capacity()
@@ -117,10 +125,8 @@ impl Client<'_> {
         deadline: &Deadline,
         patience: Duration,
     ) -> Result<(), Cause> {
-        if large && unread.bytes.is_empty() {
-            // A buffer for heads would cut a large body into small pieces.
-            self.thread.buffers.give_back(unread.take());
-        }
+        // A buffer for heads would cut a large body into small pieces.
+        unread.free_if_empty(&self.thread.buffers);
         deadline.set(patience);
         let more = poll_fn(|cx| unread.poll_more(self.thread, self.socket, cx, large));
         let read = deadline.guard(more).await;
@@ -152,10 +158,6 @@ impl Client<'_> {
     /// # Errors
     /// The client left.
     pub async fn try_read_body(&self, unread: &mut Unread, large: bool) -> Result<bool, Cause> {
-        if large && unread.bytes.is_empty() {
-            // A buffer for heads would cut a large body into small pieces.
-            self.thread.buffers.give_back(unread.take());
-        }
         let (thread, socket) = (self.thread, self.socket);
         let once = poll_fn(|cx| Poll::Ready(unread.poll_more(thread, socket, cx, large)));
         match once.await {

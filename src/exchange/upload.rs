@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::client::{Client, Unread};
+use super::client::{Client, MAX_PIPELINED, Unread};
 use super::respond::beside_of;
 use crate::clock;
 use crate::error::Cause;
@@ -20,6 +20,11 @@ use crate::http1::io::{Slices, write_all};
 use crate::limit::uploads::Floor;
 use crate::net::Socket;
 use crate::spool::{PIECE, Store};
+
+mod keep;
+mod piece;
+
+use piece::{Piece, append};
 
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
 pub const REPLAYABLE: usize = 64 * 1024;
@@ -165,65 +170,6 @@ impl Upload {
         }
     }
 
-    /// Begins to keep it: moves what was read so far into a store. False: it has no room.
-    pub(super) fn begin_to_keep(&mut self, store: &mut Store) -> bool {
-        self.shielded = true;
-        if !self.wire.is_empty() && !store.take_memory(self.wire.len()) {
-            return false;
-        }
-        // It is framed as a node would get it; how that will be is open again.
-        let (wire, mut body) = (std::mem::take(&mut self.wire), Body::new(self.framing));
-        let mut at = 0;
-        while at < wire.len()
-            && let Ok(step) = body.step(&wire[at..])
-        {
-            store.push(&wire[at + step.skip..at + step.skip + step.data]);
-            at += step.skip + step.data;
-        }
-        true
-    }
-
-    /// Moves as much as there is room for from `unread` into a store.
-    ///
-    /// # Errors
-    /// Odd framing, or too large.
-    pub(super) fn keep_more(
-        &mut self,
-        unread: &mut Unread,
-        store: &mut Store,
-    ) -> Result<(), Cause> {
-        while !unread.get().is_empty() && !self.body.is_done() {
-            let room = store.room();
-            if room == 0 {
-                break;
-            }
-            self.step(unread, room, |piece| match piece {
-                Piece::Plain(data) | Piece::Chunk(data) => store.push(data),
-                Piece::End(_) => {}
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Reads on.
-    ///
-    /// # Errors
-    /// Too slow, or the client left.
-    pub(super) async fn read_more(
-        &self,
-        client: &Client<'_>,
-        unread: &mut Unread,
-        deadline: &Deadline,
-    ) -> Result<(), Cause> {
-        let large = self.body.expects() > SMALL as u64;
-        client.read_body(unread, large, deadline, client.listener.settings.body_idle_timeout).await
-    }
-
-    /// The store goes to the nodes before anything that is still to come.
-    pub(super) fn keep(&mut self, store: Store) {
-        self.kept = Some(Rc::new(RefCell::new(Some(Rc::new(store)))));
-    }
-
     /// Bytes of data read.
     pub fn received(&self) -> u64 {
         self.received
@@ -285,11 +231,27 @@ impl Upload {
     }
 
     /// Sends what was kept, and streams what is left. Comes back when all was sent, or the node stopped
-    /// taking it: then its answer tells more than the failed write.
+    /// taking it: then its answer tells more than the failed write. It may take long to come, and nothing that
+    /// moved the body is held meanwhile.
     ///
     /// # Errors
     /// Odd framing, too large, too slow, or the client left.
     pub async fn pump(
+        &mut self,
+        client: &Client<'_>,
+        unread: &mut Unread,
+        node: &Towards<'_>,
+        flags: &Flags,
+    ) -> Result<(), Cause> {
+        let pumped = self.send_on(client, unread, node, flags).await;
+        unread.free_if_empty(&client.thread.buffers);
+        // What a node did not take is beyond what is counted with the exchange.
+        let left = unread.held().saturating_sub(MAX_PIPELINED);
+        node.deadline.hold_anyway(self.wire.capacity() + left);
+        pumped
+    }
+
+    async fn send_on(
         &mut self,
         client: &Client<'_>,
         unread: &mut Unread,
@@ -360,6 +322,7 @@ impl Upload {
     ) -> Result<(), Cause> {
         let large = self.body.expects() > SMALL as u64;
         loop {
+            unread.free_if_empty(&client.thread.buffers);
             self.hold_no_more(node.deadline);
             client.await_body(node.deadline, patience).await?;
             self.find_room(client, node.deadline, 2 * LARGE).await?;
@@ -477,24 +440,5 @@ impl Upload {
         let used = step.skip + step.data;
         unread.consume(used);
         Ok(())
-    }
-}
-
-/// A stretch of a body in the form a node gets it.
-enum Piece<'a> {
-    Plain(&'a [u8]),
-    Chunk(&'a [u8]),
-    End(&'a [u8]),
-}
-
-fn append(out: &mut Vec<u8>, piece: Piece<'_>) {
-    match piece {
-        Piece::Plain(data) => out.extend_from_slice(data),
-        Piece::Chunk(data) => {
-            chunked::write_size(out, data.len());
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"\r\n");
-        }
-        Piece::End(trailers) => chunked::write_end(out, trailers),
     }
 }
