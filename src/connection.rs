@@ -16,9 +16,8 @@ use crate::exchange::record::Record;
 use crate::exchange::thread::Thread;
 use crate::exchange::{Deadlines, Join, Next, exchange, maintenance, tunnel};
 use crate::http1::deadline::Deadline;
-use crate::http1::io::{Failure, HeadRead, poll_fill, read_head, write_all};
+use crate::http1::io::{Failure, HeadRead, poll_client, poll_fill, read_head, write_all};
 use crate::http1::request::RequestHead;
-use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
 use crate::limit::clients::Taken;
 use crate::net::{Idle, Peer, Socket};
@@ -246,9 +245,7 @@ impl Connection {
         let read = loop {
             down.set(settings.request_head_timeout);
             self.keep_first_deadline();
-            let mut scanner = Scanner::default();
-            let read = read_head(&self.socket, &mut bytes, buffers, limits, &mut scanner);
-            let read = down.guard(read).await;
+            let read = read_head(&self.socket, &mut bytes, buffers, limits, down).await;
             down.clear();
             // A head of nothing but its end is an empty line that had not come, or not whole, before.
             let empty = matches!(read, Ok(Ok(Ok(HeadRead::Head(2)))));
@@ -296,8 +293,11 @@ impl Connection {
             self.keep_first_deadline();
         }
         down.set_grace(Some(grace));
-        let first =
-            down.guard(poll_fn(|cx| poll_fill(&self.socket, cx, bytes, buffers, false))).await;
+        let first = poll_fn(|cx| {
+            let polled = poll_fill(&self.socket, cx, bytes, buffers, false);
+            poll_client(&self.socket, down, polled)
+        });
+        let first = down.guard(first).await;
         down.set_grace(None);
         down.clear();
         match first {

@@ -268,6 +268,12 @@ impl Socket {
         }
     }
 
+    /// Bytes of memory that it holds beside what the kernel does: over TLS, what waits for the rest of its record
+    /// or for its peer. What a stream of many holds belongs to its connection.
+    pub fn held(&self) -> usize {
+        self.tls().map_or(0, Secure::held)
+    }
+
     /// The TLS connection, if it is one.
     pub fn tls(&self) -> Option<&Secure> {
         match self {

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use parking_lot::{Mutex, MutexGuard};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use support::{Proxy, config, until};
+use support::tls::{Authority, Client, connect, table};
+use support::{Proxy, config, parse, until};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -101,4 +102,100 @@ fn an_upload_that_was_sent_holds_no_more_than_its_heads_while_its_node_works() {
         println!("{how}: {counted} bytes are counted for an upload, {held} are held");
         assert!(held < counted + UNCOUNTED, "{how}: {held} bytes, {counted} counted");
     }
+}
+
+/// A proxy that speaks TLS, and what a client must know.
+fn secure(node: SocketAddr) -> (Proxy, Arc<rustls::ClientConfig>, Authority) {
+    let authority = Authority::new();
+    let pair = authority.issue("a", &["a.test"]);
+    let proxy = Proxy::start(parse(&format!(
+        "[server]\nthreads = 1\n[access_log]\nenabled = false\n{}\
+         [[listener]]\nbind = \"127.0.0.1:0\"\ncertificates = [\"a\"]\nmax_head = \"8KiB\"\n\
+         [upstream.u]\npreset = \"none\"\nnodes = [\"{node}\"]\n",
+        table("a", &pair)
+    )));
+    let client = Arc::new(authority.client());
+    (proxy, client, authority)
+}
+
+fn until_counted(proxy: &Proxy, kib: usize) {
+    let least = i64::try_from(kib * KIB).unwrap();
+    until(&format!("{kib} KiB are counted"), || proxy.metrics.buffered_now() >= least);
+}
+
+/// The record that carries these bytes, not sent.
+fn sealed(client: &mut Client, bytes: &[u8]) -> Vec<u8> {
+    client.conn.writer().write_all(bytes).unwrap();
+    let mut record = Vec::new();
+    client.conn.write_tls(&mut record).unwrap();
+    record
+}
+
+#[test]
+fn records_that_are_not_whole_are_counted() {
+    let _alone = alone();
+    let (node, _) = silent_node(1);
+    let (proxy, config, _authority) = secure(node);
+    // Before a request, in the middle of a head, and of a body.
+    let post = b"POST /x HTTP/1.1\r\nHost: t\r\nContent-Length: 60000\r\n\r\n";
+    let body = [&post[..], &[b'x'; 3]].concat();
+    for (begun, least) in [(&b""[..], 18), (&post[..40], 34), (post, 140), (&body, 140)] {
+        let (counted, held) = each(&proxy, |count| {
+            let one = |_| {
+                let mut client = connect(proxy.address, &config, "a.test").unwrap();
+                client.write_all(begun).unwrap();
+                let record = sealed(&mut client, &[b'x'; 16 * KIB]);
+                // The client's own session is no cost of ours.
+                let mut stream = client.sock.try_clone().unwrap();
+                stream.write_all(&record[..record.len() - 1]).unwrap();
+                stream
+            };
+            let all = (0..count).map(one).collect();
+            until_counted(&proxy, count * least);
+            all
+        });
+        let begun = begun.len();
+        println!("a record after {begun} bytes: {counted} bytes are counted, {held} are held");
+        assert!(held < counted + UNCOUNTED, "{begun}: {held} bytes, {counted} counted");
+    }
+}
+
+/// A node that answers without an end, and allocates nothing for it.
+fn endless_node() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _ = stream.read(&mut [0; 4 * KIB]);
+                let mut more =
+                    stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
+                while more.is_ok() {
+                    more = stream.write(&[b'x'; 64 * KIB]);
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn answers_that_are_sealed_and_not_taken_are_counted() {
+    let _alone = alone();
+    let (proxy, config, _authority) = secure(endless_node());
+    let (counted, held) = each(&proxy, |count| {
+        let one = |_| {
+            let mut client = connect(proxy.address, &config, "a.test").unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+            client.sock.try_clone().unwrap()
+        };
+        let all = (0..count).map(one).collect();
+        until_counted(&proxy, count * 190);
+        all
+    });
+    println!("an answer over TLS: {counted} bytes are counted, {held} are held");
+    // Where there are assertions, a copy of what was sealed is kept for them.
+    let copied = if cfg!(debug_assertions) { 64 * KIB } else { 0 };
+    assert!(held < counted + copied + UNCOUNTED, "{held} bytes, {counted} counted");
 }

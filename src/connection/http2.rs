@@ -271,7 +271,8 @@ impl Connection {
     fn hold(&mut self) -> bool {
         let (gate, wire, deadline) = (&self.shared.gate, &self.wire, &self.deadline);
         let begun = wire.watch().begun(self.block);
-        let bytes = begun + gate.untaken() + gate.queued() + wire.waiting();
+        let waiting = wire.waiting() + wire.socket().held();
+        let bytes = begun + gate.untaken() + gate.queued() + waiting;
         gate.count(bytes > 0);
         let moved = wire.written() + gate.taken();
         if bytes == 0 || moved >= self.waits_for {

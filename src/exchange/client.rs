@@ -13,7 +13,7 @@ use super::thread::Thread;
 use crate::error::Cause;
 use crate::http1::buffers::{Buffers, LARGE, SMALL};
 use crate::http1::deadline::Deadline;
-use crate::http1::io::{Failure, Patience, Slices, poll_fill, write_patiently};
+use crate::http1::io::{Failure, Patience, Slices, poll_client, poll_fill, write_patiently};
 use crate::limit::uploads::{Floor, longest};
 use crate::net::{Idle, Peer, Socket};
 use crate::snapshot::Listener;
@@ -128,7 +128,10 @@ impl Client<'_> {
         // A buffer for heads would cut a large body into small pieces.
         unread.free_if_empty(&self.thread.buffers);
         deadline.set(patience);
-        let more = poll_fn(|cx| unread.poll_more(self.thread, self.socket, cx, large));
+        let more = poll_fn(|cx| {
+            let polled = unread.poll_more(self.thread, self.socket, cx, large);
+            poll_client(self.socket, deadline, polled)
+        });
         let read = deadline.guard(more).await;
         deadline.clear();
         match read {

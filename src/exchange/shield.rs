@@ -81,6 +81,7 @@ impl Exchange<'_> {
         let gauge = Gauge::new(length, upstream.upstream.settings.stream_within, since);
         let spooled = self.fill(&mut store, gauge, (upload, unread), (&spool, &settings)).await;
         // It may have to wait for a node.
+        self.deadlines.up.end_wait();
         unread.free_if_empty(&thread.buffers);
         // The client's time is not the node's.
         let took = thread.look_at_clock() - begun;

@@ -336,7 +336,7 @@ impl Running {
 
     /// What one side has sent and the other does not take is held; whoever makes others hold much for long has to go.
     fn account(&self, handle: &Handle) {
-        let held = self.up.held() + self.down.held();
+        let held = self.up.held() + self.down.held() + self.client.held();
         if held == 0 {
             handle.deadline.release();
         } else if !handle.deadline.wait_holding(held) {

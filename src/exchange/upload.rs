@@ -246,7 +246,7 @@ impl Upload {
         let pumped = self.send_on(client, unread, node, flags).await;
         unread.free_if_empty(&client.thread.buffers);
         // What a node did not take is beyond what is counted with the exchange.
-        let left = unread.held().saturating_sub(MAX_PIPELINED);
+        let left = unread.held().saturating_sub(MAX_PIPELINED) + client.socket.held();
         node.deadline.hold_anyway(self.wire.capacity() + left);
         pumped
     }
@@ -323,7 +323,7 @@ impl Upload {
         let large = self.body.expects() > SMALL as u64;
         loop {
             unread.free_if_empty(&client.thread.buffers);
-            self.hold_no_more(node.deadline);
+            self.hold_no_more(client, node.deadline);
             client.await_body(node.deadline, patience).await?;
             self.find_room(client, node.deadline, 2 * LARGE).await?;
             if client.try_read_body(unread, large).await? {
@@ -358,8 +358,8 @@ impl Upload {
         Ok(())
     }
 
-    fn hold_no_more(&self, deadline: &Deadline) {
-        deadline.hold_anyway(self.wire.capacity());
+    fn hold_no_more(&self, client: &Client<'_>, deadline: &Deadline) {
+        deadline.hold_anyway(self.wire.capacity() + client.socket.held());
     }
 
     /// Something goes to the node that no other can be sent.
@@ -390,7 +390,7 @@ impl Upload {
             }
         }
         drop(piece);
-        self.hold_no_more(node.deadline);
+        self.hold_no_more(client, node.deadline);
         let mut taken = self.send_piece(store.in_memory(), node).await;
         if taken && self.body.is_done() && self.framing() == Framing::Chunked {
             let mut end = Vec::new();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::buffers::Buffers;
-use super::deadline::Deadline;
+use super::deadline::{Deadline, Expired};
 use super::scan::Scanner;
 use super::{HeadLimits, Violation};
 use crate::clock;
@@ -48,7 +48,7 @@ pub struct Patience<'a, F> {
     pub stall: Duration,
     /// For all of it, however it trickles. Asked only when it has to be waited for.
     pub most: F,
-    /// Bytes of memory that are held meanwhile.
+    /// Bytes of memory that are held meanwhile, beside those of the socket itself; 0: nothing is counted.
     pub holding: usize,
 }
 
@@ -71,8 +71,12 @@ pub async fn write_patiently<F: Fn() -> Duration>(
         Err(error) => return Err(Failure::Closed(error)),
     }
     let deadline = patience.deadline;
-    if patience.holding > 0 && !deadline.wait_holding(patience.holding) {
-        deadline.wait_holding_anyway(patience.holding);
+    if patience.holding > 0 {
+        // Over TLS all of it may be sealed by now, and is held twice.
+        let holding = patience.holding + socket.held();
+        if !deadline.wait_holding(holding) {
+            deadline.wait_holding_anyway(holding);
+        }
     }
     let until_ns = deadline.now_ns().saturating_add(clock::nanos((patience.most)()));
     while !rest.is_empty() {
@@ -177,7 +181,16 @@ pub enum HeadRead {
     Ended(usize),
 }
 
-/// Reads until the buffer begins with a whole head.
+/// What waiting for a client came to. As long as it is not over, what its socket holds of a record that is not
+/// whole counts, and may have to give way.
+pub fn poll_client<T>(socket: &Socket, deadline: &Deadline, polled: Poll<T>) -> Poll<T> {
+    if polled.is_pending() {
+        deadline.wait_in_socket(socket.held());
+    }
+    polled
+}
+
+/// Reads until the buffer begins with a whole head of a client, as long as its `deadline` lets it be waited for.
 ///
 /// # Errors
 /// `Ok(Err)`: what came breaks the rules. `Err`: the connection broke.
@@ -186,12 +199,17 @@ pub async fn read_head(
     buffer: &mut Vec<u8>,
     buffers: &Buffers,
     limits: HeadLimits,
-    scanner: &mut Scanner,
-) -> io::Result<Result<HeadRead, Violation>> {
-    poll_fn(|cx| poll_head(socket, cx, (buffer, buffers), limits, scanner)).await
+    deadline: &Deadline,
+) -> Result<io::Result<Result<HeadRead, Violation>>, Expired> {
+    let mut scanner = Scanner::default();
+    let head = poll_fn(|cx| {
+        let polled = poll_head(socket, cx, (buffer, buffers), limits, &mut scanner);
+        poll_client(socket, deadline, polled)
+    });
+    deadline.guard(head).await
 }
 
-/// [`read_head`], as a poll.
+/// Reads until the buffer begins with a whole head.
 pub fn poll_head(
     socket: &Socket,
     cx: &mut Context<'_>,

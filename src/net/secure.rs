@@ -206,6 +206,12 @@ impl Secure {
         }
     }
 
+    /// Bytes of memory that its buffers take: records that are not whole, or not with the kernel.
+    pub(super) fn held(&self) -> usize {
+        let State { incoming, plain, outgoing, .. } = &*self.state.borrow();
+        incoming.capacity() + plain.capacity() + outgoing.capacity()
+    }
+
     /// The stream beneath, to ask what the runtime knows of it.
     pub fn tcp(&self) -> &TcpStream {
         &self.stream

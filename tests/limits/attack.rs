@@ -3,10 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use crate::errors;
 use crate::support::origin::{Origin, gate};
+use crate::support::tls::{Authority, connect, table};
 use crate::support::{Answer, Proxy, parse, until};
 
 pub(crate) const MIB: i64 = 1024 * 1024;
@@ -205,4 +207,37 @@ fn each_thread_has_its_part() {
     until("all are full", || proxy.metrics.buffered_now() > 14 * MIB);
     (0..8).for_each(|_| is_served(&proxy));
     drop((heads, release));
+}
+
+#[test]
+fn records_of_tls_that_do_not_end_give_way() {
+    let origin = Origin::ok("hi");
+    let authority = Authority::new();
+    let proxy = Proxy::start(parse(&format!(
+        "[server]\nthreads = 1\nmax_buffered = \"16MiB\"\n[access_log]\nenabled = false\n{}\
+         [[listener]]\nbind = \"127.0.0.1:0\"\ncertificates = [\"a\"]\n[upstream.u]\nnodes = [\"{}\"]\n",
+        table("a", &authority.issue("a", &["a.test"])),
+        origin.address
+    )));
+    let config = Arc::new(authority.client());
+    // The beginning of a record, which nobody can read yet.
+    let begun = [&[0x17, 3, 3, 0x40, 0][..], &[b'x'; 16_000]].concat();
+    let open = |_| {
+        let client = connect(proxy.address, &config, "a.test").unwrap();
+        let mut stream = client.sock.try_clone().unwrap();
+        stream.write_all(&begun).unwrap();
+        assert!(proxy.metrics.buffered_now() <= 16 * MIB, "{}", proxy.metrics.buffered_now());
+        stream
+    };
+    let mut first = open(0);
+    until("it is counted", || proxy.metrics.buffered_now() >= 16_000);
+    let others: Vec<_> = (0..950).map(open).collect();
+    until("the oldest gave way", || proxy.metrics.cut() > 0);
+    // It reads to the end: what is said to it before is a ticket.
+    while matches!(first.read(&mut [0; 1024]), Ok(1..)) {}
+    let mut honest = connect(proxy.address, &config, "a.test").unwrap();
+    honest.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+    assert_eq!(Answer::read(&mut honest).expect("an answer").text(), "hi");
+    drop((honest, others));
+    until("nothing is left", || proxy.metrics.buffered_now() == 0);
 }

@@ -32,6 +32,8 @@ pub(super) struct Held {
     base: Cell<usize>,
     /// Beside that, while it waits for its client.
     waiting: Cell<usize>,
+    /// The same, by its socket itself.
+    in_socket: Cell<usize>,
     /// Since when it does; never if it does not.
     since_ns: Cell<u64>,
     /// It has to give way.
@@ -43,6 +45,7 @@ impl Default for Held {
         Held {
             base: Cell::new(0),
             waiting: Cell::new(0),
+            in_socket: Cell::new(0),
             since_ns: Cell::new(NEVER),
             cut: Cell::new(false),
         }
@@ -51,7 +54,19 @@ impl Default for Held {
 
 impl Held {
     fn total(&self) -> usize {
-        self.base.get() + self.waiting.get()
+        self.base.get() + self.waiting.get() + self.in_socket.get()
+    }
+}
+
+impl Ledger {
+    /// Ends a wait that has to give way. Bytes that are free by that.
+    fn cut_short(&self, wait: &Held) -> usize {
+        let freed = wait.base.take() + wait.waiting.take() + wait.in_socket.take();
+        self.held.set(self.held.get() - freed);
+        self.cut.set(self.cut.get() + 1);
+        wait.since_ns.set(NEVER);
+        wait.cut.set(true);
+        freed
     }
 }
 
@@ -100,14 +115,7 @@ impl Wheel {
             if freed >= bytes {
                 break;
             }
-            let held = &entry.held;
-            freed += held.total();
-            ledger.held.set(ledger.held.get() - held.total());
-            ledger.cut.set(ledger.cut.get() + 1);
-            held.base.set(0);
-            held.waiting.set(0);
-            held.since_ns.set(NEVER);
-            held.cut.set(true);
+            freed += ledger.cut_short(&entry.held);
             entry.wake();
         }
     }
@@ -140,7 +148,7 @@ impl Deadline {
     pub fn release(&self) -> usize {
         let held = &self.entry.held;
         let base = held.base.take();
-        self.account(0, base + held.waiting.take());
+        self.account(0, base + held.waiting.take() + held.in_socket.take());
         held.since_ns.set(NEVER);
         held.cut.set(false);
         base
@@ -171,9 +179,29 @@ impl Deadline {
     /// others, and is not cut for that.
     pub fn end_wait(&self) {
         let held = &self.entry.held;
-        self.account(0, held.waiting.take());
+        self.account(0, held.waiting.take() + held.in_socket.take());
         held.since_ns.set(NEVER);
         held.cut.set(false);
+    }
+
+    /// Says what the socket itself holds while a client is waited for, beside all else: as often as it is looked at,
+    /// and 0 if it is nothing. Where there is no room for it, it has to give way itself.
+    pub fn wait_in_socket(&self, bytes: usize) {
+        let held = &self.entry.held;
+        let has = held.in_socket.get();
+        if bytes == has || held.cut.get() {
+            return;
+        }
+        if bytes > has && !self.wheel.has_room(&self.entry, bytes - has) {
+            self.wheel.0.ledger.cut_short(held);
+        } else if bytes == 0 && held.waiting.get() == 0 {
+            self.end_wait();
+        } else {
+            held.in_socket.set(bytes);
+            self.account(bytes, has);
+            held.since_ns.set(held.since_ns.get().min(self.wheel.0.now_ns.get()));
+            self.wheel.0.ledger.futile.set(false);
+        }
     }
 
     /// Counts it among those that were cut: there is no room for what it holds already. Always false, as what
@@ -300,6 +328,37 @@ mod tests {
     }
 
     #[test]
+    fn what_a_socket_holds_is_beside_all_else_and_gives_way_itself() {
+        let wheel = wheel(1000);
+        let (a, b) = (wheel.deadline(), wheel.deadline());
+        a.wait_in_socket(300);
+        assert!(a.hold(100) && a.wait_holding(200));
+        assert_eq!(wheel.held(), 600);
+        a.wait_in_socket(0);
+        a.end_wait();
+        wheel.set_now(2);
+        b.wait_in_socket(500);
+        assert_eq!((wheel.held(), b.is_cut()), (600, false));
+        // It grows, and there is nobody but itself.
+        b.wait_in_socket(950);
+        assert_eq!((wheel.held(), is_over(&b), wheel.take_cut()), (100, true, 1));
+        b.wait_in_socket(950);
+        assert_eq!(wheel.held(), 100, "who is cut holds nothing more");
+        b.release();
+        b.wait_in_socket(400);
+        assert!(a.hold(700) && b.is_cut(), "others need it");
+    }
+
+    #[test]
+    fn a_socket_that_has_let_go_is_no_wait_any_more() {
+        let wheel = wheel(1000);
+        let (a, b) = (wheel.deadline(), wheel.deadline());
+        a.wait_in_socket(300);
+        a.wait_in_socket(0);
+        assert!(a.hold(600) && !b.hold(500) && !a.is_cut());
+    }
+
+    #[test]
     fn without_a_bound_nobody_gives_way() {
         let wheel = wheel(0);
         let all: Vec<_> = (0..100).map(|_| wheel.deadline()).collect();
@@ -309,7 +368,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_sum_is_always_right_and_within_the_bound(
-            steps in proptest::collection::vec((0usize..6, 0u8..5, 0usize..400), 1..120),
+            steps in proptest::collection::vec((0usize..6, 0u8..6, 0usize..400), 1..120),
         ) {
             let wheel = wheel(1000);
             let all: Vec<_> = (0..6).map(|_| wheel.deadline()).collect();
@@ -320,6 +379,7 @@ mod tests {
                     0 => drop(one.hold(bytes)),
                     1 | 2 => drop(one.wait_holding(bytes)),
                     3 => one.end_wait(),
+                    4 => one.wait_in_socket(bytes),
                     _ => drop(one.release()),
                 }
                 let sum: usize = all.iter().map(|one| one.entry.held.total()).sum();
