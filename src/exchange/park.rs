@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use super::client::Unread;
 use super::pick::{Nothing, Pick, Unpicked, pick, pick_now};
+use super::record::Attempt;
 use super::thread::Thread;
 use super::turns::Place;
 use super::upload::Upload;
@@ -98,7 +99,9 @@ impl Exchange<'_> {
     /// say which of them is back.
     fn reached_nobody(&self, plan: &Plan<'_>) -> bool {
         let probed = plan.upstream.upstream.settings.health_check.is_some();
-        probed && self.record.attempts.last().is_some_and(|attempt| attempt.sent == 0)
+        let gone =
+            |attempt: &Attempt| attempt.sent == 0 && attempt.result != AttemptResult::Cancelled;
+        probed && self.record.attempts.last().is_some_and(gone)
     }
 
     /// Holds the exchange until a node may be picked. `None`: those that may are full, so that it is the
