@@ -47,11 +47,15 @@ impl Seen {
 
 impl<'a> Leg<'a> {
     /// At the node that was picked.
-    pub(super) fn begin(pick: Pick, upstream: &'a LocalUpstream, thread: &'a Thread) -> Leg<'a> {
+    pub(super) fn begin(
+        mut pick: Pick,
+        upstream: &'a LocalUpstream,
+        thread: &'a Thread,
+    ) -> Leg<'a> {
         let member = &upstream.nodes[pick.node];
         Leg {
             member,
-            in_flight: InFlight::begin(upstream, pick.node),
+            in_flight: InFlight::begin(member, &mut pick),
             waiting: Waiting::new(&member.local, thread),
             seen: Seen::default(),
             begun_ns: thread.now_ns(),

@@ -44,7 +44,7 @@ pub(super) enum Picked {
 impl Exchange<'_> {
     /// Picks a node without a wait, as nearly always: one may be picked, and nobody waits for it already.
     pub(super) fn pick_at_once(&mut self, plan: &Plan<'_>) -> Option<Pick> {
-        if !plan.upstream.queue.is_empty() || !self.is_still_let_through(plan) {
+        if plan.upstream.is_waited_for() || !self.is_still_let_through(plan) {
             return None;
         }
         let picked = pick_now(self.client.thread, plan.upstream, &plan.wish).ok()?;
@@ -130,10 +130,11 @@ impl Exchange<'_> {
             .and_then(|spot| spot.stay(parking, kind, bytes, bounds))
             .or_else(|| parking.enter(kind, bytes, bounds));
         let line = &plan.upstream.lot(kind).line;
-        let (Some(spot), Some(place)) = (spot, line.enter(plan.wish.safe_to_repeat)) else {
+        let Some(spot) = spot else {
             metrics.ended(ParkOutcome::Full);
             return Err(Cause::ParkFull);
         };
+        let place = line.enter(plan.wish.safe_to_repeat);
         let _parked = (metrics.count(), Parked::new(thread));
         let down = &self.deadlines.down;
         // It counts in `park_bytes` now, and holds much less.
