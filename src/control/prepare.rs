@@ -18,6 +18,7 @@ use super::roster::Roster;
 use super::saving::Saving;
 use super::sockets::{Bound, bind_all, inherited, of_thread};
 use super::status::ReloadResult;
+use super::unasked::Want;
 use super::upgrade::{Estate, Reign, Upgrading};
 use super::warnings::Warnings;
 use super::{ConfigSource, Handle, Inner, StartError};
@@ -74,6 +75,7 @@ impl Core {
             swaps: 0,
             outages: Outages::default(),
             resolving: false,
+            want: Want::default(),
             upgrade: Upgrading::default(),
             spool_look: None,
             sweep_ns: 0,

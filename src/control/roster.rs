@@ -347,9 +347,9 @@ impl Watched {
         let (key, kept, events) = (self.node.key.clone(), self.kept.take(), events.clone());
         let life = self.life;
         tokio::spawn(async move {
-            let finding = probe(&target, kept).await;
+            let found = probe(&target, kept).await;
             // Control may have ended in the meantime.
-            let _ = events.send(Event::Probed(key, life, Box::new(finding)));
+            let _ = events.send(Event::Probed(key, life, Box::new(found)));
         });
     }
 

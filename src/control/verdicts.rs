@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::probe::{self, Finding};
 use super::roster::{Roster, Watched, now};
 use super::slow_start;
+use super::unasked;
 use crate::clock;
 use crate::config::Role;
 use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
@@ -20,7 +21,7 @@ use crate::upstream::{Node, NodeKey};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// Why states change, as labels; with the labels of verdicts this is the whole list.
-const CAUSES: [&str; 13] = [
+const CAUSES: [&str; 14] = [
     "good",
     "timeout",
     "refused",
@@ -34,6 +35,7 @@ const CAUSES: [&str; 13] = [
     "config",
     "unresolved",
     "operator",
+    unasked::LABEL,
 ];
 
 impl Roster {
