@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::Role;
 use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
 use crate::health::{
-    Circumstances, HealthState, OperatorState, OutlierState, Shown, Verdict, may_fail_open,
+    Checker, Circumstances, OperatorState, OutlierState, Shown, Verdict, may_fail_open,
 };
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::{Node, NodeKey};
@@ -241,8 +241,7 @@ impl Watched {
     /// Out by silence or by live traffic, which `max_ejected` bounds; a statement of the node does not
     /// count.
     fn is_softly_out(&self) -> bool {
-        let silent = self.node.health() == HealthState::Down
-            && self.checker.as_ref().and_then(|c| c.last_verdict()) == Some(&Verdict::Timeout);
+        let silent = self.checker.as_ref().is_some_and(Checker::is_out_softly);
         let ejected = self.node.outlier() != OutlierState::In;
         self.node.operator() == OperatorState::Ready && (silent || ejected)
     }
@@ -261,8 +260,50 @@ fn merge_latencies(upstream: &Upstream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::tests::support;
+    use crate::snapshot::{Parts, compile};
     use crate::telemetry::metrics::Metrics;
     use crate::upstream::Registry;
+
+    /// Three nodes under watch, and their keys.
+    fn three() -> (Roster, [NodeKey; 3]) {
+        let metrics = Metrics::new();
+        let nodes = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let snapshot = compile(
+            Arc::new(support::config(&nodes)),
+            Parts {
+                resolved: &Default::default(),
+                registry: &mut Registry::new(1, metrics.clone()),
+                previous: None,
+                access_log: None,
+            },
+        );
+        let mut roster = Roster::new(metrics);
+        roster.follow(&snapshot);
+        let key = |index: usize| snapshot.upstreams[0].nodes[index].node.key.clone();
+        (roster, [0, 1, 2].map(key))
+    }
+
+    fn find(roster: &mut Roster, key: &NodeKey, verdict: Verdict) {
+        let (took, trip) = (Duration::ZERO, probe::Trip::default());
+        roster.apply(key, Finding { verdict, took, trip, kept: None }, 0.5);
+    }
+
+    #[test]
+    fn a_node_that_is_silent_but_for_single_probes_counts_as_out() {
+        for last in [Verdict::Good, Verdict::Status(500)] {
+            let (mut roster, keys) = three();
+            keys.iter().for_each(|key| find(&mut roster, key, Verdict::Good));
+            let silent = |roster: &mut Roster, key| {
+                (0..3).for_each(|_| find(roster, key, Verdict::Timeout));
+                roster.nodes[key].shown
+            };
+            assert_eq!(silent(&mut roster, &keys[0]), Shown::Down);
+            find(&mut roster, &keys[0], last.clone());
+            // Of three nodes one may be out.
+            assert_eq!(silent(&mut roster, &keys[1]), Shown::Up, "{last}");
+        }
+    }
 
     #[test]
     fn a_forgotten_node_leaves_no_series() {
