@@ -226,12 +226,20 @@ impl Handle {
         let _ = tokio::time::timeout(REPLIES_WITHIN, self.inner.reign.closed()).await;
     }
 
-    /// A listening socket that was handed over for a server of this name at this address.
-    pub(crate) fn inherited(&self, server: &str, asked: SocketAddr) -> Option<TcpListener> {
+    /// A listening socket that was handed over for a server of this name, and what was configured, if that and
+    /// where it is bound are what is wanted.
+    pub(crate) fn inherited(
+        &self,
+        server: &str,
+        wanted: impl Fn(SocketAddr, SocketAddr) -> bool,
+    ) -> Option<(SocketAddr, TcpListener)> {
         let mut inherited = self.inner.inherited.lock();
-        let same = |(name, bind, _): &(String, SocketAddr, _)| name == server && *bind == asked;
+        let same = |(name, asked, socket): &(String, SocketAddr, TcpListener)| {
+            name == server && socket.local_addr().is_ok_and(|bound| wanted(*asked, bound))
+        };
         let found = inherited.iter().position(same)?;
-        Some(inherited.swap_remove(found).2)
+        let (_, asked, socket) = inherited.swap_remove(found);
+        Some((asked, socket))
     }
 
     /// What an upgrade hands over for a server: none once it is closed.
