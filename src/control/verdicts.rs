@@ -260,24 +260,22 @@ fn merge_latencies(upstream: &Upstream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::control::tests::support;
     use crate::snapshot::{Parts, compile};
     use crate::telemetry::metrics::Metrics;
     use crate::upstream::Registry;
 
+    fn compiled(config: Config, registry: &mut Registry) -> Snapshot {
+        let resolved = &Default::default();
+        compile(Arc::new(config), Parts { resolved, registry, previous: None, access_log: None })
+    }
+
     /// Three nodes under watch, and their keys.
     fn three() -> (Roster, [NodeKey; 3]) {
         let metrics = Metrics::new();
         let nodes = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
-        let snapshot = compile(
-            Arc::new(support::config(&nodes)),
-            Parts {
-                resolved: &Default::default(),
-                registry: &mut Registry::new(1, metrics.clone()),
-                previous: None,
-                access_log: None,
-            },
-        );
+        let snapshot = compiled(support::config(&nodes), &mut Registry::new(1, metrics.clone()));
         let mut roster = Roster::new(metrics);
         roster.follow(&snapshot);
         let key = |index: usize| snapshot.upstreams[0].nodes[index].node.key.clone();
@@ -303,6 +301,37 @@ mod tests {
             // Of three nodes one may be out.
             assert_eq!(silent(&mut roster, &keys[1]), Shown::Up, "{last}");
         }
+    }
+
+    #[test]
+    fn a_machine_that_takes_the_place_of_an_ejected_one_is_not_ejected() {
+        let metrics = Metrics::new();
+        let mut registry = Registry::new(1, metrics.clone());
+        let mut with_first_at = |address: &str| {
+            let mut config = support::unchecked(&[address, "127.0.0.1:2"]);
+            config.upstreams[0].nodes[0].name = "n1".into();
+            config.upstreams[0].outlier_detection.ejection_time = Duration::from_millis(1);
+            compiled(config, &mut registry)
+        };
+        let (before, after) = (with_first_at("127.0.0.1:1"), with_first_at("127.0.0.1:3"));
+        let node = |snapshot: &Snapshot| snapshot.upstreams[0].nodes[0].node.clone();
+        let (old, new) = (node(&before), node(&after));
+        assert_eq!((&*old.label, &*new.label), ("n1", "n1"));
+        let mut roster = Roster::new(metrics);
+        let eject = |roster: &mut Roster, node: &Node| {
+            roster.eject_if_allowed(&node.key, FailureKind::GatewayError, "test");
+            node.outlier()
+        };
+        roster.follow(&before);
+        assert_eq!(eject(&mut roster, &old), OutlierState::Ejected);
+        roster.follow(&after);
+        // Until the ejection of the other would be over, jitter included.
+        let over = now() + Duration::from_millis(10);
+        while now() < over {
+            roster.tick(&after);
+            assert_eq!(new.outlier(), OutlierState::In);
+        }
+        assert_eq!(eject(&mut roster, &new), OutlierState::Ejected, "for what it does itself");
     }
 
     #[test]
