@@ -141,15 +141,14 @@ impl Core {
             Event::Reload(reply) => self.reload(Some(reply)),
             // Whoever asked may have left.
             Event::Status(reply) => drop(reply.send(self.status())),
-            // What was handed over must hold when another process takes over.
-            Event::Order(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Order(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
-            Event::Maintain(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Maintain(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
-            Event::Unpin(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Unpin(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
             Event::Order(order, reply) => self.order(&order, reply),
             Event::Maintain(change, reply) => self.maintain(&change, reply),

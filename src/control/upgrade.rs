@@ -14,6 +14,7 @@ use prometheus::IntCounter;
 use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Event};
+use super::operator::OrderError;
 use super::{Handle, Inner};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::listener::{Command, Passed};
@@ -371,6 +372,16 @@ impl Core {
             sockets.push(listener.as_fd().try_clone_to_owned()?);
         }
         Ok(sockets)
+    }
+
+    /// Why operators' orders are refused. What was handed over must hold when another process takes over; once it
+    /// has, what is said here nobody would learn of.
+    pub(super) fn takes_no_orders(&self) -> Option<OrderError> {
+        match self.inner.is_here() {
+            _ if self.upgrade.under_way => Some(OrderError::Upgrading),
+            false => Some(OrderError::NotHere),
+            true => None,
+        }
     }
 
     /// The processes before this one that still finish their work.
