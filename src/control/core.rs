@@ -227,6 +227,7 @@ impl Core {
         self.look_at_acme();
         self.look_at_predecessors();
         self.look_at_want();
+        self.look_at_socket_files();
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config;
 use crate::net::{self, Address, ListenSocket, SocketFile};
 
+mod lost;
 mod remedy;
 
 /// Connections that wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 by default.

@@ -183,3 +183,32 @@ fn a_reload_keeps_adds_and_removes_unix_sockets() {
     assert_eq!(rig.ask(&mut kept, "").status, 200);
     assert_eq!(rig.ask(&mut rig.connect(), "").status, 200);
 }
+
+#[test]
+fn a_listener_whose_file_is_taken_away_listens_again() {
+    let node = node("hello");
+    let rig = Rig::start(node.address, "socket_mode = \"0640\"");
+    let mut kept = rig.connect();
+    assert_eq!(rig.ask(&mut kept, "").status, 200);
+    fs::remove_file(&rig.path).unwrap();
+    until("it listens again", || UnixStream::connect(&rig.path).is_ok());
+    assert_eq!(fs::metadata(&rig.path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
+    assert_eq!(rig.ask(&mut kept, "").text(), "hello");
+    // Another program takes the place, at once.
+    let before = rig.path.with_extension("other");
+    let other = UnixListener::bind(&before).unwrap();
+    fs::rename(&before, &rig.path).unwrap();
+    let line = rig.program.until_said("is reached by nobody: its socket at unix:");
+    assert!(line.contains("`ss -lxp` says which"), "{line}");
+    let warned = || {
+        let status = rig.program.command(&["status", "--json"]).output().unwrap();
+        String::from_utf8_lossy(&status.stdout).contains("is reached by nobody")
+    };
+    assert!(warned());
+    drop(other);
+    until("the warning is taken back", || !warned());
+    assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
+    rig.program.signal(Signal::TERM);
+    until("its file is gone", || !rig.path.exists());
+}
