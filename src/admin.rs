@@ -123,12 +123,12 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
             *shared.admin.write() = admin.bound();
             *shared.probes.write() = probes.bound().and_then(|bound| bound.tcp());
         }
-        if *handle.reign().borrow() == Reign::Over {
-            admin.leave();
-        }
         // What nobody accepts any more must not be held open.
-        admin.stop(&handle);
         probes.stop(&handle);
+        if *handle.reign().borrow() == Reign::Over {
+            admin.give_way().await;
+        }
+        admin.stop(&handle);
     });
     Ok(addresses)
 }

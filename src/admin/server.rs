@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -17,6 +18,11 @@ use crate::control::Handle;
 use crate::control::upgrade::Reign;
 use crate::control::who::Peer;
 use crate::net::Address;
+
+/// Another process that has taken over puts its socket in its place at once.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
+/// While that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What one server should be, besides the tokens that it asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,11 +199,19 @@ impl Server {
         }))
     }
 
-    /// What is put in its place by another process must not be taken away by this one.
-    pub(super) fn leave(&self) {
-        if let Some(Running { listener: Listener::Unix(place), .. }) = &self.running {
-            place.leave();
-        }
+    /// Accepts no more, and leaves the name of its Unix socket until another process has put its own there: only
+    /// one that listens elsewhere does not, and then it goes.
+    pub(super) async fn give_way(&mut self) {
+        let Some(running) = &self.running else { return };
+        running.accepting.abort();
+        let Listener::Unix(place) = &running.listener else { return };
+        let replaced = async {
+            while place.is_put() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        // Whatever came of it, the file goes if it is still the same.
+        let _ = tokio::time::timeout(REPLACED_WITHIN, replaced).await;
     }
 
     pub(super) fn stop(&mut self, handle: &Handle) {

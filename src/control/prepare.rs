@@ -44,8 +44,10 @@ impl Core {
         let config = Arc::new(config);
         let names = first_names(&config, estate.as_ref()).await;
         let access_log = open_log(&config, None, &metrics)?;
-        let held = held(&mut estate)?;
+        let mut held = held(&mut estate)?;
         let bound = bind_all(&config.listeners, &held, threads)?;
+        // Whose files are to go once this process is the one that serves.
+        held.retain(|one| one.is_left_by(&bound));
         let mut registry = Registry::new(threads, metrics.clone());
         let parts = Parts {
             resolved: names.resolved(),
@@ -76,7 +78,7 @@ impl Core {
             outages: Outages::default(),
             resolving: false,
             want: Want::default(),
-            upgrade: Upgrading::default(),
+            upgrade: Upgrading::leaving(held),
             spool_look: None,
             sweep_ns: 0,
             inbox,

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Event};
 use super::operator::OrderError;
+use super::sockets::{Bound, set_modes};
 use super::{Handle, Inner};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::listener::{Command, Passed};
@@ -116,10 +117,19 @@ pub(super) struct Upgrading {
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
+    /// Unix sockets that were handed over and that the configuration does not have.
+    left: Vec<Bound>,
     /// Those that were upgraded and have not ended.
     predecessors: Vec<Predecessor>,
     /// Tunnels adopted so far: the data threads get them in turn.
     adopted: usize,
+}
+
+impl Upgrading {
+    /// With Unix sockets that were handed over in vain.
+    pub(super) fn leaving(left: Vec<Bound>) -> Upgrading {
+        Upgrading { left, ..Upgrading::default() }
+    }
 }
 
 impl Handle {
@@ -300,6 +310,11 @@ impl Core {
             }
             Told::Here => {
                 self.bound.iter().for_each(|bound| bound.own_file(true));
+                set_modes(&self.inner.snapshot.load().config.listeners, &self.bound);
+                // Their files go with them.
+                for left in std::mem::take(&mut self.upgrade.left) {
+                    left.own_file(true);
+                }
                 if std::mem::take(&mut self.upgrade.owes_save) {
                     drop(self.save());
                 }
