@@ -14,9 +14,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 use tower::util::BoxCloneService;
 use tower::{ServiceBuilder, ServiceExt};
@@ -41,14 +39,15 @@ mod reply;
 mod routes;
 mod scrape;
 pub(crate) mod segment;
+mod server;
 pub(crate) mod tokens;
 pub(crate) mod upgrade;
 
 use crowd::Crowd;
 use guard::{Guard, Rules};
-use place::Place;
 use reply::Reply;
 use routes::Surface;
+use server::{Listener, Server, Stream, Wanted};
 use tokens::Tokens;
 
 /// An operator, a dashboard and a few scrapers; more would be an attack.
@@ -116,45 +115,35 @@ pub async fn start(handle: Handle) -> io::Result<Arc<Addresses>> {
     tokio::spawn(async move {
         let mut look = tokio::time::interval(LOOK_AT_TOKENS);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while let Some(why) = changed(&mut reloads, &handle, &mut look).await {
+        while changed(&mut reloads, &handle, &mut look).await {
             let config = handle.snapshot().config.clone();
             follow_admin(&mut admin, &handle, &config).await;
-            if why == Change::Reload {
-                let followed = probes.follow(&handle, probes_wanted(&config), None).await;
-                handle.degraded("probes", followed.err().map(|error| probes_refused(&error)));
-            }
+            let followed = probes.follow(&handle, probes_wanted(&config), None).await;
+            handle.degraded("probes", followed.err().map(|error| probes_refused(&error)));
             *shared.admin.write() = admin.bound();
             *shared.probes.write() = probes.bound().and_then(|bound| bound.tcp());
         }
-        if *handle.reign().borrow() == Reign::Over {
-            admin.leave();
-        }
         // What nobody accepts any more must not be held open.
-        admin.stop(&handle);
         probes.stop(&handle);
+        if *handle.reign().borrow() == Reign::Over {
+            admin.give_way().await;
+        }
+        admin.stop(&handle);
     });
     Ok(addresses)
 }
 
-/// What is to be followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
-    /// Another configuration.
-    Reload,
-    /// Perhaps other tokens.
-    Tokens,
-}
-
-/// Waits for that; none when another process has taken over, or control has ended.
+/// Waits until there may be something to follow: another configuration, other tokens, or an address that has
+/// become free. False when another process has taken over, or control has ended.
 async fn changed(
     reloads: &mut watch::Receiver<u64>,
     handle: &Handle,
     look: &mut tokio::time::Interval,
-) -> Option<Change> {
+) -> bool {
     tokio::select! {
-        changed = reloads.changed() => changed.is_ok().then_some(Change::Reload),
-        _ = look.tick() => Some(Change::Tokens),
-        () = handle.handed_over() => None,
+        changed = reloads.changed() => changed.is_ok(),
+        _ = look.tick() => true,
+        () = handle.handed_over() => false,
     }
 }
 
@@ -187,15 +176,6 @@ async fn tokens_wanted(config: &Config) -> io::Result<(Option<Tokens>, Option<St
     read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-/// What one server should be, besides the tokens that it asks for.
-#[derive(Clone, PartialEq)]
-struct Wanted {
-    bind: Address,
-    /// Of a Unix socket.
-    mode: u32,
-    hosts: Vec<String>,
-}
-
 fn admin_wanted(config: &Config) -> Option<Wanted> {
     let config::Admin { bind, mode, hosts, .. } = config.admin.clone();
     config.admin.enabled.then_some(Wanted { bind, mode, hosts })
@@ -204,146 +184,6 @@ fn admin_wanted(config: &Config) -> Option<Wanted> {
 fn probes_wanted(config: &Config) -> Option<Wanted> {
     let bind = Address::Tcp(config.probes.as_ref()?.bind);
     Some(Wanted { bind, mode: 0, hosts: Vec::new() })
-}
-
-/// One of the two servers.
-struct Server {
-    surface: Surface,
-    running: Option<Running>,
-}
-
-struct Running {
-    wanted: Wanted,
-    listener: Listener,
-    bound: Address,
-    rules: Arc<Rules>,
-    accepting: AbortHandle,
-}
-
-/// What is accepted on.
-#[derive(Clone)]
-enum Listener {
-    Tcp(Arc<TcpListener>),
-    Unix(Arc<Place>),
-}
-
-impl Server {
-    fn new(surface: Surface) -> Server {
-        Server { surface, running: None }
-    }
-
-    fn bound(&self) -> Option<Address> {
-        self.running.as_ref().map(|running| running.bound.clone())
-    }
-
-    /// Becomes what is wanted. The old listener stays when the new one cannot be bound.
-    async fn follow(
-        &mut self,
-        handle: &Handle,
-        wanted: Option<Wanted>,
-        tokens: Option<Tokens>,
-    ) -> io::Result<()> {
-        let Some(wanted) = wanted else {
-            self.stop(handle);
-            return Ok(());
-        };
-        let there = self.running.as_ref().filter(|running| running.listener.is_there());
-        if let Some(running) = there.filter(|running| running.wanted == wanted) {
-            // For connections that are open as well.
-            running.rules.renew(tokens);
-            return Ok(());
-        }
-        let same = |running: &&Running| {
-            (&running.wanted.bind, running.wanted.mode) == (&wanted.bind, wanted.mode)
-        };
-        let listener = match there.filter(same) {
-            Some(running) => running.listener.clone(),
-            None => self.listen(handle, &wanted, there.map(|running| &running.wanted.bind)).await?,
-        };
-        self.stop(handle);
-        let bound = listener.bound(&wanted.bind)?;
-        let rules = Arc::new(Rules::new(wanted.hosts.clone(), tokens));
-        let stack = stack(self.surface, handle.clone(), rules.clone());
-        if let (Some(asked), Listener::Tcp(listener)) = (wanted.bind.tcp(), &listener) {
-            handle.keep_server(self.surface.as_str(), Some((asked, listener.clone())));
-        }
-        let refused = handle.metrics().admin_refused.with_label_values(&[audit::CROWD]);
-        let accepting = accept(listener.clone(), stack, handle.reign(), refused);
-        let accepting = tokio::spawn(accepting).abort_handle();
-        tracing::info!(target: "cobalance::admin", address = %bound, "{} listening", self.surface.as_str());
-        self.running = Some(Running { wanted, listener, bound, rules, accepting });
-        Ok(())
-    }
-
-    /// `ours` is where it listens until then.
-    async fn listen(
-        &self,
-        handle: &Handle,
-        wanted: &Wanted,
-        ours: Option<&Address>,
-    ) -> io::Result<Listener> {
-        let coming = *handle.reign().borrow() == Reign::Coming;
-        match &wanted.bind {
-            Address::Unix(path) => {
-                let ours = coming || ours == Some(&wanted.bind);
-                unix(Path::new(&**path), wanted.mode, ours, coming)
-            }
-            Address::Tcp(address) => {
-                let inherited = handle.inherited(self.surface.as_str(), *address);
-                let listener = match inherited {
-                    Some(socket) => TcpListener::from_std(socket)?,
-                    None => bind(*address).await?,
-                };
-                Ok(Listener::Tcp(Arc::new(listener)))
-            }
-        }
-    }
-
-    /// What is put in its place by another process must not be taken away by this one.
-    fn leave(&self) {
-        if let Some(Running { listener: Listener::Unix(place), .. }) = &self.running {
-            place.leave();
-        }
-    }
-
-    fn stop(&mut self, handle: &Handle) {
-        handle.keep_server(self.surface.as_str(), None);
-        if let Some(running) = self.running.take() {
-            running.accepting.abort();
-        }
-    }
-}
-
-impl Listener {
-    /// Where it is, if this was asked for.
-    fn bound(&self, asked: &Address) -> io::Result<Address> {
-        match self {
-            Listener::Tcp(listener) => listener.local_addr().map(Address::Tcp),
-            Listener::Unix(_) => Ok(asked.clone()),
-        }
-    }
-
-    /// Whether those who connect still come here.
-    fn is_there(&self) -> bool {
-        match self {
-            Listener::Tcp(_) => true,
-            Listener::Unix(place) => place.is_there(),
-        }
-    }
-}
-
-async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
-    TcpListener::bind(address).await.map_err(named)
-}
-
-/// While another process serves there and is to be followed (`coming`), its socket stays where it is.
-fn unix(path: &Path, mode: u32, ours: bool, coming: bool) -> io::Result<Listener> {
-    let place = Place::listen(path, mode, ours)?;
-    if !coming {
-        place.put()?;
-    }
-    Ok(Listener::Unix(Arc::new(place)))
 }
 
 /// What a request goes through, from top to bottom.
@@ -416,30 +256,6 @@ async fn accept_all(
             Err(error) => {
                 tracing::debug!(target: "cobalance::admin", %error, "accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// A connection.
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Listener {
-    /// The next connection, and who is at its other end.
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Peer::Address(peer.ip().to_canonical())))
-            }
-            Listener::Unix(place) => {
-                let stream = place.accept().await?;
-                let peer = stream.peer_cred()?;
-                let peer = Peer::User { uid: peer.uid(), pid: peer.pid() };
-                Ok((Stream::Unix(stream), peer))
             }
         }
     }

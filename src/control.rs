@@ -45,6 +45,7 @@ mod sockets;
 mod spool;
 pub mod status;
 mod stream;
+mod unasked;
 pub mod upgrade;
 mod verdicts;
 pub mod warnings;

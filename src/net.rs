@@ -14,6 +14,7 @@ mod address;
 mod listening;
 mod queue;
 mod secure;
+mod shortage;
 mod socket_file;
 mod stream;
 
@@ -24,6 +25,7 @@ pub use address::{
 pub use listening::{ListenSocket, is_unix};
 pub use queue::AcceptQueue;
 pub use secure::{HandshakeError, Secure};
+pub use shortage::shortage;
 pub use socket_file::SocketFile;
 pub use stream::{Fate, Stream};
 

@@ -167,6 +167,22 @@ fn an_upgrade_puts_the_new_process_s_socket_in_its_place() {
 }
 
 #[test]
+fn an_upgrade_to_a_socket_elsewhere_leaves_no_file() {
+    let mut rig = Rig::start("bind = \"unix:DIR/admin.sock\"");
+    let (before, after) = (rig.path("admin.sock"), rig.path("other.sock"));
+    let text = fs::read_to_string(&rig.program.file).unwrap();
+    fs::write(&rig.program.file, text.replace("admin.sock", "other.sock")).unwrap();
+    let at = format!("unix:{}", before.display());
+    let (code, told) = rig.say(&["upgrade", "--admin", &at], &[]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(rig.program.exit_code(), Some(0));
+    assert!(!before.exists());
+    until("it is there", || UnixStream::connect(&after).is_ok());
+    kill_process(Pid::from_raw(rig.pid()).unwrap(), Signal::TERM).unwrap();
+    until("it has ended", || !after.exists());
+}
+
+#[test]
 fn a_token_may_what_its_file_says_and_is_taken_back_without_a_reload() {
     let rig = Rig::start(
         "bind = \"127.0.0.1:0\"\ntoken_file = \"DIR/full\"\nread_token_file = \"DIR/read\"",

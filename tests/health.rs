@@ -13,6 +13,8 @@ mod log;
 mod probes;
 #[path = "health/rescue.rs"]
 mod rescue;
+#[path = "health/shortage.rs"]
+mod shortage;
 #[path = "health/silence.rs"]
 mod silence;
 #[path = "health/slow_start.rs"]

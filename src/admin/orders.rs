@@ -136,7 +136,8 @@ pub(super) fn status(error: &OrderError) -> StatusCode {
         | OrderError::Last { .. }
         | OrderError::Refused(_)
         | OrderError::TooMany
-        | OrderError::Upgrading => StatusCode::CONFLICT,
+        | OrderError::Upgrading
+        | OrderError::NotHere => StatusCode::CONFLICT,
     }
 }
 

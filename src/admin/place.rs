@@ -38,9 +38,9 @@ impl Place {
         if self.file.is_put() { Ok(()) } else { self.file.put() }
     }
 
-    /// Another process is to have the path: the name stays until that one puts its own there.
-    pub(super) fn leave(&self) {
-        self.file.own(false);
+    /// Whether who connects to the path still comes here.
+    pub(super) fn is_put(&self) -> bool {
+        self.file.is_put()
     }
 
     /// Whether it still is in its place, or on its way there: somebody may have tidied up.

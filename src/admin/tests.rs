@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::*;
 use crate::control::status::Status;
@@ -249,6 +250,84 @@ async fn a_reload_moves_the_admin_server() {
     assert_eq!(get(free, "/livez").await.0, 200);
     let refused = || async { TcpStream::connect(old).await.is_err().then_some(()) };
     until("the old one to close", refused).await;
+}
+
+/// Loopback and the rest of the machine, with a token.
+fn at(address: &str, port: u16) -> String {
+    format!("[admin]\nbind = \"{address}:{port}\"\ntoken_file = \"DIR/token\"\n")
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_host_and_keeps_the_port() {
+    let more = |address: &str, admin: u16, probes: u16| {
+        format!("{}[probes]\nbind = \"{address}:{probes}\"\n", at(address, admin))
+    };
+    let rig = Rig::start(&more("127.0.0.1", 0, 0)).await;
+    let (admin, probes) = (rig.admin().port(), rig.addresses.probes().unwrap().port());
+    for address in ["0.0.0.0", "127.0.0.1"] {
+        rig.rewrite(&more(address, admin, probes));
+        assert_eq!(rig.handle.reload().await.unwrap().error, None);
+        let at = |port| Some(format!("{address}:{port}").parse::<SocketAddr>().unwrap());
+        let moved = || async {
+            let there = (rig.addresses.admin(), rig.addresses.probes());
+            (there == (at(admin), at(probes))).then_some(())
+        };
+        until(address, moved).await;
+        let loopback = |port| format!("127.0.0.1:{port}").parse().unwrap();
+        assert_eq!(get(loopback(admin), "/livez").await.0, 401);
+        assert_eq!(get(loopback(probes), "/livez").await.0, 200);
+        let stays = |message: &String| message.contains("cannot be served");
+        let none = || async { (!rig.degraded().await.iter().any(stays)).then_some(()) };
+        until("no warning", none).await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_taken_back_is_so_wherever_the_server_cannot_move() {
+    let rig = Rig::start(&at("127.0.0.1", 0)).await;
+    let admin = rig.admin();
+    let listening = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+    let taken = listening.local_addr().unwrap();
+    let status = async |token: &str| {
+        let fields = format!("Host: lb.example\r\nAuthorization: Bearer {token}\r\n");
+        ask(admin, "GET /api/v1/status", &fields, "").await.0
+    };
+    rig.rewrite(&at("127.0.0.2", taken.port()));
+    rig.handle.reload().await.unwrap();
+    let told =
+        || async { rig.degraded().await.into_iter().find(|m| m.contains("cannot be served")) };
+    until("a warning", told).await;
+    assert_eq!(status("s3cret").await, 200);
+    fs::write(rig.dir.path().join("token"), "other").unwrap();
+    let gone = || async { (status("s3cret").await == 401).then_some(()) };
+    until("the end of the old token", gone).await;
+    assert_eq!(status("other").await, 200);
+    // Nor does it lose those it has when the file it cannot follow has none.
+    rig.rewrite(&format!("[admin]\nbind = \"{taken}\"\n"));
+    rig.handle.reload().await.unwrap();
+    let tokens = || async { rig.handle.snapshot().config.admin.token_file.is_none().then_some(()) };
+    until("the new file", tokens).await;
+    assert_eq!((status("s3cret").await, get(admin, "/api/v1/status").await.0), (401, 401));
+    drop(listening);
+    let free = || async { (rig.addresses.admin() == Some(taken)).then_some(()) };
+    until("the address to be free", free).await;
+}
+
+#[tokio::test]
+async fn who_cannot_have_its_port_elsewhere_stays() {
+    let rig = Rig::start(&at("127.0.0.1", 0)).await;
+    let admin = rig.admin();
+    // So that the wildcard is another's as well.
+    let _other = std::net::TcpListener::bind(("127.0.0.2", admin.port())).unwrap();
+    rig.rewrite(&at("0.0.0.0", admin.port()));
+    rig.handle.reload().await.unwrap();
+    let told =
+        || async { rig.degraded().await.into_iter().find(|m| m.contains("cannot be served")) };
+    until("a warning", told).await;
+    assert_eq!(rig.addresses.admin(), Some(admin));
+    let answers = || async { TcpStream::connect(admin).await.is_ok().then_some(()) };
+    until("it answers where it was", answers).await;
+    assert_eq!(get(admin, "/livez").await.0, 401);
 }
 
 #[tokio::test]

@@ -33,12 +33,12 @@ pub(super) enum Access {
 }
 
 /// All tokens of a configuration.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tokens {
     all: Vec<Known>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     /// For causes and logs.
     name: String,

@@ -16,7 +16,7 @@ use super::maintenance::{Change, Changed};
 use super::operator::{Order, OrderError, Ordered};
 use super::pin::{Outages, Unpin, Unpinned};
 use super::probation::Probation;
-use super::probe::Finding;
+use super::probe::{Finding, Unasked};
 use super::reload::{Loaded, Reloads};
 use super::resolve::{Answer, Names};
 use super::rollback::{self, By, Rollback};
@@ -24,6 +24,7 @@ use super::roster::{Followed, Roster};
 use super::saving::Saving;
 use super::sockets::{Bound, Sockets};
 use super::status::Status;
+use super::unasked::Want;
 use super::upgrade::Upgrading;
 use super::warnings::{self, Kind, Warnings};
 use super::{Inner, Outcome, StartError};
@@ -57,7 +58,7 @@ pub(super) enum Event {
     Exposed(&'static str, Option<String>),
     Upgrade(super::upgrade::Told),
     /// With the life of the node that was asked.
-    Probed(NodeKey, u64, Box<Finding>),
+    Probed(NodeKey, u64, Box<Result<Finding, Unasked>>),
     /// Of a node's watch, which goes on when the sender is dropped.
     Heard(NodeKey, Box<super::watch::Heard>, oneshot::Sender<()>),
     Seen(Box<super::file::Watch>, Seen),
@@ -96,6 +97,8 @@ pub(super) struct Core {
     pub(super) swaps: u64,
     pub(super) outages: Outages,
     pub(super) resolving: bool,
+    /// Of what it takes to ask nodes.
+    pub(super) want: Want,
     pub(super) upgrade: Upgrading,
     pub(super) spool_look: Option<JoinHandle<()>>,
     /// When drained nodes that are gone are looked for next.
@@ -138,15 +141,14 @@ impl Core {
             Event::Reload(reply) => self.reload(Some(reply)),
             // Whoever asked may have left.
             Event::Status(reply) => drop(reply.send(self.status())),
-            // What was handed over must hold when another process takes over.
-            Event::Order(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Order(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
-            Event::Maintain(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Maintain(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
-            Event::Unpin(_, reply) if self.upgrade.under_way => {
-                drop(reply.send(Err(OrderError::Upgrading)));
+            Event::Unpin(_, reply) if let Some(why) = self.takes_no_orders() => {
+                drop(reply.send(Err(why)));
             }
             Event::Order(order, reply) => self.order(&order, reply),
             Event::Maintain(change, reply) => self.maintain(&change, reply),
@@ -159,7 +161,7 @@ impl Core {
             Event::Exposed(subject, Some(message)) => self.warn(Kind::Exposed, subject, message),
             Event::Exposed(subject, None) => self.warnings.settle(Kind::Exposed, subject),
             Event::Upgrade(told) => self.upgrade_told(told),
-            Event::Probed(key, life, finding) => self.probed(&key, life, *finding),
+            Event::Probed(key, life, found) => self.probed(&key, life, *found),
             Event::Heard(key, heard, _done) => self.heard(&key, *heard),
             Event::Seen(watch, seen) => self.seen(*watch, seen),
             Event::Certificates(files, news) => self.certificates_seen(files, news),
@@ -224,6 +226,8 @@ impl Core {
         self.look_at_lists();
         self.look_at_acme();
         self.look_at_predecessors();
+        self.look_at_want();
+        self.look_at_socket_files();
     }
 
     /// Compiles and stores a snapshot. `generation` is kept where no configuration was loaded.
@@ -324,10 +328,14 @@ impl Core {
         }
     }
 
-    fn probed(&mut self, key: &NodeKey, life: u64, finding: Finding) {
+    fn probed(&mut self, key: &NodeKey, life: u64, found: Result<Finding, Unasked>) {
         if self.roster.asks_again(key, life, &self.inner.events) {
             return;
         }
+        let finding = match found {
+            Ok(finding) => finding,
+            Err(unasked) => return self.unasked(key, unasked),
+        };
         let snapshot = self.inner.snapshot.load_full();
         let upstream = snapshot.upstreams.iter().find(|u| u.settings.name == key.upstream);
         let Some(upstream) = upstream else { return };

@@ -122,6 +122,9 @@ pub enum OrderError {
     /// What was handed over to another process must hold.
     #[error("an upgrade is under way; ask again in a moment")]
     Upgrading,
+    /// The state file is another process's: nobody would learn of it.
+    #[error("another process has taken over; ask again")]
+    NotHere,
 }
 
 /// A node that was found.

@@ -18,6 +18,7 @@ use super::roster::Roster;
 use super::saving::Saving;
 use super::sockets::{Bound, bind_all, inherited, of_thread};
 use super::status::ReloadResult;
+use super::unasked::Want;
 use super::upgrade::{Estate, Reign, Upgrading};
 use super::warnings::Warnings;
 use super::{ConfigSource, Handle, Inner, StartError};
@@ -43,8 +44,10 @@ impl Core {
         let config = Arc::new(config);
         let names = first_names(&config, estate.as_ref()).await;
         let access_log = open_log(&config, None, &metrics)?;
-        let held = held(&mut estate)?;
+        let mut held = held(&mut estate)?;
         let bound = bind_all(&config.listeners, &held, threads)?;
+        // Whose files are to go once this process is the one that serves.
+        held.retain(|one| one.is_left_by(&bound));
         let mut registry = Registry::new(threads, metrics.clone());
         let parts = Parts {
             resolved: names.resolved(),
@@ -74,7 +77,8 @@ impl Core {
             swaps: 0,
             outages: Outages::default(),
             resolving: false,
-            upgrade: Upgrading::default(),
+            want: Want::default(),
+            upgrade: Upgrading::leaving(held),
             spool_look: None,
             sweep_ns: 0,
             inbox,

@@ -14,7 +14,7 @@ use super::stream::{connected, secured};
 use crate::config::HealthCheck;
 use crate::config::Preset;
 use crate::health::{Verdict, classify};
-use crate::net::Address;
+use crate::net::{Address, shortage};
 use crate::nocobase;
 use crate::tls::Towards;
 
@@ -83,33 +83,58 @@ pub(super) struct Finding {
     pub kept: Option<Kept>,
 }
 
+/// The node could not be asked, for want of something here: that says nothing of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unasked {
+    /// What is lacking, for people.
+    pub lack: &'static str,
+}
+
 /// Asks once; the time-out covers connecting and the whole answer.
-pub(super) async fn probe(target: &Target, kept: Option<Kept>) -> Finding {
+///
+/// # Errors
+/// We lack what it takes to ask.
+pub(super) async fn probe(target: &Target, kept: Option<Kept>) -> Result<Finding, Unasked> {
     let begun = Instant::now();
     let mut trip = Trip::default();
-    let kept = kept.filter(|kept| kept.opened.elapsed() < RENEW);
     let asked = tokio::time::timeout(target.check.timeout, ask(target, kept, &mut trip)).await;
-    let (verdict, kept) = asked.unwrap_or((Verdict::Timeout, None));
+    let (verdict, kept) = asked.unwrap_or(Ok((Verdict::Timeout, None)))?;
     if verdict == Verdict::Timeout {
         trip.answered = trip.asked.map(|asked| asked.elapsed());
     }
     let kept = kept.filter(|_| verdict == Verdict::Good);
-    Finding { verdict, took: begun.elapsed(), trip, kept }
+    Ok(Finding { verdict, took: begun.elapsed(), trip, kept })
 }
 
+/// What an exchange with a node comes to.
+type Asked = (Verdict, Option<Kept>);
+
 /// A kept connection that turns out to be closed says nothing of the node: then a new one is asked.
-async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> (Verdict, Option<Kept>) {
-    if let Some(kept) = kept
+async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> Result<Asked, Unasked> {
+    let (young, old) = match kept {
+        Some(kept) if kept.opened.elapsed() < RENEW => (Some(kept), None),
+        old => (None, old),
+    };
+    if let Some(kept) = young
         && let Ok(found) = exchange(target, kept, trip).await
     {
-        return found;
+        return Ok(found);
     }
     *trip = Trip::default();
-    let fresh = match connect(target, trip).await {
-        Ok(fresh) => fresh,
-        Err(error) => return (unreachable(&error), None),
-    };
-    exchange(target, fresh, trip).await.unwrap_or_else(|verdict| (verdict, None))
+    match connect(target, trip).await {
+        Ok(fresh) => {
+            Ok(exchange(target, fresh, trip).await.unwrap_or_else(|verdict| (verdict, None)))
+        }
+        Err(error) => match shortage(&error) {
+            Some(lack) => ask_over_old(target, old, trip).await.ok_or(Unasked { lack }),
+            None => Ok((unreachable(&error), None)),
+        },
+    }
+}
+
+/// No connection can be opened here: one that has grown old, and still works, is better than no answer.
+async fn ask_over_old(target: &Target, old: Option<Kept>, trip: &mut Trip) -> Option<Asked> {
+    exchange(target, old?, trip).await.ok()
 }
 
 async fn connect(target: &Target, trip: &mut Trip) -> io::Result<Kept> {
@@ -254,7 +279,7 @@ mod tests {
         ];
         for (behaviour, expected) in cases {
             origin.behave(behaviour.clone());
-            let found = probe(&target, None).await;
+            let found = probe(&target, None).await.unwrap();
             assert_eq!(label(&found.verdict), expected, "{behaviour:?}: {:?}", found.verdict);
             assert_eq!(found.kept.is_some(), expected == "good", "{behaviour:?}");
         }
@@ -268,17 +293,17 @@ mod tests {
     async fn a_good_connection_is_kept_and_a_closed_one_replaced() {
         let origin = Origin::start(Behaviour::Ok).await;
         let target = target(&origin);
-        let first = probe(&target, None).await;
-        let second = probe(&target, first.kept).await;
+        let first = probe(&target, None).await.unwrap();
+        let second = probe(&target, first.kept).await.unwrap();
         assert_eq!((&second.verdict, origin.connections()), (&Verdict::Good, 1));
         origin.close_all().await;
-        let third = probe(&target, second.kept).await;
+        let third = probe(&target, second.kept).await.unwrap();
         assert_eq!((&third.verdict, origin.connections()), (&Verdict::Good, 2));
         let connected = [&first.trip, &second.trip, &third.trip].map(|t| t.connected.is_some());
         assert_eq!(connected, [true, false, true]);
         // What the network takes is measured anew when that was long ago.
         let aged = |kept: Kept| Kept { opened: kept.opened - RENEW, ..kept };
-        let fourth = probe(&target, third.kept.map(aged)).await;
+        let fourth = probe(&target, third.kept.map(aged)).await.unwrap();
         assert_eq!((&fourth.verdict, origin.connections()), (&Verdict::Good, 3));
     }
 
@@ -288,22 +313,43 @@ mod tests {
         let mut target = target(&origin);
         target.check =
             Arc::new(HealthCheck { timeout: Duration::from_millis(50), ..(*target.check).clone() });
-        let silent = probe(&target, None).await;
+        let silent = probe(&target, None).await.unwrap();
         assert_eq!(silent.verdict, Verdict::Timeout);
         let waited = silent.trip.answered.unwrap();
         assert!(silent.trip.connected.is_some() && waited <= silent.took, "{:?}", silent.trip);
         target.check =
             Arc::new(HealthCheck { timeout: Duration::from_secs(20), ..(*target.check).clone() });
         origin.stop().await;
-        let refused = probe(&target, None).await;
+        let refused = probe(&target, None).await.unwrap();
         assert!(matches!(refused.verdict, Verdict::Refused { .. }));
         assert!(refused.trip.answered.is_none() && refused.trip.connected.is_none());
     }
 
     #[tokio::test]
+    async fn a_unix_socket_whose_queue_is_full_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node.sock");
+        let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let listener = listener.unwrap();
+        listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(1).unwrap();
+        let client = || tokio::net::UnixStream::connect(&path);
+        let mut waiting = Vec::new();
+        while let Ok(client) = client().await {
+            waiting.push(client);
+        }
+        let origin = Origin::start(Behaviour::Ok).await;
+        let mut target = target(&origin);
+        target.address = format!("unix:{}", path.display()).parse().unwrap();
+        target.check =
+            Arc::new(HealthCheck { timeout: Duration::from_millis(50), ..(*target.check).clone() });
+        assert_eq!(probe(&target, None).await.unwrap().verdict, Verdict::Timeout);
+    }
+
+    #[tokio::test]
     async fn a_body_without_end_is_read_to_the_bound() {
         let origin = Origin::start(Behaviour::Endless).await;
-        let found = probe(&target(&origin), None).await;
+        let found = probe(&target(&origin), None).await.unwrap();
         assert_eq!(found.verdict, Verdict::WrongBody { html: false });
         assert!(found.kept.is_none());
     }

@@ -165,8 +165,12 @@ impl Roster {
 
     /// True for a node that served until now and is disabled.
     fn follow_node(&mut self, upstream: &Upstream, member: &Member) -> bool {
-        let served = self.nodes.contains_key(&member.node.key)
-            && member.node.operator() == OperatorState::Ready;
+        let known = self.nodes.contains_key(&member.node.key);
+        let served = known && member.node.operator() == OperatorState::Ready;
+        if let Some(ejector) = self.ejectors.get_mut(&upstream.settings.name).filter(|_| !known) {
+            // What the machine did that had the name before says nothing of this one.
+            ejector.forget(&member.node.label);
+        }
         let wanted = self.wanted(upstream, member);
         let count = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let slow = SlowStart::new(upstream, !self.started);
@@ -347,9 +351,9 @@ impl Watched {
         let (key, kept, events) = (self.node.key.clone(), self.kept.take(), events.clone());
         let life = self.life;
         tokio::spawn(async move {
-            let finding = probe(&target, kept).await;
+            let found = probe(&target, kept).await;
             // Control may have ended in the meantime.
-            let _ = events.send(Event::Probed(key, life, Box::new(finding)));
+            let _ = events.send(Event::Probed(key, life, Box::new(found)));
         });
     }
 

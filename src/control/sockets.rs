@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config;
 use crate::net::{self, Address, ListenSocket, SocketFile};
 
+mod lost;
 mod remedy;
 
 /// Connections that wait for accept. The kernel caps it at `net.core.somaxconn`, 4096 by default.
@@ -73,14 +74,22 @@ pub(super) fn bind_all(
         };
         bound.push(one.map_err(error)?);
     }
-    for (listener, bound) in listeners.iter().zip(&bound) {
-        // A reload may have changed it; only now, when nothing can fail any more.
-        let file = bound.file.as_deref();
+    // A reload may have changed them; only now, when nothing can fail any more.
+    set_modes(listeners, &bound);
+    Ok(bound)
+}
+
+/// Has the files of Unix sockets say who may connect, where they are this process's to change.
+pub(super) fn set_modes(listeners: &[config::Listener], bound: &[Bound]) {
+    for one in bound {
+        let Some(listener) = listeners.iter().find(|listener| listener.name == one.name) else {
+            continue;
+        };
+        let file = one.file.as_deref();
         if let Some(Err(error)) = file.map(|file| file.set_mode(listener.socket_mode)) {
-            tracing::warn!(%error, "{} keeps its permissions", bound.address);
+            tracing::warn!(%error, "{} keeps its permissions", one.address);
         }
     }
-    Ok(bound)
 }
 
 /// The held sockets that this listener goes on with. Port 0 asks for any port, so the name decides too.
@@ -197,6 +206,11 @@ impl Bound {
     /// yet: another process serves it.
     pub(super) fn own_file(&self, ours: bool) {
         self.file.iter().for_each(|file| file.own(ours));
+    }
+
+    /// Whether it is a Unix socket that none of these goes on with.
+    pub(super) fn is_left_by(&self, others: &[Bound]) -> bool {
+        self.file.is_some() && !others.iter().any(|other| other.asked == self.asked)
     }
 
     /// The sockets that one data thread accepts on.

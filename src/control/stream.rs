@@ -3,18 +3,19 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::net::Address;
 use crate::tls::Towards;
+use crate::upstream::pool::connected_unix;
 
 /// Either kind; a call through a pointer is no matter here.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Connects to where a node is.
+/// Connects to where a node is. A Unix socket whose queue is full is asked again until whoever waits gives up.
 ///
 /// # Errors
 /// Nobody listens there, or whatever the system says.
@@ -25,7 +26,7 @@ pub(super) async fn connected(address: &Address) -> io::Result<Box<dyn Stream>> 
             stream.set_nodelay(true)?;
             Ok(Box::new(stream))
         }
-        Address::Unix(path) => Ok(Box::new(UnixStream::connect(&**path).await?)),
+        Address::Unix(path) => Ok(Box::new(connected_unix(path).await?)),
     }
 }
 

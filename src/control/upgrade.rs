@@ -14,6 +14,8 @@ use prometheus::IntCounter;
 use tokio::sync::{oneshot, watch};
 
 use super::core::{Core, Event};
+use super::operator::OrderError;
+use super::sockets::{Bound, set_modes};
 use super::{Handle, Inner};
 use crate::exchange::tunnel::DRAIN_WINDOW;
 use crate::listener::{Command, Passed};
@@ -115,10 +117,19 @@ pub(super) struct Upgrading {
     pub(super) reload_after: bool,
     /// The state file has to be written as soon as it is ours.
     pub(super) owes_save: bool,
+    /// Unix sockets that were handed over and that the configuration does not have.
+    left: Vec<Bound>,
     /// Those that were upgraded and have not ended.
     predecessors: Vec<Predecessor>,
     /// Tunnels adopted so far: the data threads get them in turn.
     adopted: usize,
+}
+
+impl Upgrading {
+    /// With Unix sockets that were handed over in vain.
+    pub(super) fn leaving(left: Vec<Bound>) -> Upgrading {
+        Upgrading { left, ..Upgrading::default() }
+    }
 }
 
 impl Handle {
@@ -226,12 +237,20 @@ impl Handle {
         let _ = tokio::time::timeout(REPLIES_WITHIN, self.inner.reign.closed()).await;
     }
 
-    /// A listening socket that was handed over for a server of this name at this address.
-    pub(crate) fn inherited(&self, server: &str, asked: SocketAddr) -> Option<TcpListener> {
+    /// A listening socket that was handed over for a server of this name, and what was configured, if that and
+    /// where it is bound are what is wanted.
+    pub(crate) fn inherited(
+        &self,
+        server: &str,
+        wanted: impl Fn(SocketAddr, SocketAddr) -> bool,
+    ) -> Option<(SocketAddr, TcpListener)> {
         let mut inherited = self.inner.inherited.lock();
-        let same = |(name, bind, _): &(String, SocketAddr, _)| name == server && *bind == asked;
+        let same = |(name, asked, socket): &(String, SocketAddr, TcpListener)| {
+            name == server && socket.local_addr().is_ok_and(|bound| wanted(*asked, bound))
+        };
         let found = inherited.iter().position(same)?;
-        Some(inherited.swap_remove(found).2)
+        let (_, asked, socket) = inherited.swap_remove(found);
+        Some((asked, socket))
     }
 
     /// What an upgrade hands over for a server: none once it is closed.
@@ -291,6 +310,11 @@ impl Core {
             }
             Told::Here => {
                 self.bound.iter().for_each(|bound| bound.own_file(true));
+                set_modes(&self.inner.snapshot.load().config.listeners, &self.bound);
+                // Their files go with them.
+                for left in std::mem::take(&mut self.upgrade.left) {
+                    left.own_file(true);
+                }
                 if std::mem::take(&mut self.upgrade.owes_save) {
                     drop(self.save());
                 }
@@ -363,6 +387,16 @@ impl Core {
             sockets.push(listener.as_fd().try_clone_to_owned()?);
         }
         Ok(sockets)
+    }
+
+    /// Why operators' orders are refused. What was handed over must hold when another process takes over; once it
+    /// has, what is said here nobody would learn of.
+    pub(super) fn takes_no_orders(&self) -> Option<OrderError> {
+        match self.inner.is_here() {
+            _ if self.upgrade.under_way => Some(OrderError::Upgrading),
+            false => Some(OrderError::NotHere),
+            true => None,
+        }
     }
 
     /// The processes before this one that still finish their work.

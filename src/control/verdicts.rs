@@ -7,11 +7,12 @@ use std::time::Duration;
 use super::probe::{self, Finding};
 use super::roster::{Roster, Watched, now};
 use super::slow_start;
+use super::unasked;
 use crate::clock;
 use crate::config::Role;
 use crate::health::outlier::{Decision, FailureKind, KeepReason, Tier, most_ejected};
 use crate::health::{
-    Circumstances, HealthState, OperatorState, OutlierState, Shown, Verdict, may_fail_open,
+    Checker, Circumstances, OperatorState, OutlierState, Shown, Verdict, may_fail_open,
 };
 use crate::snapshot::{Snapshot, Upstream};
 use crate::upstream::{Node, NodeKey};
@@ -20,7 +21,7 @@ use crate::upstream::{Node, NodeKey};
 const RECENT: Duration = Duration::from_secs(2);
 
 /// Why states change, as labels; with the labels of verdicts this is the whole list.
-const CAUSES: [&str; 13] = [
+const CAUSES: [&str; 14] = [
     "good",
     "timeout",
     "refused",
@@ -34,6 +35,7 @@ const CAUSES: [&str; 13] = [
     "config",
     "unresolved",
     "operator",
+    unasked::LABEL,
 ];
 
 impl Roster {
@@ -239,8 +241,7 @@ impl Watched {
     /// Out by silence or by live traffic, which `max_ejected` bounds; a statement of the node does not
     /// count.
     fn is_softly_out(&self) -> bool {
-        let silent = self.node.health() == HealthState::Down
-            && self.checker.as_ref().and_then(|c| c.last_verdict()) == Some(&Verdict::Timeout);
+        let silent = self.checker.as_ref().is_some_and(Checker::is_out_softly);
         let ejected = self.node.outlier() != OutlierState::In;
         self.node.operator() == OperatorState::Ready && (silent || ejected)
     }
@@ -259,8 +260,79 @@ fn merge_latencies(upstream: &Upstream) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::control::tests::support;
+    use crate::snapshot::{Parts, compile};
     use crate::telemetry::metrics::Metrics;
     use crate::upstream::Registry;
+
+    fn compiled(config: Config, registry: &mut Registry) -> Snapshot {
+        let resolved = &Default::default();
+        compile(Arc::new(config), Parts { resolved, registry, previous: None, access_log: None })
+    }
+
+    /// Three nodes under watch, and their keys.
+    fn three() -> (Roster, [NodeKey; 3]) {
+        let metrics = Metrics::new();
+        let nodes = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
+        let snapshot = compiled(support::config(&nodes), &mut Registry::new(1, metrics.clone()));
+        let mut roster = Roster::new(metrics);
+        roster.follow(&snapshot);
+        let key = |index: usize| snapshot.upstreams[0].nodes[index].node.key.clone();
+        (roster, [0, 1, 2].map(key))
+    }
+
+    fn find(roster: &mut Roster, key: &NodeKey, verdict: Verdict) {
+        let (took, trip) = (Duration::ZERO, probe::Trip::default());
+        roster.apply(key, Finding { verdict, took, trip, kept: None }, 0.5);
+    }
+
+    #[test]
+    fn a_node_that_is_silent_but_for_single_probes_counts_as_out() {
+        for last in [Verdict::Good, Verdict::Status(500)] {
+            let (mut roster, keys) = three();
+            keys.iter().for_each(|key| find(&mut roster, key, Verdict::Good));
+            let silent = |roster: &mut Roster, key| {
+                (0..3).for_each(|_| find(roster, key, Verdict::Timeout));
+                roster.nodes[key].shown
+            };
+            assert_eq!(silent(&mut roster, &keys[0]), Shown::Down);
+            find(&mut roster, &keys[0], last.clone());
+            // Of three nodes one may be out.
+            assert_eq!(silent(&mut roster, &keys[1]), Shown::Up, "{last}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_takes_the_place_of_an_ejected_one_is_not_ejected() {
+        let metrics = Metrics::new();
+        let mut registry = Registry::new(1, metrics.clone());
+        let mut with_first_at = |address: &str| {
+            let mut config = support::unchecked(&[address, "127.0.0.1:2"]);
+            config.upstreams[0].nodes[0].name = "n1".into();
+            config.upstreams[0].outlier_detection.ejection_time = Duration::from_millis(1);
+            compiled(config, &mut registry)
+        };
+        let (before, after) = (with_first_at("127.0.0.1:1"), with_first_at("127.0.0.1:3"));
+        let node = |snapshot: &Snapshot| snapshot.upstreams[0].nodes[0].node.clone();
+        let (old, new) = (node(&before), node(&after));
+        assert_eq!((&*old.label, &*new.label), ("n1", "n1"));
+        let mut roster = Roster::new(metrics);
+        let eject = |roster: &mut Roster, node: &Node| {
+            roster.eject_if_allowed(&node.key, FailureKind::GatewayError, "test");
+            node.outlier()
+        };
+        roster.follow(&before);
+        assert_eq!(eject(&mut roster, &old), OutlierState::Ejected);
+        roster.follow(&after);
+        // Until the ejection of the other would be over, jitter included.
+        let over = now() + Duration::from_millis(10);
+        while now() < over {
+            roster.tick(&after);
+            assert_eq!(new.outlier(), OutlierState::In);
+        }
+        assert_eq!(eject(&mut roster, &new), OutlierState::Ejected, "for what it does itself");
+    }
 
     #[test]
     fn a_forgotten_node_leaves_no_series() {

@@ -69,6 +69,8 @@ pub struct Checker {
     hard: u32,
     last: Option<Verdict>,
     last_bad: Option<Verdict>,
+    /// It is down by a row of bad verdicts that did not all say so for certain.
+    softly: bool,
     /// Until when it is believed that the node is about to end, if it said so.
     ending: Option<Duration>,
     /// It said so, and neither took that back nor was up since.
@@ -90,6 +92,7 @@ impl Checker {
             hard: 0,
             last: None,
             last_bad: None,
+            softly: false,
             ending: None,
             said_ending: false,
         }
@@ -115,6 +118,7 @@ impl Checker {
         let disbelieved = verdict == Verdict::Good && self.is_ending(now);
         self.count(&verdict, disbelieved);
         let to = if disbelieved { self.state } else { self.judge(&verdict, circumstances) };
+        self.softly = to == HealthState::Down && self.is_soft(&verdict);
         let cause = self.cause(&verdict);
         if verdict != Verdict::Good {
             self.last_bad = Some(verdict.clone());
@@ -210,11 +214,12 @@ impl Checker {
         }
     }
 
-    /// Whether time-outs took it out: such nodes count towards `max_ejected`, so the caller adds them
-    /// to the ejected ones when it fills in [`Circumstances::may_take_out`].
+    /// Whether it is out by silence, or a row with a time-out in it, whatever single probes have found since:
+    /// such nodes count towards `max_ejected`, so the caller adds them to the ejected ones when it fills in
+    /// [`Circumstances::may_take_out`].
     #[must_use]
-    pub fn is_out_by_timeout(&self) -> bool {
-        self.state == HealthState::Down && self.last_bad == Some(Verdict::Timeout)
+    pub fn is_out_softly(&self) -> bool {
+        self.softly
     }
 
     /// Whether, as far as probes know, a request may go to this node when none is eligible: one that
@@ -243,6 +248,15 @@ impl Checker {
         self.good = if good { self.good.saturating_add(1) } else { 0 };
         self.bad = if bad { self.bad.saturating_add(1) } else { 0 };
         self.hard = if hard { self.hard.saturating_add(1) } else { 0 };
+    }
+
+    /// For a node that is down: what the last whole row was, if this verdict ends one.
+    fn is_soft(&self, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::NotServing(_) => false,
+            _ if self.hard >= self.fall => false,
+            _ => self.softly || self.bad >= self.fall,
+        }
     }
 
     fn judge(&self, verdict: &Verdict, circumstances: &Circumstances) -> HealthState {

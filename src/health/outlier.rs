@@ -177,6 +177,11 @@ impl Ejector {
         self.nodes.retain(|name, _| is_configured(name));
     }
 
+    /// Forgets a node: another one has its name now.
+    pub fn forget(&mut self, node: &str) {
+        self.nodes.remove(node);
+    }
+
     /// Decides whether a node with a full row of failures is ejected. `jitter` is 0 to 1 at random.
     ///
     /// Never the last eligible node of its tier, and never more than [`most_ejected`] at once.

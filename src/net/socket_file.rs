@@ -6,11 +6,14 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a socket. Dropping it removes the file, if that is this process's to do and still the same.
@@ -32,9 +35,10 @@ impl SocketFile {
     /// write to.
     pub fn listen(path: &Path, mode: u32, backlog: i32) -> io::Result<(UnixListener, SocketFile)> {
         no_other_file(path)?;
+        sweep(path);
         let interim = interim(path);
         // Of an earlier process of this number that was killed in between.
-        if fs::symlink_metadata(&interim).is_ok_and(|there| there.file_type().is_socket()) {
+        if is_socket(&interim) {
             fs::remove_file(&interim)?;
         }
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -105,12 +109,12 @@ impl SocketFile {
         self.ours.store(ours, Relaxed);
     }
 
-    /// Sets who may connect, if it is in its place.
+    /// Sets who may connect, if it is in its place and this process's to change.
     ///
     /// # Errors
     /// It is not ours to change.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
-        match self.is_put() {
+        match self.ours.load(Relaxed) && self.is_put() {
             true => fs::set_permissions(&self.path, fs::Permissions::from_mode(mode)),
             false => Ok(()),
         }
@@ -133,6 +137,30 @@ fn interim(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     name.into()
+}
+
+/// Removes what processes have left on the way to `path` that were killed there: their numbers are nobody's now.
+/// One of another container, whose numbers are others, is known by listening.
+fn sweep(path: &Path) {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let found = entry.file_name();
+        let number = found.as_bytes().strip_prefix(name.as_bytes());
+        let number = number.and_then(|rest| rest.strip_prefix(b"."));
+        let number = number.and_then(|rest| std::str::from_utf8(rest).ok()?.parse().ok());
+        let Some(process) = number.and_then(Pid::from_raw) else { continue };
+        let ended = test_kill_process(process) == Err(Errno::SRCH);
+        let there = entry.path();
+        if ended && is_socket(&there) && SocketFile::is_free(&there).is_ok() {
+            // If it cannot be removed, it is in nobody's way.
+            let _ = fs::remove_file(there);
+        }
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
 fn no_other_file(path: &Path) -> io::Result<()> {
@@ -228,6 +256,26 @@ mod tests {
         assert!(!file.is_there() && mode(&path) == 0o660);
         drop(file);
         assert!(other.is_there() && path.exists());
+    }
+
+    #[test]
+    fn what_a_process_left_on_its_way_is_swept_and_what_lives_stays() {
+        let (directory, path) = path();
+        let interim = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+        // No process has a number beyond the kernel's bound (proc(5), pid_max).
+        let (dead, alive, listening, file) = (9_999_999, 1, 9_999_998, 9_999_997);
+        drop(UnixListener::bind(interim(dead)).unwrap());
+        drop(UnixListener::bind(interim(alive)).unwrap());
+        let _other = UnixListener::bind(interim(listening)).unwrap();
+        fs::write(interim(file), "precious").unwrap();
+        drop(UnixListener::bind(directory.path().join("x.sock.old")).unwrap());
+        let (_socket, _file) = listen(&path, 0o600);
+        assert!(!interim(dead).exists());
+        for left in
+            [interim(alive), interim(listening), interim(file), path.with_extension("sock.old")]
+        {
+            assert!(left.exists(), "{}", left.display());
+        }
     }
 
     #[test]

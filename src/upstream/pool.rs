@@ -21,7 +21,7 @@ use crate::config;
 use crate::error::Cause;
 use crate::health::OperatorState;
 use crate::http1::deadline::Deadline;
-use crate::net::{Address, HandshakeError, Idle, Secure, Socket};
+use crate::net::{Address, HandshakeError, Idle, Secure, Socket, shortage};
 use crate::telemetry::metrics::PoolEvent;
 use crate::tls::Towards;
 
@@ -36,11 +36,6 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Before a Unix socket is asked again whose queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(5);
-
-/// No descriptor is left for this process, or for the system.
-const EMFILE: i32 = rustix::io::Errno::MFILE.raw_os_error();
-/// See [`EMFILE`].
-const ENFILE: i32 = rustix::io::Errno::NFILE.raw_os_error();
 
 /// Makes a connection; a function is for tests and fuzz targets.
 #[derive(Clone, Default)]
@@ -341,7 +336,10 @@ async fn connected(address: std::net::SocketAddr) -> io::Result<TcpStream> {
 
 /// A Unix socket whose queue is full says so at once instead of letting us wait (connect(2), `EAGAIN`): it is
 /// asked again, until whoever waits for this gives up.
-async fn connected_unix(path: &str) -> io::Result<UnixStream> {
+///
+/// # Errors
+/// Whatever else the system says.
+pub async fn connected_unix(path: &str) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -361,15 +359,14 @@ async fn shake_hands(stream: TcpStream, towards: &Towards) -> Result<Socket, Cau
 }
 
 fn connect_cause(error: &io::Error) -> Cause {
+    if let Some(lack) = shortage(error) {
+        // That is not the node's fault.
+        return Cause::Internal(lack);
+    }
     match error.kind() {
         // A Unix socket whose file is not there is one that nobody listens on.
         io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Cause::ConnectRefused,
         io::ErrorKind::TimedOut => Cause::ConnectTimeout,
-        // Our own shortage is not the node's fault.
-        io::ErrorKind::AddrNotAvailable => Cause::Internal("no local port is left"),
-        _ if matches!(error.raw_os_error(), Some(EMFILE | ENFILE)) => {
-            Cause::Internal("no file descriptor is left")
-        }
         _ => Cause::ConnectFailed(error.to_string().into()),
     }
 }

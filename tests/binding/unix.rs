@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::support::origin::{field, node, read_head};
 use super::support::program::Program;
@@ -139,22 +139,71 @@ fn the_file_is_removed_at_the_end_and_what_a_killed_process_leaves_is_replaced()
     assert!(!rig.path.exists());
 }
 
+/// Upgrades it; the process that has taken over.
+fn upgraded(rig: &Rig) -> Pid {
+    let output = rig.program.command(&["upgrade"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pid = said.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
+    Pid::from_raw(pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap()).unwrap()
+}
+
+#[test]
+fn an_upgrade_removes_the_file_of_a_socket_that_nobody_wants_any_more() {
+    let node = node("hello");
+    let dir = tempfile::tempdir().unwrap();
+    let (path, other) = (dir.path().join("public.sock"), dir.path().join("other.sock"));
+    let to_node = dir.path().join("node.sock");
+    relay(&to_node, node.address);
+    let kept = file(&dir, "", &format!("\"unix:{}\"", to_node.display()), "");
+    let more = format!("[[listener]]\nname = \"other\"\nbind = \"unix:{}\"\n", other.display());
+    let program = Program::of(dir, &(kept.clone() + &more));
+    program.until_said("to=\"up\"");
+    let mut rig = Rig { program, path };
+    assert_eq!(rig.ask(&mut UnixStream::connect(&other).unwrap(), "").text(), "hello");
+    fs::write(&rig.program.file, kept).unwrap();
+    let pid = upgraded(&rig);
+    assert_eq!(rig.program.exit_code(), Some(0));
+    until("the other file is gone", || !other.exists());
+    assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
+    kill_process(pid, Signal::TERM).unwrap();
+    until("its file is gone", || !rig.path.exists());
+}
+
+#[test]
+fn permissions_change_when_the_new_process_serves_and_not_before() {
+    let node = node("hello");
+    let mut rig = Rig::start(node.address, "socket_mode = \"0640\"");
+    let mode = |rig: &Rig| fs::metadata(&rig.path).unwrap().permissions().mode() & 0o777;
+    let text = fs::read_to_string(&rig.program.file).unwrap();
+    let wanted = text.replace("0640", "0600");
+    let name = format!("unix:{}", rig.program.dir.path().join("node.sock").display());
+    assert!(rig.program.command(&["pin", &name]).output().unwrap().status.success());
+    // Found when everything is bound, and by a reload as well.
+    fs::write(&rig.program.file, wanted.replace("node.sock", "gone.sock")).unwrap();
+    let output = rig.program.command(&["upgrade"]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("is pinned, and this configuration removes it"), "{error}");
+    assert_eq!(mode(&rig), 0o640);
+    fs::write(&rig.program.file, &wanted).unwrap();
+    let pid = upgraded(&rig);
+    assert_eq!(rig.program.exit_code(), Some(0));
+    until("the mode", || mode(&rig) == 0o600);
+    kill_process(pid, Signal::TERM).unwrap();
+    until("its file is gone", || !rig.path.exists());
+}
+
 #[test]
 fn an_upgrade_hands_the_socket_and_its_tunnels_over() {
     let node = node("hello");
     let mut rig = Rig::start(node.address, "");
     let mut tunnel = rig.tunnel();
     echoes(&mut tunnel);
-    let output = rig.program.command(&["upgrade"]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let pid = said.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
-    let pid: i32 = pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    let pid = upgraded(&rig);
     assert_eq!(rig.program.exit_code(), Some(0));
     assert!(rig.path.exists(), "it is the other's now");
     assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
     echoes(&mut tunnel);
-    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
     until("its file is gone", || !rig.path.exists());
 }
 
@@ -182,4 +231,33 @@ fn a_reload_keeps_adds_and_removes_unix_sockets() {
     assert!(!other.exists());
     assert_eq!(rig.ask(&mut kept, "").status, 200);
     assert_eq!(rig.ask(&mut rig.connect(), "").status, 200);
+}
+
+#[test]
+fn a_listener_whose_file_is_taken_away_listens_again() {
+    let node = node("hello");
+    let rig = Rig::start(node.address, "socket_mode = \"0640\"");
+    let mut kept = rig.connect();
+    assert_eq!(rig.ask(&mut kept, "").status, 200);
+    fs::remove_file(&rig.path).unwrap();
+    until("it listens again", || UnixStream::connect(&rig.path).is_ok());
+    assert_eq!(fs::metadata(&rig.path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
+    assert_eq!(rig.ask(&mut kept, "").text(), "hello");
+    // Another program takes the place, at once.
+    let before = rig.path.with_extension("other");
+    let other = UnixListener::bind(&before).unwrap();
+    fs::rename(&before, &rig.path).unwrap();
+    let line = rig.program.until_said("is reached by nobody: its socket at unix:");
+    assert!(line.contains("`ss -lxp` says which"), "{line}");
+    let warned = || {
+        let status = rig.program.command(&["status", "--json"]).output().unwrap();
+        String::from_utf8_lossy(&status.stdout).contains("is reached by nobody")
+    };
+    assert!(warned());
+    drop(other);
+    until("the warning is taken back", || !warned());
+    assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
+    rig.program.signal(Signal::TERM);
+    until("its file is gone", || !rig.path.exists());
 }

@@ -67,3 +67,21 @@ fn a_port_that_nobody_wants_any_more_is_closed() {
     assert_eq!(line.first.exit_code(), Some(0));
     assert!(TcpStream::connect(free).is_err());
 }
+
+#[test]
+fn probes_move_to_another_host_on_their_port() {
+    let node = node("answer");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut line = Line::start(node.address, &format!("[probes]\nbind = \"{free}\"\n{SOON}"));
+    until("probes are served", || get(free, "/livez").is_ok());
+    let everywhere = format!("0.0.0.0:{}", free.port());
+    line.write(&line.read().replace(&free.to_string(), &everywhere));
+    line.upgrade();
+    // Only whoever listens everywhere is here as well.
+    let elsewhere: SocketAddr = ([127, 0, 0, 2], free.port()).into();
+    until("probes are elsewhere", || {
+        get(elsewhere, "/livez").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
+    });
+    until("no warning", || !admin(&line, "/api/v1/status").contains("cannot be served"));
+    assert!(!line.first.has_said("generation=2"), "it is the new process that took the file");
+}

@@ -114,18 +114,18 @@ mod tests {
     #[tokio::test]
     async fn nodes_of_http_2_are_asked_so_over_one_connection() {
         let (address, connections) = node(200).await;
-        let first = probe(&target(address), None).await;
+        let first = probe(&target(address), None).await.unwrap();
         assert_eq!(label(&first.verdict), "good", "{:?}", first.verdict);
-        let second = probe(&target(address), first.kept).await;
+        let second = probe(&target(address), first.kept).await.unwrap();
         assert_eq!((label(&second.verdict), connections.load(SeqCst)), ("good", 1));
         let (address, _) = node(500).await;
-        assert_eq!(label(&probe(&target(address), None).await.verdict), "status");
+        assert_eq!(label(&probe(&target(address), None).await.unwrap().verdict), "status");
     }
 
     #[tokio::test]
     async fn a_node_of_http_1_is_none_of_them() {
         let origin = Origin::start(Behaviour::Ok).await;
-        let found = probe(&target(origin.address()), None).await;
+        let found = probe(&target(origin.address()), None).await.unwrap();
         assert_ne!(label(&found.verdict), "good");
         assert!(found.kept.is_none());
     }

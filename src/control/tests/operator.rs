@@ -414,3 +414,20 @@ async fn one_address_of_a_name_that_is_gone_can_be_made_ready() {
     let again = rig.order(to(Verb::Ready, gone)).await;
     assert!(matches!(again, Err(OrderError::Unknown(_))), "{again:?}");
 }
+
+#[tokio::test]
+async fn a_process_that_has_handed_over_takes_no_orders() {
+    let rig = Rig::flags(unchecked(&NODES));
+    rig.drain(NODES[0]).await.unwrap();
+    let ended = |done| Event::Upgrade(upgrade::Told::Ended(true, done));
+    rig.handle.ask(ended).await.unwrap();
+    for (verb, node) in [(Verb::Drain, 1), (Verb::Ready, 0), (Verb::Pin, 2)] {
+        assert_eq!(rig.order(to(verb, NODES[node])).await, Err(OrderError::NotHere), "{verb:?}");
+    }
+    let unpin = Unpin { upstream: None, from: [10, 0, 0, 7].into() };
+    assert_eq!(rig.handle.unpin(unpin).await.unwrap(), Err(OrderError::NotHere));
+    let from = [10, 0, 0, 7].into();
+    let change = maintenance::Change { upstream: None, on: Some(Default::default()), from };
+    assert_eq!(rig.handle.maintain(change).await.unwrap(), Err(OrderError::NotHere));
+    assert_eq!(rig.states().await, ["draining", "up", "up"]);
+}

@@ -18,6 +18,9 @@ pub struct KeptHealth {
     hard: u32,
     last: Option<Verdict>,
     last_bad: Option<Verdict>,
+    /// An earlier version does not say.
+    #[serde(default)]
+    softly: bool,
     /// How much longer it is believed that the node is about to end.
     ending: Option<Duration>,
     said_ending: bool,
@@ -35,6 +38,7 @@ impl Checker {
             hard: self.hard,
             last: self.last.clone(),
             last_bad: self.last_bad.clone(),
+            softly: self.softly,
             ending: self.ending.map(|until| until.saturating_sub(now)),
             said_ending: self.said_ending,
         }
@@ -42,11 +46,21 @@ impl Checker {
 
     /// Goes on from what another process knew.
     pub fn resume(&mut self, kept: KeptHealth, now: Duration) {
-        let KeptHealth { state, since, good, bad, hard, last, last_bad, ending, said_ending } =
-            kept;
+        let KeptHealth {
+            state,
+            since,
+            good,
+            bad,
+            hard,
+            last,
+            last_bad,
+            softly,
+            ending,
+            said_ending,
+        } = kept;
         (self.state, self.since) = (state, now.saturating_sub(since));
         (self.good, self.bad, self.hard) = (good, bad, hard);
-        (self.last, self.last_bad) = (last, last_bad);
+        (self.last, self.last_bad, self.softly) = (last, last_bad, softly);
         (self.ending, self.said_ending) = (ending.map(|left| now + left), said_ending);
     }
 }
@@ -76,11 +90,12 @@ mod tests {
 
     #[test]
     fn the_next_verdict_finds_the_same_checker() {
-        let stories: [&[Verdict]; 4] = [
+        let stories: [&[Verdict]; 5] = [
             &[],
             &[Verdict::Good],
             &[Verdict::Good, refused(), refused()],
             &[refused(), refused(), refused(), Verdict::Good],
+            &[Verdict::Timeout, refused(), Verdict::Timeout, Verdict::Good],
         ];
         for story in stories {
             let mut before = checker(at(100));
@@ -91,6 +106,7 @@ mod tests {
             let mut after = checker(at(3_600));
             after.resume(serde_json::from_str(&text).unwrap(), at(3_600));
             assert_eq!(after.state(), before.state());
+            assert_eq!(after.is_out_softly(), before.is_out_softly(), "{story:?}");
             assert_eq!(at(3_600) - after.since(), at(120) - before.since(), "{story:?}");
             assert_eq!(after.may_fail_open(at(3_600)), before.may_fail_open(at(120)), "{story:?}");
             for verdict in [refused(), Verdict::Good, Verdict::Good] {

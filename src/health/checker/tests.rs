@@ -297,12 +297,26 @@ fn a_node_that_can_say_no_more_is_believed_for_some_seconds() {
 }
 
 #[test]
-fn time_outs_that_took_a_node_out_are_told_apart() {
-    for (letters, expected) in [("gttt", true), ("grrr", false), ("gtt", false), ("gtttgg", false)]
-    {
+fn what_silence_took_out_is_told_from_what_said_so_for_certain() {
+    let cases = [
+        ("gttt", true),
+        ("grrr", false),
+        ("gtt", false),
+        ("gtttgg", false),
+        // It answers now and then, and stays out by its silence.
+        ("gtttg", true),
+        ("gtttgttg", true),
+        // A row with a time-out in it, whatever its last verdict.
+        ("gtte", true),
+        ("gtterrr", false),
+        ("gtttx", false),
+        ("gxgt", false),
+        ("grrrt", true),
+    ];
+    for (letters, expected) in cases {
         let mut checker = checker();
         feed(&mut checker, letters, &FREE);
-        assert_eq!(checker.is_out_by_timeout(), expected, "{letters}");
+        assert_eq!(checker.is_out_softly(), expected, "{letters}");
     }
 }
 
