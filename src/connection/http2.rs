@@ -260,8 +260,7 @@ impl Connection {
     /// Tells the gate and the watch what has been done.
     fn account(&mut self, now_ns: u64) {
         let gate = &self.shared.gate;
-        let (pieces, completed) = gate.take_progress();
-        self.wire.watch().refill(now_ns, pieces, completed);
+        self.wire.watch().refill(now_ns, gate.take_progress());
         gate.open();
     }
 

@@ -28,10 +28,19 @@ pub struct Gate {
     bodies: RefCell<Vec<FlowControl>>,
     /// Bytes of requests' bodies that were taken from their streams.
     taken: Cell<u64>,
-    /// Pieces that streams have sent since it was asked last.
-    pieces: Cell<u32>,
-    /// Streams whose answers were sent whole since it was asked last.
-    completed: Cell<u32>,
+    /// Since it was asked last.
+    progress: Cell<Progress>,
+}
+
+/// What streams have sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Pieces of data.
+    pub pieces: u32,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Streams whose answers were sent whole.
+    pub completed: u32,
 }
 
 /// Data that counts for as long as the library has it, whether it is sent or its stream is reset.
@@ -77,7 +86,9 @@ impl Gate {
 
     /// Data that a stream gives to the library.
     pub fn piece(&self, data: Vec<u8>) -> Bytes {
-        self.pieces.set(self.pieces.get().saturating_add(1));
+        let Progress { pieces, bytes, completed } = self.progress.get();
+        let (pieces, bytes) = (pieces.saturating_add(1), bytes + data.len() as u64);
+        self.progress.set(Progress { pieces, bytes, completed });
         self.queued.fetch_add(data.len(), Relaxed);
         self.tell();
         Bytes::from_owner(Piece { data, queued: self.queued.clone() })
@@ -147,12 +158,14 @@ impl Gate {
 
     /// A stream's answer is complete.
     pub fn complete(&self) {
-        self.completed.set(self.completed.get().saturating_add(1));
+        let progress = self.progress.get();
+        let completed = progress.completed.saturating_add(1);
+        self.progress.set(Progress { completed, ..progress });
     }
 
-    /// Pieces sent and answers completed since it was asked last.
-    pub fn take_progress(&self) -> (u32, u32) {
-        (self.pieces.take(), self.completed.take())
+    /// What was sent since it was asked last.
+    pub fn take_progress(&self) -> Progress {
+        self.progress.take()
     }
 }
 
@@ -175,7 +188,9 @@ mod tests {
         assert!(gate.poll_room(&cx).is_ready() && gate.room() == MAX_QUEUED - 10);
         drop(small);
         assert_eq!(gate.queued(), 0);
-        assert_eq!((gate.take_progress(), gate.take_progress()), ((2, 0), (0, 0)));
+        gate.complete();
+        let sent = Progress { pieces: 2, bytes: MAX_QUEUED as u64 + 9, completed: 1 };
+        assert_eq!((gate.take_progress(), gate.take_progress()), (sent, Progress::default()));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! Time gives tokens back, and so does what a client is here for: requests, bodies, answers. A client that
 //! has used up its bucket is shown out with ENHANCE_YOUR_CALM (RFC 9113, 10.5).
 
+use super::gate::Progress;
+
 /// Control frames at once, beyond those that go with traffic. Browsers and gRPC clients send a few at the
 /// start and then about one for each piece of an answer.
 const CONTROL_BURST: u32 = 1_000;
@@ -13,8 +15,12 @@ const CONTROL_PER_S: u32 = 50;
 /// Control frames that a request, or a piece of an answer, makes seem honest: window updates of the stream
 /// and of its connection, a priority, a PING that measures.
 const CONTROL_PER_PIECE: u32 = 4;
-/// Bytes of a body that do the same for one.
-const BYTES_PER_CONTROL: u32 = 1024;
+/// Bytes of a body, in either direction, that do the same for one. Clients that count each read of theirs open
+/// two windows for each 4 KiB that they take: Go's do.
+const BYTES_PER_CONTROL: u64 = 1024;
+/// What time gives back ends at the burst, what work has earned only here: windows of megabytes come with as
+/// many updates at once when a client that let its answers wait reads them.
+const CONTROL_EARNED: u32 = 64 * 1024;
 /// Streams that a client resets at once: a browser that leaves a page with many pictures does.
 const RESET_BURST: u32 = 200;
 /// And so many each second, beside one for each answer that it took whole: a client that resets more than
@@ -85,7 +91,8 @@ pub struct Watch {
     continuations: u32,
     control: Bucket,
     resets: Bucket,
-    bytes: u32,
+    /// Of bodies, that do not make a token yet.
+    bytes: u64,
     /// Of a reset: so many of `CONTROL_PER_S` make one.
     reset_parts: u32,
     refilled_ns: u64,
@@ -107,15 +114,24 @@ const HEAD: At = At::Head { bytes: [0; 9], have: 0 };
 struct Bucket {
     tokens: u32,
     burst: u32,
+    most: u32,
 }
 
 impl Bucket {
-    fn new(burst: u32) -> Bucket {
-        Bucket { tokens: burst, burst }
+    /// A full one; time fills it up to `burst`, work to `most`.
+    fn new(burst: u32, most: u32) -> Bucket {
+        Bucket { tokens: burst, burst, most }
     }
 
+    /// For time that has passed.
     fn add(&mut self, tokens: u32) {
-        self.tokens = self.tokens.saturating_add(tokens).min(self.burst);
+        let filled = self.tokens.saturating_add(tokens).min(self.burst);
+        self.tokens = self.tokens.max(filled);
+    }
+
+    /// For work.
+    fn earn(&mut self, tokens: u32) {
+        self.tokens = self.tokens.saturating_add(tokens).min(self.most);
     }
 
     /// False: it is empty.
@@ -133,8 +149,8 @@ impl Watch {
             at: At::Preface { left: super::PREFACE.len() },
             in_block: false,
             continuations: 0,
-            control: Bucket::new(CONTROL_BURST),
-            resets: Bucket::new(RESET_BURST),
+            control: Bucket::new(CONTROL_BURST, CONTROL_EARNED),
+            resets: Bucket::new(RESET_BURST, RESET_BURST),
             bytes: 0,
             reset_parts: 0,
             refilled_ns: now_ns,
@@ -146,7 +162,7 @@ impl Watch {
 
     /// Of what a node says: it begins with frames, and is bounded by what we ask of it.
     pub fn of_node(now_ns: u64) -> Watch {
-        let endless = || Bucket::new(u32::MAX);
+        let endless = || Bucket::new(u32::MAX, u32::MAX);
         Watch { at: HEAD, control: endless(), resets: endless(), ..Watch::new(now_ns) }
     }
 
@@ -185,10 +201,11 @@ impl Watch {
         if self.in_block { block + frame } else { frame }
     }
 
-    /// Gives back what time and work are worth: pieces of answers, and answers that were sent whole.
-    pub fn refill(&mut self, now_ns: u64, pieces: u32, completed: u32) {
-        self.control.add(pieces.saturating_mul(CONTROL_PER_PIECE));
-        self.resets.add(completed);
+    /// Gives back what time and work are worth.
+    pub fn refill(&mut self, now_ns: u64, sent: Progress) {
+        self.control.earn(sent.pieces.saturating_mul(CONTROL_PER_PIECE));
+        self.paid(sent.bytes);
+        self.resets.earn(sent.completed);
         let tick_ns = 1_000_000_000 / u64::from(CONTROL_PER_S);
         let ticks = now_ns.saturating_sub(self.refilled_ns) / tick_ns;
         if ticks > 0 {
@@ -250,13 +267,13 @@ impl Watch {
         self.heard += u64::from(kind != 6);
         self.settings |= kind == 4;
         match kind {
-            0 if length > 0 => self.paid(length),
+            0 if length > 0 => self.paid(length.into()),
             0 if flags & END_STREAM != 0 => {}
             0 => self.control(Flood::EmptyData),
             1 => {
                 self.in_block = flags & END_HEADERS == 0;
                 self.continuations = 0;
-                self.control.add(CONTROL_PER_PIECE);
+                self.control.earn(CONTROL_PER_PIECE);
             }
             2 => self.control(Flood::Priority),
             3 if !self.resets.take() => self.verdict = Some(Flood::Reset),
@@ -281,9 +298,10 @@ impl Watch {
         }
     }
 
-    fn paid(&mut self, length: u32) {
+    fn paid(&mut self, length: u64) {
         self.bytes = self.bytes.saturating_add(length);
-        self.control.add(self.bytes / BYTES_PER_CONTROL);
+        let earned = u32::try_from(self.bytes / BYTES_PER_CONTROL).unwrap_or(u32::MAX);
+        self.control.earn(earned);
         self.bytes %= BYTES_PER_CONTROL;
     }
 }
@@ -293,6 +311,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const NOTHING: Progress = Progress { pieces: 0, bytes: 0, completed: 0 };
 
     fn begun() -> Watch {
         let mut watch = Watch::new(0);
@@ -313,7 +332,7 @@ mod tests {
         let ping = frame(6, 0, 8);
         (0..CONTROL_BURST).for_each(|_| watch.look(&ping));
         assert_eq!(watch.verdict(), None);
-        watch.refill(SECOND, 0, 0);
+        watch.refill(SECOND, NOTHING);
         (0..CONTROL_PER_S).for_each(|_| watch.look(&ping));
         assert_eq!(watch.verdict(), None);
         watch.look(&ping);
@@ -325,31 +344,41 @@ mod tests {
         let mut watch = begun();
         (0..CONTROL_BURST).for_each(|_| watch.look(&frame(8, 0, 4)));
         watch.look(&frame(0, 0, 2 * BYTES_PER_CONTROL as usize));
-        watch.refill(0, 1, 0);
-        (0..2 + CONTROL_PER_PIECE).for_each(|_| watch.look(&frame(8, 0, 4)));
+        watch.refill(0, Progress { pieces: 1, bytes: 3 * BYTES_PER_CONTROL, ..NOTHING });
+        (0..2 + CONTROL_PER_PIECE + 3).for_each(|_| watch.look(&frame(8, 0, 4)));
         assert_eq!(watch.verdict(), None);
         watch.look(&frame(8, 0, 4));
         assert_eq!(watch.verdict(), Some(Flood::WindowUpdate));
     }
 
     #[test]
+    fn what_was_earned_stays_and_time_adds_nothing_to_it() {
+        let mut watch = begun();
+        watch.refill(0, Progress { bytes: 8 << 20, ..NOTHING });
+        watch.refill(100 * SECOND, NOTHING);
+        assert_eq!(watch.control.tokens, CONTROL_BURST + 8 * 1024);
+        watch.refill(100 * SECOND, Progress { bytes: 1 << 40, ..NOTHING });
+        assert_eq!(watch.control.tokens, CONTROL_EARNED);
+    }
+
+    #[test]
     fn resets_are_paid_for_with_answers() {
         let mut watch = begun();
         (0..RESET_BURST).for_each(|_| watch.look(&frame(3, 0, 4)));
-        watch.refill(0, 0, 3);
+        watch.refill(0, Progress { completed: 3, ..NOTHING });
         (0..3).for_each(|_| watch.look(&frame(3, 0, 4)));
         assert_eq!(watch.verdict(), None);
         watch.look(&frame(3, 0, 4));
         assert_eq!(watch.verdict(), Some(Flood::Reset));
         let mut patient = begun();
         for second in 0..100 {
-            patient.refill(second * SECOND, 0, 0);
+            patient.refill(second * SECOND, NOTHING);
             (0..RESET_PER_S).for_each(|_| patient.look(&frame(3, 0, 4)));
         }
         assert_eq!(patient.verdict(), None);
         let mut busy = begun();
         (0..RESET_BURST).for_each(|_| busy.look(&frame(3, 0, 4)));
-        (1..=100).for_each(|turn| busy.refill(turn * SECOND / 100, 0, 0));
+        (1..=100).for_each(|turn| busy.refill(turn * SECOND / 100, NOTHING));
         assert_eq!(busy.resets.tokens, RESET_PER_S, "however often it is looked");
     }
 

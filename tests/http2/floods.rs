@@ -1,8 +1,10 @@
 //! A client that sends too much of what costs it nothing is shown out; one that sends a lot is not.
 
+use std::io::Write;
+
 use super::support::h2::{
     CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
-    SETTINGS, WINDOW_UPDATE, block, usual,
+    SETTINGS, WINDOW_UPDATE, block, frame, usual,
 };
 use super::support::origin::Origin;
 use super::support::{Proxy, until};
@@ -97,5 +99,44 @@ fn a_busy_client_is_no_flood() {
             }
         }
     }
+    assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+/// Takes the whole answer on stream 1, of so many bytes, and does something after each piece.
+fn take(raw: &mut Raw, length: usize, mut after: impl FnMut(&mut Raw, usize)) {
+    let mut total = 0;
+    while total < length {
+        let frame = raw.next().expect("the connection has ended");
+        if frame.kind == DATA {
+            total += frame.payload.len();
+            after(raw, frame.payload.len());
+        }
+    }
+}
+
+#[test]
+fn a_client_that_counts_each_read_is_no_flood() {
+    const LENGTH: usize = 8 << 20;
+    // As Go's client does: two updates for each 4 KiB, as it takes them, or all at once when it has.
+    let body = "x".repeat(LENGTH);
+    let origin =
+        Origin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{body}"));
+    let proxy = proxy(&origin);
+    let updates = |bytes: usize| -> Vec<u8> {
+        let update = |stream| frame(WINDOW_UPDATE, 0, stream, &4096u32.to_be_bytes());
+        (0..bytes.div_ceil(4096)).flat_map(|_| [update(1), update(0)].concat()).collect()
+    };
+    let mut prompt = Raw::connect(proxy.address);
+    prompt.get(1, "/");
+    take(&mut prompt, LENGTH, |raw, taken| raw.stream.write_all(&updates(taken)).unwrap());
+    // One with windows that take it whole.
+    let mut late = Raw::connect(proxy.address);
+    late.send(SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]);
+    late.send(WINDOW_UPDATE, 0, 0, &(256u32 << 20).to_be_bytes());
+    late.get(1, "/");
+    take(&mut late, LENGTH, |_, _| {});
+    late.stream.write_all(&updates(LENGTH)).unwrap();
+    late.get(3, "/");
+    assert!(late.await_kind(HEADERS).is_some_and(|head| head.stream == 3));
     assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
 }
