@@ -139,6 +139,8 @@ fn builder(listener: &Listener) -> server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
+        // `Wire` bounds what small frames take. The library would also count those that it throws away.
+        .data_frame_budget(usize::MAX)
         .enable_connect_protocol();
     builder
 }
@@ -257,10 +259,11 @@ impl Connection {
         current(&self.shared.thread, &self.listener).is_none()
     }
 
-    /// Tells the gate and the watch what has been done.
+    /// Tells the gate and the watch what has been done, and bounds what small frames take.
     fn account(&mut self, now_ns: u64) {
         let gate = &self.shared.gate;
         self.wire.watch().refill(now_ns, gate.take_progress());
+        self.wire.gather(gate);
         gate.open();
     }
 

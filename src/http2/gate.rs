@@ -2,13 +2,15 @@
 //! without a bound of our own each stream could fill a buffer that a client never empties.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use h2::{FlowControl, StreamId};
+
+use super::source::Source;
 
 /// Bytes of data of one connection that the library has and has not framed. Several times what is written at
 /// once: some parts are sealed and sent while others gather.
@@ -25,7 +27,7 @@ pub struct Gate {
     /// That task has said that something is held, and must hear when that changes.
     told: Cell<bool>,
     /// Of bodies that may still come.
-    bodies: RefCell<Vec<FlowControl>>,
+    bodies: RefCell<Vec<Rc<RefCell<Source>>>>,
     /// Bytes of requests' bodies that were taken from their streams.
     taken: Cell<u64>,
     /// Since it was asked last.
@@ -130,19 +132,24 @@ impl Gate {
     }
 
     /// A body may come with this stream.
-    pub fn expect_body(&self, flow: FlowControl) {
-        self.bodies.borrow_mut().push(flow);
+    pub fn expect_body(&self, source: &Rc<RefCell<Source>>) {
+        self.bodies.borrow_mut().push(source.clone());
     }
 
     /// Whatever still comes of it is thrown away.
-    pub fn forget_body(&self, stream: StreamId) {
-        self.bodies.borrow_mut().retain(|flow| flow.stream_id() != stream);
+    pub fn forget_body(&self, source: &Rc<RefCell<Source>>) {
+        self.bodies.borrow_mut().retain(|other| !Rc::ptr_eq(other, source));
         self.tell();
     }
 
     /// Bytes of bodies that have come and that nobody has taken.
     pub fn untaken(&self) -> usize {
-        self.bodies.borrow().iter().map(FlowControl::used_capacity).sum()
+        self.bodies.borrow().iter().map(|source| source.borrow_mut().untaken()).sum()
+    }
+
+    /// Puts them together, stream by stream.
+    pub fn gather(&self) {
+        self.bodies.borrow().iter().for_each(|source| source.borrow_mut().gather());
     }
 
     /// So much of a request's body was taken.

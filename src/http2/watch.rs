@@ -26,6 +26,10 @@ const RESET_BURST: u32 = 200;
 /// And so many each second, beside one for each answer that it took whole: a client that resets more than
 /// it reads, and that without end, is no client (CVE-2023-44487).
 const RESET_PER_S: u32 = 20;
+/// A frame of DATA with less than so much costs more by itself than by its bytes.
+const SMALL: u32 = 1024;
+/// So many of these are put together with what came before, and before more is read.
+const MAX_SMALL: u32 = 64;
 /// CONTINUATION frames of one header block: a whole head of the usual bound takes one.
 const MAX_CONTINUATION: u32 = 5;
 
@@ -48,7 +52,7 @@ pub enum Flood {
     Unknown,
     /// WINDOW_UPDATE.
     WindowUpdate,
-    /// What the library found too many: streams with errors, small DATA frames that wait, far too large heads.
+    /// What the library found too many: streams with errors, empty DATA frames, far too large heads.
     Other,
 }
 
@@ -91,6 +95,8 @@ pub struct Watch {
     continuations: u32,
     control: Bucket,
     resets: Bucket,
+    /// Frames of DATA that are small, since they were put together.
+    small: u32,
     /// Of bodies, that do not make a token yet.
     bytes: u64,
     /// Of a reset: so many of `CONTROL_PER_S` make one.
@@ -151,6 +157,7 @@ impl Watch {
             continuations: 0,
             control: Bucket::new(CONTROL_BURST, CONTROL_EARNED),
             resets: Bucket::new(RESET_BURST, RESET_BURST),
+            small: 0,
             bytes: 0,
             reset_parts: 0,
             refilled_ns: now_ns,
@@ -174,6 +181,16 @@ impl Watch {
     /// Frames so far, without PING: an answer to one tells nothing new.
     pub fn heard(&self) -> u64 {
         self.heard
+    }
+
+    /// So many small frames of DATA have come that they are to be put together before more is read.
+    pub fn is_crowded(&self) -> bool {
+        self.small >= MAX_SMALL
+    }
+
+    /// They were put together.
+    pub fn gathered(&mut self) {
+        self.small = 0;
     }
 
     /// What there was too much of; nothing that comes after it is looked at.
@@ -267,7 +284,10 @@ impl Watch {
         self.heard += u64::from(kind != 6);
         self.settings |= kind == 4;
         match kind {
-            0 if length > 0 => self.paid(length.into()),
+            0 if length > 0 => {
+                self.small += u32::from(length < SMALL);
+                self.paid(length.into());
+            }
             0 if flags & END_STREAM != 0 => {}
             0 => self.control(Flood::EmptyData),
             1 => {
@@ -423,6 +443,18 @@ mod tests {
         watch.look(&frame(0, 0, 9)[..12]);
         assert!(!watch.is_unfinished(), "a body has a time of its own");
         assert_eq!(watch.begun(100), 9);
+    }
+
+    #[test]
+    fn small_frames_are_counted_until_they_are_put_together() {
+        let mut watch = begun();
+        (0..MAX_SMALL).for_each(|_| watch.look(&frame(0, 0, SMALL as usize)));
+        (1..MAX_SMALL).for_each(|_| watch.look(&frame(0, 0, 1)));
+        assert!(!watch.is_crowded());
+        watch.look(&frame(0, 1, 20));
+        assert!(watch.is_crowded());
+        watch.gathered();
+        assert!(!watch.is_crowded());
     }
 
     #[test]

@@ -14,13 +14,22 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 /// Answers with what it was sent.
-fn mirror() -> Origin {
+pub(super) fn mirror() -> Origin {
     Origin::scripted(|mut line| {
         while let Some(seen) = line.request() {
             let length = seen.body.len();
             line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
             line.send(&seen.body);
         }
+    })
+}
+
+/// Reads heads alone, and wants no body.
+pub(super) fn declining() -> Origin {
+    Origin::scripted(|mut line| {
+        super::support::origin::read_head(&mut line.stream);
+        line.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!");
+        line.wait_closed();
     })
 }
 
@@ -192,12 +201,7 @@ fn a_client_that_waits_to_be_told_is_told() {
 
 #[test]
 fn an_answer_before_the_body_is_whole_and_the_rest_is_declined() {
-    let origin = Origin::scripted(|mut line| {
-        // The head alone is read.
-        super::support::origin::read_head(&mut line.stream);
-        line.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!");
-        line.wait_closed();
-    });
+    let origin = declining();
     let proxy = proxy(&origin);
     let mut client = Client::plain(proxy.address);
     let mut head = request("POST", "/x");

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::support::h2::{
-    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
-    SETTINGS, WINDOW_UPDATE, block, frame, usual,
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY,
+    RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, block, frame, usual,
 };
 use super::support::origin::Origin;
 use super::support::{Proxy, until};
@@ -139,4 +139,47 @@ fn a_client_that_counts_each_read_is_no_flood() {
     late.get(3, "/");
     assert!(late.await_kind(HEADERS).is_some_and(|head| head.stream == 3));
     assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+/// The bytes of the answer on this stream.
+fn answer(raw: &mut Raw, stream: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let frame = raw.next().expect("the connection has ended");
+        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        if frame.kind == DATA && frame.stream == stream {
+            body.extend(frame.payload);
+            if frame.flags & END_STREAM != 0 {
+                return body;
+            }
+        }
+    }
+}
+
+#[test]
+fn many_small_frames_in_one_breath_are_a_body() {
+    let origin = super::bodies::mirror();
+    let proxy = proxy(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let sent: Vec<u8> = (0..24_000u32).map(|n| (n % 251) as u8).collect();
+    let mut bytes = frame(HEADERS, END_HEADERS, 1, &block(&usual("POST", "/")));
+    bytes.extend(sent.chunks(20).flat_map(|piece| frame(DATA, 0, 1, piece)));
+    bytes.extend(frame(DATA, END_STREAM, 1, b"."));
+    raw.stream.write_all(&bytes).unwrap();
+    assert!(answer(&mut raw, 1) == [&sent[..], b"."].concat());
+    assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+#[test]
+fn what_was_on_its_way_to_a_stream_that_is_over_is_no_flood() {
+    let origin = super::bodies::declining();
+    let proxy = proxy(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let fields = [&usual("POST", "/")[..], &[("content-length", "10000000")]].concat();
+    raw.open(1, END_HEADERS, &fields);
+    assert_eq!(raw.await_kind(RST_STREAM).unwrap().payload, [0; 4]);
+    let stray: Vec<u8> = (0..1_000).flat_map(|_| frame(DATA, 0, 1, b"0123456789")).collect();
+    raw.stream.write_all(&stray).unwrap();
+    raw.open(3, END_HEADERS, &fields);
+    assert_eq!(answer(&mut raw, 3), b"no!");
 }
