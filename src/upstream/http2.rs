@@ -323,7 +323,10 @@ fn builder() -> client::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        // `Wire` bounds what small frames take. The library would end the connection, with everybody on it, for
+        // clients that do not read.
+        .data_frame_budget(usize::MAX);
     builder
 }
 
@@ -368,6 +371,7 @@ impl Driver {
         let wire = &self.trunk.wire;
         let broke = matches!(wire.poll_out(cx), Poll::Ready(Err(_)));
         self.trunk.gate.open();
+        wire.gather(&self.trunk.gate);
         match ended || broke || wire.watch().verdict().is_some() {
             true => Poll::Ready(()),
             false => Poll::Pending,
