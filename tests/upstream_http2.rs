@@ -11,6 +11,8 @@ mod grpc;
 mod node;
 #[path = "upstream_http2/over_tls.rs"]
 mod over_tls;
+#[path = "upstream_http2/raw.rs"]
+mod raw;
 
 use std::io::Write;
 use std::net::SocketAddr;

@@ -77,8 +77,13 @@ impl Inflow {
     }
 
     /// All has come, and was given.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         !self.has_some() && matches!(self.stage, Stage::Ended | Stage::Broken)
+    }
+
+    /// The peer has ended the stream, whatever was taken of it; nothing more is.
+    pub fn has_ended(&self) -> bool {
+        self.source.borrow_mut().has_ended()
     }
 
     /// It can be read that it has ended.

@@ -302,11 +302,12 @@ impl Drop for NodeStream {
 }
 
 impl Drop for State {
-    /// What is not whole is no longer wanted.
+    /// What is not whole is no longer wanted. The library would take a stream that has ended both ways for one that
+    /// was reset as well, and has few places for those.
     fn drop(&mut self) {
         let Out::Body(outflow) = &mut self.request else { return };
-        let answered = matches!(&self.answer, In::Body(inflow) if inflow.is_over());
-        if !(answered && outflow.is_over()) {
+        let ended = || matches!(&self.answer, In::Body(inflow) if inflow.has_ended());
+        if !(outflow.is_over() && ended()) {
             outflow.reset(Reason::CANCEL);
         }
     }

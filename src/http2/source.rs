@@ -59,6 +59,18 @@ impl Source {
         self.kept.is_empty() && self.recv.is_end_stream()
     }
 
+    /// The peer has ended the stream. What was not taken is thrown away: for whoever wants no more.
+    pub fn has_ended(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            match self.poll_data(&mut cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+    }
+
     /// Bytes that have come and were not passed on.
     pub fn untaken(&mut self) -> usize {
         self.recv.flow_control().used_capacity()
