@@ -32,6 +32,8 @@ pub struct Gate {
     taken: Cell<u64>,
     /// Since it was asked last.
     progress: Cell<Progress>,
+    /// Streams that were over before they had ended, since it was asked last.
+    unended: Cell<usize>,
 }
 
 /// What streams have sent.
@@ -168,6 +170,17 @@ impl Gate {
         let progress = self.progress.get();
         let completed = progress.completed.saturating_add(1);
         self.progress.set(Progress { completed, ..progress });
+    }
+
+    /// A stream is over, and has not ended both ways: the library remembers it.
+    pub fn leave_unended(&self) {
+        self.unended.set(self.unended.get() + 1);
+        self.wake_driver();
+    }
+
+    /// How many of them there were since it was asked last.
+    pub fn take_unended(&self) -> usize {
+        self.unended.take()
     }
 
     /// What was sent since it was asked last.

@@ -157,6 +157,12 @@ impl Stream for ClientStream {
 }
 
 impl State {
+    /// Both ways, and so that nothing is left to be said.
+    fn has_ended(&self) -> bool {
+        let sent = matches!(&self.out, Out::Body(outflow) if outflow.is_over());
+        sent && !self.cut && self.inflow.has_ended()
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.gone {
             match &mut self.out {
@@ -212,7 +218,11 @@ impl State {
 impl Drop for ClientStream {
     /// Before the stream's last handle is gone, so that the library can let go of it.
     fn drop(&mut self) {
-        self.gate.forget_body(self.state.borrow().inflow.source());
+        let state = self.state.get_mut();
+        self.gate.forget_body(state.inflow.source());
+        if !state.has_ended() {
+            self.gate.leave_unended();
+        }
     }
 }
 
