@@ -268,7 +268,9 @@ impl State {
 
     fn send_head(&mut self, bytes: &[u8], trunk: &Trunk) -> io::Result<()> {
         let Out::Head { send, .. } = &mut self.request else { return Ok(()) };
-        let Asked { request, framing, asks, accept } = node_head::request(bytes, self.encrypted)?;
+        let asked = node_head::request(bytes, self.encrypted);
+        let asked = asked.inspect_err(|_| self.fate = Fate::Unsayable);
+        let Asked { request, framing, asks, accept } = asked?;
         let ends = framing == Framing::Empty;
         let (response, stream) = send.send_request(request, ends).map_err(broken)?;
         self.written = trunk.wire.written();
