@@ -394,7 +394,7 @@ impl Driver {
         }
         let Some(pings) = &mut self.pings else { return true };
         let mut pulse = line.pulse.borrow_mut();
-        if pings.poll_pong(cx).is_ready() && pulse.is_asking() {
+        if pings.poll_pong(cx).is_ready() {
             pulse.answered(clock::now_ns());
         }
         if pulse.is_due() && pings.send_ping(Ping::opaque()).is_ok() {
