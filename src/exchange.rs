@@ -342,7 +342,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Design: unsent, any request. Sent and no byte of a head back, what is safe to repeat, within
+    /// Unsent, any request. Sent and no byte of a head back, what is safe to repeat, within
     /// `retries` and the budget, and once if its node fell silent (`may_rescue`); once for free when a kept connection was closed at the moment of reuse.
     fn may_repeat(
         &self,
