@@ -67,6 +67,11 @@ impl<'a> Cx<'a> {
         }
     }
 
+    /// How many errors were reported until now.
+    pub(super) fn errors(&self) -> usize {
+        self.found.borrow().iter().filter(|found| found.is_error()).count()
+    }
+
     /// The end of what is written, where something could be added.
     pub(super) fn end(&self) -> Span {
         let end = self.text.trim_end().len();
