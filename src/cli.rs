@@ -34,7 +34,7 @@ use crate::telemetry::process_log;
 #[command(name = "cobalance", version, propagate_version = true, max_term_width = 100)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failure while running, 2 wrong usage, 75 not done in time, \
-                  78 wrong configuration."
+                  78 wrong configuration, 130 ended by a second signal."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -69,10 +69,10 @@ struct Run {
     /// The configuration [default: $COBALANCE_CONFIG, then config/cobalance.toml]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "node", "admin"])]
     config: Option<PathBuf>,
-    /// Where clients connect; may be repeated
+    /// Where clients connect, as IP:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR", requires = "node", value_parser = crate::config::listen_address)]
     listen: Vec<Address>,
-    /// A NocoBase node, as host:port; may be repeated
+    /// A NocoBase node, as HOST:PORT or unix:PATH; may be repeated
     #[arg(long, value_name = "ADDR", requires = "listen")]
     node: Vec<String>,
     /// Where `status` and the other commands find it, also unix:PATH [default: 127.0.0.1:9901]
@@ -80,7 +80,7 @@ struct Run {
     admin: Option<Address>,
 }
 
-/// See failover: three stand-ins for NocoBase nodes, restarted in turn under a small load
+/// See failover: three stand-ins for NocoBase nodes, killed, stopped and put to work under a small load
 ///
 /// Everything runs in this one process, on loopback. The nodes behave like NocoBase's gateway: they refuse
 /// connections at first, then answer 503 APP_COMMANDING while they start. One is killed, one is stopped,
@@ -128,7 +128,7 @@ struct StatusArgs {
 struct Health {
     #[command(flatten)]
     at: Where,
-    /// Ask the listener of its probes instead of the admin listener
+    /// Ask the listener of `[probes]` instead of the admin listener
     #[arg(long, value_name = "ADDR", conflicts_with = "admin")]
     probes: Option<String>,
 }

@@ -319,7 +319,7 @@ pub struct Upstream {
     pub max_requests_per_connection: u64,
     /// Age of a connection to a node.
     pub max_connection_age: Duration,
-    /// Requests waiting while all nodes are at `max_requests`, per data thread's share.
+    /// Requests waiting while all nodes are at `max_requests`, over all data threads.
     pub queue: usize,
     /// Longest wait in that queue.
     pub queue_timeout: Duration,

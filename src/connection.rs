@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Poll, ready};
 use std::time::Duration;
+
+use tokio::task::consume_budget;
 
 use crate::clock;
 use crate::error::Cause;
@@ -26,16 +27,12 @@ use crate::snapshot::Listener;
 
 use preface::Protocol;
 
+mod ending;
 mod handshake;
 mod http2;
 mod preface;
 mod proxied;
 
-/// After an answer to a request that was not read whole, this much more is read and thrown away, so that
-/// the kernel does not reset the connection before the client has seen the answer.
-const LINGER_BYTES: usize = 1024 * 1024;
-/// And for no longer than this.
-const LINGER_TIME: Duration = Duration::from_secs(2);
 /// While draining, a connection that has not sent anything yet has this long to do so.
 const FIRST_WHILE_DRAINING: Duration = Duration::from_secs(1);
 
@@ -176,12 +173,11 @@ pub async fn serve(thread: Rc<Thread>, mut admitted: Admitted, socket: Socket, m
             Some(head) => head,
             None => return connection.part(),
         };
+        let would_stay = head.head.keep_alive;
         // In a box of its own: a connection that waits for its next request keeps none of an exchange's state.
         match Box::pin(connection.exchange(head, &mut unread)).await {
             Next::KeepAlive => {}
-            // With more requests behind it, closing at once would reset the answer away.
-            Next::Close if !unread.get().is_empty() => return connection.linger().await,
-            Next::Close => return connection.close().await,
+            Next::Close => return connection.finish(&mut unread, would_stay).await,
             Next::Linger => return connection.linger().await,
             Next::Cut => return,
             Next::Tunnel(join) => return connection.into_tunnel(join, unread),
@@ -345,6 +341,8 @@ impl Connection {
     }
 
     async fn exchange(&mut self, begun: Begun, unread: &mut Unread) -> Next {
+        // Requests that lie here in a row, and that no node is asked for, would keep the thread to themselves.
+        consume_budget().await;
         self.served += 1;
         let client = Client {
             thread: &self.thread,
@@ -369,30 +367,6 @@ impl Connection {
         if refuse(&self.thread, from, to, (cause, false), at_ns).await.is_ok() {
             self.linger().await;
         }
-    }
-
-    /// Nothing is under way: over TLS the peer is told that this end is meant.
-    fn part(&self) {
-        if self.socket.tls().is_some() {
-            self.socket.shutdown_write();
-        }
-    }
-
-    /// Ends our direction. Over TLS that is a message, which waits until there is room for it.
-    async fn close(&self) {
-        if self.socket.tls().is_none() {
-            return self.socket.shutdown_write();
-        }
-        let down = &self.deadlines.down;
-        down.set(self.listener.settings.send_timeout);
-        // Whatever came of it, the connection ends now.
-        let _ = down.guard(poll_fn(|cx| self.socket.poll_shutdown(cx))).await;
-    }
-
-    /// Reads on a little and throws it away.
-    async fn linger(&self) {
-        Box::pin(self.close()).await;
-        linger(&self.thread, &self.socket, &self.deadlines.down).await;
     }
 
     fn into_http2(mut self, open: Open, early: Vec<u8>) -> http2::Parts {
@@ -456,24 +430,6 @@ async fn refuse(
     record.cause = Some(cause);
     record.finish(thread, &thread.view(), listener, None);
     written
-}
-
-/// Reads what still comes to an end that was announced, and throws it away.
-async fn linger(thread: &Thread, socket: &Socket, deadline: &Deadline) {
-    deadline.set(LINGER_TIME);
-    let mut left = LINGER_BYTES;
-    let drained = poll_fn(|cx| {
-        let mut scratch = thread.scratch.borrow_mut();
-        while left > 0 {
-            match ready!(socket.poll_read_slice(cx, &mut scratch)) {
-                Ok(n @ 1..) => left = left.saturating_sub(n),
-                _ => break,
-            }
-        }
-        Poll::Ready(())
-    });
-    // Whatever came of it, the connection ends now.
-    let _ = deadline.guard(drained).await;
 }
 
 /// An empty line before a request is passed over (RFC 9112, 2.2): one, as a careless client sends it.

@@ -5,16 +5,18 @@
 //! answer on. Each attempt is `attempt_at`. docs/life-of-a-request.md tells the whole story.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::clock;
-use crate::error::{Cause, Side};
+use crate::error::Cause;
 use crate::http1::body::Framing;
 use crate::http1::buffers::SMALL;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
 use crate::limit::clients::Taken;
 use crate::net::bare_host;
+use crate::snapshot::Listener;
 use crate::telemetry::metrics::RetryReason;
 use crate::upstream::parking::Spot;
 use crate::upstream::quiet::Claim;
@@ -44,6 +46,7 @@ pub mod respond;
 mod shield;
 mod slices;
 pub mod thread;
+pub mod towards;
 pub mod tunnel;
 pub mod turns;
 pub mod upload;
@@ -56,6 +59,7 @@ use plan::Plan;
 use record::Record;
 use tunnel::Tunnel;
 use upload::Upload;
+use verdict::may_go_better_elsewhere;
 use view::View;
 
 /// Beside its own head an exchange holds the one for its node, and what its client sends behind the request.
@@ -103,7 +107,7 @@ pub async fn exchange(
     }
     let mut record = Record::begin(client.thread, client.peer, begun_ns);
     let counted = client.listener.metrics.count_in_flight();
-    let (next, view) = {
+    let (next, view, renewed) = {
         let mut exchange = Exchange {
             client,
             view: client.thread.view(),
@@ -115,6 +119,7 @@ pub async fn exchange(
             spot: None,
             worked: Vec::new(),
             tunnel_share: None,
+            renewed: None,
         };
         let next = match exchange.serve(unread).await {
             Ok(next) => next,
@@ -124,10 +129,11 @@ pub async fn exchange(
         deadlines.down.release();
         deadlines.up.release();
         exchange.settle_work();
-        (next, exchange.view)
+        (next, exchange.view, exchange.renewed)
     };
     drop(counted);
-    record.finish(client.thread, &view, &client.listener, Some(&head));
+    let listener = renewed.as_ref().unwrap_or(&client.listener);
+    record.finish(client.thread, &view, listener, Some(&head));
     head.recycle(&client.thread.buffers);
     next
 }
@@ -149,6 +155,8 @@ struct Exchange<'a> {
     worked: Vec<Claim>,
     /// Its place among the tunnels of its client, where those are bounded.
     tunnel_share: Option<Box<Taken>>,
+    /// The client's listener in a newer view than the one that it began with.
+    renewed: Option<Arc<Listener>>,
 }
 
 /// How the attempts with one view ended.
@@ -224,13 +232,22 @@ impl<'a> Exchange<'a> {
             self.client.thread.buffers.give_back(plan.node_head);
             match served? {
                 Served::Done(next) => return Ok(next),
-                Served::Renewed => self.view = self.client.thread.view(),
+                Served::Renewed => self.renew(),
                 Served::Shielded => {
-                    self.view = self.client.thread.view();
+                    self.renew();
                     until_ns = u64::MAX;
                 }
             }
         }
+    }
+
+    /// Goes on to the newest view. What the record says of the one before means nothing there.
+    fn renew(&mut self) {
+        self.view = self.client.thread.view();
+        (self.record.route, self.record.upstream) = (None, None);
+        let name = &self.client.listener.settings.name;
+        let mut listeners = self.view.snapshot.listeners.iter();
+        self.renewed = listeners.find(|listener| listener.settings.name == *name).cloned();
     }
 
     fn upload(&self) -> Result<Upload, Cause> {
@@ -342,7 +359,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Design: unsent, any request. Sent and no byte of a head back, what is safe to repeat, within
+    /// Unsent, any request. Sent and no byte of a head back, what is safe to repeat, within
     /// `retries` and the budget, and once if its node fell silent (`may_rescue`); once for free when a kept connection was closed at the moment of reuse.
     fn may_repeat(
         &self,
@@ -350,7 +367,8 @@ impl<'a> Exchange<'a> {
         plan: &mut Plan<'_>,
         upload: &Upload,
     ) -> Option<RetryReason> {
-        if self.begun || !upload.is_replayable() || failure.cause.side() != Side::Node {
+        let elsewhere = may_go_better_elsewhere(&failure.cause, failure.sent);
+        if self.begun || !upload.is_replayable() || !elsewhere {
             return None;
         }
         if failure.rescue {

@@ -16,10 +16,12 @@ pub mod affinity;
 pub mod claim;
 pub mod heads;
 mod http2;
+pub mod line;
 pub mod maintenance;
 pub mod node;
 pub mod parking;
 pub mod pool;
+pub mod queue;
 pub mod quiet;
 
 pub use affinity::Affinity;
@@ -28,6 +30,7 @@ pub use maintenance::Maintenance;
 pub use node::Node;
 pub use parking::Parking;
 pub use pool::{Connection, Dial, LocalNode, Note, PoolLimits};
+pub use queue::Queue;
 pub use quiet::Quiet;
 
 /// What control is told by data threads. Sent without waiting; what finds no room is counted and dropped,
@@ -64,6 +67,8 @@ pub struct Shared {
     pub median_latency_ns: AtomicU64,
     /// Whether any of its nodes starts slowly, so that a pick need not ask each of them.
     pub slow_starts: AtomicBool,
+    /// What waits while all nodes have as many requests as they may.
+    pub queue: Arc<Queue>,
     /// What is parked.
     pub parking: Arc<Parking>,
     /// How long heads take, for hedging.
@@ -131,7 +136,8 @@ impl Registry {
                 budget_share,
                 median_latency_ns: AtomicU64::new(0),
                 slow_starts: AtomicBool::new(false),
-                // What is parked stays so, whatever the budget.
+                // What waits goes on to, whatever the budget.
+                queue: known.map(|known| known.queue.clone()).unwrap_or_default(),
                 parking: known.map(|known| known.parking.clone()).unwrap_or_default(),
                 heads: known.map(|known| known.heads.clone()).unwrap_or_default(),
                 affinity: known.map(|known| known.affinity.clone()).unwrap_or_default(),

@@ -116,6 +116,24 @@ fn request(method: &str, last: bool) -> String {
     }
 }
 
+/// An answer that may be NocoBase's refusal is read before it is passed on.
+#[test]
+fn what_breaks_off_within_what_may_be_a_refusal_is_no_answer() {
+    for length in ["", "Content-Length: 40\r\n"] {
+        let head = format!(
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n{length}\r\n"
+        );
+        let first = format!("{head}{{\"error\":{{\"message\":\"{BROKEN}").into_bytes();
+        let node = Node::start(first, Vec::new(), End::Resets);
+        let proxy = Proxy::start(config(&[node.origin.address], "", "retries = 0"));
+        let answer = proxy.get("/api/posts:list");
+        assert_eq!(answer.status, 502, "{length}: {answer:?}");
+        assert!(!answer.text().contains(BROKEN), "{}", answer.text());
+        let after = proxy.get("/after");
+        assert_eq!((after.status, after.text().as_str()), (200, "good"));
+    }
+}
+
 /// The same answers to a client that sends its next request at once, on the same connection.
 #[test]
 fn what_follows_a_broken_answer_on_the_same_connection_is_its_own() {

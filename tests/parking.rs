@@ -420,3 +420,49 @@ fn a_reload_turns_nobody_away_who_is_parked() {
     waiting.iter_mut().for_each(|stream| assert_eq!(read(stream).text(), "back"));
     until("all have left", || parked() == 0);
 }
+
+#[test]
+fn a_reload_that_takes_the_route_of_what_is_parked_away_is_answered_and_logged() {
+    // The route alone goes, then its upstream with it: there is nothing at their places.
+    for keeps_upstream in [true, false] {
+        let (good, gone) = (Actor::up("good"), Actor::new("gone", COMMANDING));
+        let dir = tempfile::tempdir().unwrap();
+        let (file, log) = (dir.path().join("c.toml"), dir.path().join("access.log"));
+        let address = |node: &Actor| node.origin.address;
+        let head = format!(
+            "[server]\nthreads = 1\n[admin]\nenabled = false\n[access_log]\npath = \"{}\"\n\
+             [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
+             [upstream.a]\nnodes = [\"{}\"]\n\
+             [[route]]\nname = \"one\"\nhost = \"a\"\nupstream = \"a\"\n",
+            log.display(),
+            address(&good)
+        );
+        let upstream = format!("[upstream.b]\nnodes = [\"{}\"]\n", address(&gone));
+        let named = |name: &str, host: &str, upstream: &str| {
+            format!("[[route]]\nname = \"{name}\"\nhost = \"{host}\"\nupstream = \"{upstream}\"\n")
+        };
+        let before = format!("{head}{}{upstream}", named("two", "b", "b"));
+        let after = match keeps_upstream {
+            true => format!("{}{upstream}", head.replace("upstream = \"a\"", "upstream = \"b\"")),
+            false => head.clone(),
+        };
+        std::fs::write(&file, &before).unwrap();
+        let config = support::parse(&before);
+        let running = server::start(config, ConfigSource::File(file.clone())).unwrap();
+        let mut stream = TcpStream::connect(running.address("public").unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(post(7, 100).replace("Host: t", "Host: b").as_bytes()).unwrap();
+        let parked = || running.handle().snapshot().upstreams[1].shared.parking.total();
+        until("it waits", || parked() == 1);
+        std::fs::write(&file, &after).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(running.handle().reload());
+        assert_eq!(read(&mut stream).status, 404);
+        let line = || std::fs::read_to_string(&log).unwrap_or_default();
+        until("its line", || line().ends_with('\n'));
+        let line: serde_json::Value = serde_json::from_str(&line()).unwrap();
+        assert_eq!((&line["status"], &line["route"]), (&404.into(), &"none".into()), "{line}");
+        assert_eq!(line["upstream"], serde_json::Value::Null, "{line}");
+        assert_eq!(gone.requests(), 0);
+    }
+}

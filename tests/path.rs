@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 
 use support::origin::Origin;
 use support::{Answer, Proxy, config, until};
@@ -315,4 +315,43 @@ fn between_requests_the_head_timeout_does_not_run() {
     assert!(support::read_to_end(&mut other).starts_with("HTTP/1.1 408"));
     stream.write_all(b"GET /a/x HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     assert_eq!(Answer::read(&mut stream).unwrap().status, 200);
+}
+
+/// Everything but `/a/` is answered by the proxy itself.
+fn answers_itself(origin: &Origin) -> Proxy {
+    let text = format!(
+        "[server]\nthreads = 1\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
+         [upstream.u]\npreset = \"none\"\nnodes = [\"{}\"]\n\
+         [[route]]\npath = \"/a/*\"\nupstream = \"u\"\n",
+        origin.address
+    );
+    Proxy::start(support::parse(&text))
+}
+
+#[test]
+fn requests_in_a_row_that_no_node_is_asked_for_do_not_keep_others_waiting() {
+    const IN_A_ROW: usize = 900;
+    let proxy = answers_itself(&Origin::ok("ok"));
+    let ask = "HEAD /b HTTP/1.1\r\nHost: t\r\n\r\n";
+    let answered = || proxy.metrics.ended().reasons.iter().map(|(_, count)| count).sum::<u64>();
+    let mut other = proxy.connect();
+    // The other one may come too early or too late; sooner or later it comes while they are answered.
+    let between = (0..100).any(|_| {
+        let mut stream = proxy.connect();
+        // A connection that is known, as the other one is.
+        stream.write_all(ask.as_bytes()).unwrap();
+        support::origin::read_head(&mut stream).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                (0..IN_A_ROW).for_each(|_| drop(support::origin::read_head(&mut reader)))
+            });
+            let before = answered();
+            stream.write_all(ask.repeat(IN_A_ROW).as_bytes()).unwrap();
+            other.write_all(ask.as_bytes()).unwrap();
+            assert!(support::origin::read_head(&mut other).unwrap().starts_with("HTTP/1.1 404"));
+            (3..IN_A_ROW as u64 / 2).contains(&(answered() - before))
+        })
+    });
+    assert!(between, "they were answered all at once, each time");
 }

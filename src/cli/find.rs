@@ -19,7 +19,7 @@ const FILE: &str = "config/cobalance.toml";
 // Where a running process is. No doc comment: it would be shown as what a command does.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Where {
-    /// Its admin listener, as HOST:PORT or unix:PATH [default: $COBALANCE_ADMIN, then the configuration's]
+    /// Its admin listener, as HOST:PORT or unix:PATH [default: $COBALANCE_ADMIN, then the configuration's, then 127.0.0.1:9901]
     #[arg(long, value_name = "ADDR")]
     pub(super) admin: Option<String>,
     /// Its configuration, which says so [default: $COBALANCE_CONFIG, then config/cobalance.toml]

@@ -86,7 +86,7 @@ pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// NocoBase's own bound (`maxPayload` of `ws`): a longer message would only fail one step later.
 pub const MAX_MESSAGE: u64 = 100 * 1024 * 1024;
-/// Three nodes see a request at most.
+/// Three nodes begin with a request at most by lost connections; what no node has seen is not counted.
 pub const RETRIES: u32 = 2;
 /// What Envoy and Linkerd agree on.
 pub const RETRY_BUDGET: f64 = 0.2;

@@ -14,7 +14,8 @@ use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::task::spawn_local;
 
-use super::{Admitted, Open, linger, request_cause};
+use super::ending::linger;
+use super::{Admitted, Open, request_cause};
 use crate::clock;
 use crate::exchange::thread::Thread;
 use crate::http1::HeadLimits;

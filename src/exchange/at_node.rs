@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::attempt::{Awaiting, Refused, Sending, await_head, may_refuse, refused, send};
 use super::client::Unread;
-use super::leg::Leg;
+use super::leg::{Leg, Seen};
 use super::pick::Pick;
 use super::rescue::{another_may_take_it, may_rescue};
 use super::respond::{Progress, Responding, Through, respond};
+use super::towards::Towards;
 use super::tunnel::{Counted, Tunnel};
-use super::upload::{Flags, Towards, Upload};
+use super::upload::{Flags, Upload};
 use super::verdict::{attempt_result, is_race, node_verdict};
 use super::view::LocalMember;
 use super::{Attempted, Exchange, Failure, Next, Plan, unix_s};
@@ -175,7 +176,7 @@ impl<'a> Exchange<'a> {
             None => Box::pin(self.connect(leg.member, plan)).await?,
         };
         seen.reused.set(connection.reused);
-        let sending = Sending { head: &plan.node_head, wire: upload.wire(), sent: &seen.sent };
+        let sending = Sending { head: &plan.node_head, wire: upload.wire(), seen };
         seen.sent_ns.set(self.client.thread.now_ns());
         let socket = connection.socket();
         let whole = sending.at_once(socket)
@@ -200,7 +201,7 @@ impl<'a> Exchange<'a> {
             stall: settings.body_idle_timeout,
             first: plan.patience(client),
             deadline: &self.deadlines.up,
-            sent: &seen.sent,
+            seen,
         };
         let give_up = |since_ns, now| {
             let may = || may_rescue(client.thread, (node, plan), since_ns, now);
@@ -235,7 +236,7 @@ impl<'a> Exchange<'a> {
         let took_ns = self.head_received(member, &head, waiting);
         let refused = match may_refuse(&awaiting, &head) {
             false => Refused::No,
-            true => Box::pin(refused(&awaiting, &mut head, &self.deadlines.down)).await,
+            true => Box::pin(refused(&awaiting, &mut head, &self.deadlines.down)).await?,
         };
         if matches!(refused, Refused::Proven(_)) {
             self.ask_for_probe(member);
@@ -259,7 +260,8 @@ impl<'a> Exchange<'a> {
         if head.status == 101 {
             return Ok(Reply::Upgraded(head));
         }
-        let passed = self.pass_on(&mut head, socket, (node, plan), flags, beside.as_mut()).await?;
+        let from = (socket, &*seen);
+        let passed = self.pass_on(&mut head, from, (node, plan), flags, beside.as_mut()).await?;
         Ok(Reply::Passed { next: passed.0, keep: passed.1, healthy })
     }
 
@@ -299,7 +301,7 @@ impl<'a> Exchange<'a> {
     async fn pass_on<S: Future<Output = Cause>>(
         &mut self,
         head: &mut ResponseHead,
-        socket: &Socket,
+        (socket, seen): (&Socket, &Seen),
         (node, plan): (usize, &Plan<'_>),
         flags: &Flags,
         beside: Pin<&mut S>,
@@ -316,6 +318,7 @@ impl<'a> Exchange<'a> {
         let responding = Responding {
             client: self.client,
             socket,
+            seen,
             parts: ForClient {
                 framing,
                 version_11: self.head.version_11,

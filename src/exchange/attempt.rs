@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::client::Client;
+use super::leg::Seen;
 use super::pick::InFlight;
 use super::thread::Thread;
 use crate::balance::silence::lingers;
@@ -39,8 +40,8 @@ pub struct Sending<'a> {
     pub head: &'a [u8],
     /// What of the body goes with it.
     pub wire: &'a [u8],
-    /// Bytes that the kernel took.
-    pub sent: &'a Cell<u64>,
+    /// Learns how many bytes the kernel took.
+    pub seen: &'a Seen,
 }
 
 impl Sending<'_> {
@@ -53,7 +54,7 @@ impl Sending<'_> {
             _ => socket.try_write(&[head, wire]),
         };
         let written = written.unwrap_or(0);
-        self.sent.set(written as u64);
+        self.seen.sent.set(written as u64);
         written == self.head.len() + self.wire.len()
     }
 }
@@ -69,15 +70,18 @@ pub async fn send(
     deadline: &Deadline,
     timeout: Duration,
 ) -> Result<bool, Cause> {
-    let mut written = sending.sent.get();
+    let mut written = sending.seen.sent.get();
     let (head, done) = (sending.head, written as usize);
     let rest = (&head[done.min(head.len())..], &sending.wire[done.saturating_sub(head.len())..]);
     let slices = [rest.0, rest.1, &[]];
     let result = write_all(socket, slices, (deadline, timeout), &mut written).await;
-    sending.sent.set(written);
+    sending.seen.sent.set(written);
     match result {
         Ok(()) => Ok(true),
-        Err(Failure::Closed(_)) if written > 0 => Ok(false),
+        Err(Failure::Closed(error)) if written > 0 => {
+            sending.seen.note(&error);
+            Ok(false)
+        }
         Err(Failure::Closed(_)) => Err(terminated(socket)),
         Err(Failure::Stalled) => Err(Cause::ResponseTimeout),
     }
@@ -314,34 +318,39 @@ pub fn may_refuse(awaiting: &Awaiting<'_>, head: &ResponseHead) -> bool {
 }
 
 /// Reads the body of an answer that may be a refusal, keeping it to be passed on.
+///
+/// # Errors
+/// The connection ended within it.
 pub async fn refused(
     awaiting: &Awaiting<'_>,
     head: &mut ResponseHead,
     deadline: &Deadline,
-) -> Refused {
+) -> Result<Refused, Cause> {
     if awaiting.to_head || head.length.is_some_and(|length| length > MAX_REFUSAL as u64) {
-        return Refused::Unproven;
+        return Ok(Refused::Unproven);
     }
-    let Some(data) = small_body(awaiting, head, deadline).await else { return Refused::Unproven };
+    let Some(data) = small_body(awaiting, head, deadline).await? else {
+        return Ok(Refused::Unproven);
+    };
     let kind = head.value(Known::ContentType).and_then(|kind| str::from_utf8(kind).ok());
-    nocobase::parse_refusal(head.status, kind, &data).map_or(Refused::No, Refused::Proven)
+    Ok(nocobase::parse_refusal(head.status, kind, &data).map_or(Refused::No, Refused::Proven))
 }
 
-/// The data of a small body; what was read for it stays behind the head.
+/// The data of a small body, if it is one; what was read for it stays behind the head.
 async fn small_body(
     awaiting: &Awaiting<'_>,
     head: &mut ResponseHead,
     deadline: &Deadline,
-) -> Option<Vec<u8>> {
+) -> Result<Option<Vec<u8>>, Cause> {
     let mut body = Body::new(head.framing);
     let mut data = Vec::new();
     let mut at = head.length_of_head;
     while !body.is_done() {
-        let step = body.step(&head.bytes[at..]).ok()?;
+        let Ok(step) = body.step(&head.bytes[at..]) else { return Ok(None) };
         data.extend_from_slice(&head.bytes[at + step.skip..at + step.skip + step.data]);
         at += step.skip + step.data;
         if data.len() > MAX_REFUSAL || at - head.length_of_head > 2 * MAX_REFUSAL {
-            return None;
+            return Ok(None);
         }
         if step.data == 0 && !body.is_done() {
             deadline.set(REFUSAL_TIME);
@@ -351,11 +360,13 @@ async fn small_body(
             match read {
                 Ok(Ok(1..)) => {}
                 Ok(Ok(0)) if body.end_of_stream() => {}
-                _ => return None,
+                // Nobody has seen any of it: it is told whole, or not at all.
+                Ok(_) => return Err(Cause::ResponseIncomplete),
+                Err(_) => return Ok(None),
             }
         }
     }
-    Some(data)
+    Ok(Some(data))
 }
 
 /// For the few hundred bytes after a head: the gateway writes both at once.

@@ -1,6 +1,7 @@
 //! What an attempt has while it runs: its node, and what is learnt there, whether its future ends or is dropped.
 
 use std::cell::Cell;
+use std::io;
 
 use super::attempt::Waiting;
 use super::pick::{InFlight, Pick};
@@ -23,25 +24,38 @@ pub(super) struct Leg<'a> {
 
 /// What is learnt while an attempt runs.
 #[derive(Default)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Bytes of the request that the kernel took.
-    pub(super) sent: Cell<u64>,
-    pub(super) reused: Cell<bool>,
+    pub sent: Cell<u64>,
+    /// A write found the connection reset. The kernel says so once: what is read then ends as if it were whole.
+    pub reset: Cell<bool>,
+    pub reused: Cell<bool>,
     /// When the attempt began to send.
-    pub(super) sent_ns: Cell<u64>,
+    pub sent_ns: Cell<u64>,
     /// The head came and looked healthy.
-    pub(super) healthy: Cell<Option<bool>>,
+    pub healthy: Cell<Option<bool>>,
     /// It was given up so that another node is asked.
-    pub(super) rescue: Cell<bool>,
+    pub rescue: Cell<bool>,
+}
+
+impl Seen {
+    /// Why a write came to nothing. After an end of the stream it would be another error: that is no reset.
+    pub(super) fn note(&self, error: &io::Error) {
+        self.reset.set(self.reset.get() || error.kind() == io::ErrorKind::ConnectionReset);
+    }
 }
 
 impl<'a> Leg<'a> {
     /// At the node that was picked.
-    pub(super) fn begin(pick: Pick, upstream: &'a LocalUpstream, thread: &'a Thread) -> Leg<'a> {
+    pub(super) fn begin(
+        mut pick: Pick,
+        upstream: &'a LocalUpstream,
+        thread: &'a Thread,
+    ) -> Leg<'a> {
         let member = &upstream.nodes[pick.node];
         Leg {
             member,
-            in_flight: InFlight::begin(upstream, pick.node),
+            in_flight: InFlight::begin(member, &mut pick),
             waiting: Waiting::new(&member.local, thread),
             seen: Seen::default(),
             begun_ns: thread.now_ns(),
@@ -61,5 +75,41 @@ impl<'a> Leg<'a> {
             hedge: self.hedge,
             ns: now_ns.saturating_sub(self.begun_ns),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    fn fails(stream: &mut TcpStream) -> io::Error {
+        std::iter::repeat_with(|| stream.write_all(b"x")).find_map(Result::err).unwrap()
+    }
+
+    #[test]
+    fn a_reset_is_noted_as_it_is_told_once_and_one_after_an_end_is_none() {
+        let (mut ours, theirs) = pair();
+        socket2::SockRef::from(&theirs).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(theirs);
+        let seen = Seen::default();
+        seen.note(&fails(&mut ours));
+        assert!(seen.reset.get());
+        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 0, "nobody is told of it again");
+
+        let (mut ours, theirs) = pair();
+        drop(theirs);
+        let seen = Seen::default();
+        seen.note(&fails(&mut ours));
+        assert!(!seen.reset.get(), "what came before its end is whole");
+        assert_eq!(ours.read(&mut [0; 8]).unwrap(), 0);
     }
 }

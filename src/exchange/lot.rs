@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::turns::{Leaving, Turns};
+use super::turns::Turns;
 use crate::upstream::parking::Kind;
 
 /// Parked requests that are let go for each eligible node in a second, by all data threads together. A node
@@ -45,8 +45,7 @@ impl Lot {
             Kind::Request => REQUESTS_PER_SECOND,
             Kind::Upgrade => UPGRADES_PER_SECOND,
         };
-        let line = Turns::new(Leaving::WakesNobody);
-        Lot { line, per_second, released_ns: Cell::new(0), due: Cell::new(0) }
+        Lot { line: Turns::default(), per_second, released_ns: Cell::new(0), due: Cell::new(0) }
     }
 
     /// Lets those look whose time has come. All threads together keep the pace: each has the share in it
@@ -78,7 +77,7 @@ mod tests {
     const TICK: u64 = 50_000_000;
 
     fn fill(lot: &Lot, number: usize) -> Vec<Place<'_>> {
-        (0..number).map(|n| lot.line.enter(n % 2 == 1).unwrap()).collect()
+        (0..number).map(|n| lot.line.enter(n % 2 == 1)).collect()
     }
 
     fn leave(places: &mut Vec<Place<'_>>) -> usize {

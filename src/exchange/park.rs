@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use super::client::Unread;
 use super::pick::{Nothing, Pick, Unpicked, pick, pick_now};
+use super::record::Attempt;
 use super::thread::Thread;
 use super::turns::Place;
 use super::upload::Upload;
@@ -43,7 +44,7 @@ pub(super) enum Picked {
 impl Exchange<'_> {
     /// Picks a node without a wait, as nearly always: one may be picked, and nobody waits for it already.
     pub(super) fn pick_at_once(&mut self, plan: &Plan<'_>) -> Option<Pick> {
-        if !plan.upstream.queue.is_empty() || !self.is_still_let_through(plan) {
+        if plan.upstream.is_waited_for() || !self.is_still_let_through(plan) {
             return None;
         }
         let picked = pick_now(self.client.thread, plan.upstream, &plan.wish).ok()?;
@@ -98,7 +99,9 @@ impl Exchange<'_> {
     /// say which of them is back.
     fn reached_nobody(&self, plan: &Plan<'_>) -> bool {
         let probed = plan.upstream.upstream.settings.health_check.is_some();
-        probed && self.record.attempts.last().is_some_and(|attempt| attempt.sent == 0)
+        let gone =
+            |attempt: &Attempt| attempt.sent == 0 && attempt.result != AttemptResult::Cancelled;
+        probed && self.record.attempts.last().is_some_and(gone)
     }
 
     /// Holds the exchange until a node may be picked. `None`: those that may are full, so that it is the
@@ -127,10 +130,11 @@ impl Exchange<'_> {
             .and_then(|spot| spot.stay(parking, kind, bytes, bounds))
             .or_else(|| parking.enter(kind, bytes, bounds));
         let line = &plan.upstream.lot(kind).line;
-        let (Some(spot), Some(place)) = (spot, line.enter(plan.wish.safe_to_repeat)) else {
+        let Some(spot) = spot else {
             metrics.ended(ParkOutcome::Full);
             return Err(Cause::ParkFull);
         };
+        let place = line.enter(plan.wish.safe_to_repeat);
         let _parked = (metrics.count(), Parked::new(thread));
         let down = &self.deadlines.down;
         // It counts in `park_bytes` now, and holds much less.

@@ -15,7 +15,7 @@ use crate::headers;
 use crate::health::OutlierState;
 use crate::http1::deadline::Deadline;
 use crate::http1::request::RequestHead;
-use crate::upstream::claim::{Bulk, Probation};
+use crate::upstream::claim::{self, Bulk, Probation, Slot};
 use crate::upstream::node::Cell;
 use crate::upstream::{Note, Signal};
 
@@ -53,6 +53,8 @@ pub struct Pick {
     pub node: usize,
     /// The one request of its probation.
     pub probation: Option<Probation>,
+    /// Its place among the requests that the node may have, if that has a limit.
+    slot: Option<Slot>,
     _bulk: Option<Bulk>,
 }
 
@@ -96,6 +98,14 @@ impl Wish {
     }
 }
 
+/// Who may be picked, depending on whether the exchange is safe to repeat: each tier only when the one before
+/// has nobody left.
+const TIERS: [fn(&LocalMember, bool) -> bool; 3] = [
+    |member, safe| !member.backup && member.local.node.eligible(safe),
+    |member, safe| member.backup && member.local.node.eligible(safe),
+    |member, _| !member.backup && member.local.node.may_fail_open(),
+];
+
 /// Picks a node, waiting in the queue while every eligible one is full.
 ///
 /// # Errors
@@ -107,17 +117,22 @@ pub async fn pick(
     deadline: &Deadline,
     until_ns: u64,
 ) -> Result<Pick, Unpicked> {
-    if upstream.queue.is_empty() {
+    if !upstream.is_waited_for() {
         match pick_now(thread, upstream, wish) {
             Err(Nothing::AllFull) => {}
             other => return other.map_err(Unpicked::Nobody),
         }
     }
-    let Some(place) = upstream.queue.enter(wish.safe_to_repeat) else {
+    let (settings, queue) = (&upstream.upstream.settings, &upstream.upstream.shared.queue);
+    let Some(place) = queue.enter(wish.safe_to_repeat, settings.queue) else {
         return Err(Unpicked::Failed(Cause::QueueFull));
     };
+    // Whoever ended just before woke nobody; and what is free may be so for none of those in front.
+    if has_room(upstream) {
+        queue.wake_first();
+    }
     let _queued = upstream.upstream.metrics.count_queued();
-    let timeout = clock::nanos(upstream.upstream.settings.queue_timeout);
+    let timeout = clock::nanos(settings.queue_timeout);
     deadline.set_at(until_ns.min(thread.now_ns().saturating_add(timeout)));
     let waited = deadline.guard(poll_fn(|cx| {
         while place.poll_turn(cx).is_ready() {
@@ -132,6 +147,13 @@ pub async fn pick(
     let picked = waited.await;
     let now = thread.look_at_clock();
     deadline.clear();
+    if matches!(picked, Ok(Ok(_))) {
+        // The others would nearly always look in vain.
+        place.leave();
+        if has_room(upstream) {
+            queue.wake_first();
+        }
+    }
     match picked {
         Ok(other) => other.map_err(Unpicked::Nobody),
         Err(_) if now >= until_ns => Err(Unpicked::Failed(Cause::Deadline)),
@@ -150,14 +172,8 @@ pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Resul
         return Ok(pick);
     }
     let mut eligible = upstream.eligible.borrow_mut();
-    // Each tier is asked only when the one before has nobody left.
-    let tiers: [&dyn Fn(&LocalMember) -> bool; 3] = [
-        &|member| !member.backup && member.local.node.eligible(wish.safe_to_repeat),
-        &|member| member.backup && member.local.node.eligible(wish.safe_to_repeat),
-        &|member| !member.backup && member.local.node.may_fail_open(),
-    ];
     let mut anybody = false;
-    for (tier, may) in tiers.iter().enumerate() {
+    for (tier, may) in TIERS.iter().enumerate() {
         // Nodes that this exchange has tried already are still the tier's: it is not empty for them.
         if tier == 2 && anybody {
             break;
@@ -165,7 +181,7 @@ pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Resul
         eligible.clear();
         let mut full = false;
         for (index, member) in upstream.nodes.iter().enumerate() {
-            if !may(member) {
+            if !may(member, wish.safe_to_repeat) {
                 continue;
             }
             anybody = true;
@@ -177,7 +193,8 @@ pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Resul
                 false => eligible.push(index),
             }
         }
-        match choose((thread, now), upstream, wish, &mut eligible, tier < 2) {
+        let left = (&mut *eligible, &mut full);
+        match choose((thread, now), upstream, wish, left, tier < 2) {
             Some(pick) => return Ok(pick),
             // A backup is for primaries that are gone, not for those that are busy.
             None if full => return Err(Nothing::AllFull),
@@ -189,7 +206,16 @@ pub fn pick_now(thread: &Thread, upstream: &LocalUpstream, wish: &Wish) -> Resul
 
 /// Whether a node has as many requests as it may.
 pub fn is_full(member: &LocalMember) -> bool {
-    member.max_requests != 0 && member.local.node.in_flight() >= member.max_requests
+    member.max_requests != 0 && claim::is_full(&member.local.node, member.max_requests)
+}
+
+/// Whether a node is below its limit in the tier whose turn it is.
+fn has_room(upstream: &LocalUpstream) -> bool {
+    let of = |may: fn(&LocalMember, bool) -> bool| {
+        upstream.nodes.iter().filter(move |member| may(member, true))
+    };
+    let tier = TIERS.into_iter().find(|may| of(*may).next().is_some());
+    tier.is_some_and(|may| of(may).any(|member| !is_full(member)))
 }
 
 /// Chooses one, and claims of it what only one exchange may have; another one if somebody was faster.
@@ -197,7 +223,7 @@ fn choose(
     (thread, now): (&Thread, u64),
     upstream: &LocalUpstream,
     wish: &Wish,
-    eligible: &mut Vec<usize>,
+    (eligible, full): (&mut Vec<usize>, &mut bool),
     for_probation: bool,
 ) -> Option<Pick> {
     loop {
@@ -218,26 +244,39 @@ fn choose(
         match claim(upstream, node, fewest, for_probation) {
             Ok(pick) => return Some(pick),
             Err(Missed::Bulk) => {}
-            Err(Missed::Probation) => eligible.retain(|other| *other != node),
+            Err(missed) => {
+                *full |= missed == Missed::Slot;
+                eligible.retain(|other| *other != node);
+            }
         }
     }
 }
 
 /// What another exchange was faster to claim.
+#[derive(PartialEq, Eq)]
 enum Missed {
+    Slot,
     Probation,
     Bulk,
 }
 
-/// Claims a node: on probation its one request, where that is needed, and a place among its exports, if it
-/// still has as many as were seen.
+/// Claims a node: a slot of one that has a limit; on probation its one request, where that is needed; and a
+/// place among its exports, if it still has as many as were seen.
 fn claim(
     upstream: &LocalUpstream,
     index: usize,
     bulk: Option<u32>,
     for_probation: bool,
 ) -> Result<Pick, Missed> {
-    let node = &upstream.nodes[index].local.node;
+    let LocalMember { local, max_requests, .. } = &upstream.nodes[index];
+    let node = &local.node;
+    let slot = match *max_requests {
+        0 => None,
+        limit => {
+            let queue = &upstream.upstream.shared.queue;
+            Some(Slot::claim(node, limit, queue).ok_or(Missed::Slot)?)
+        }
+    };
     let probation = match node.outlier() {
         OutlierState::Probation => match Probation::claim(node) {
             None if for_probation => return Err(Missed::Probation),
@@ -249,7 +288,7 @@ fn claim(
         Some(seen) => Some(Bulk::claim(node, seen).ok_or(Missed::Bulk)?),
         None => None,
     };
-    Ok(Pick { node: index, probation, _bulk: bulk })
+    Ok(Pick { node: index, probation, slot, _bulk: bulk })
 }
 
 fn bulk(upstream: &LocalUpstream, index: usize) -> u32 {
@@ -338,16 +377,16 @@ fn is_suspect(thread: &Thread, upstream: &LocalUpstream, index: usize, now: u64)
 /// Counts an exchange at its node while it lives.
 pub struct InFlight<'a> {
     member: &'a LocalMember,
-    upstream: &'a LocalUpstream,
     lingering: bool,
+    /// Given back after the count was taken back: who is woken by it looks at both.
+    _slot: Option<Slot>,
 }
 
 impl<'a> InFlight<'a> {
-    /// From the pick on.
-    pub fn begin(upstream: &'a LocalUpstream, node: usize) -> InFlight<'a> {
-        let member = &upstream.nodes[node];
+    /// From the pick on, whose slot it has from now on.
+    pub fn begin(member: &'a LocalMember, pick: &mut Pick) -> InFlight<'a> {
         Cell::add(&member.local.cell().in_flight, 1);
-        InFlight { member, upstream, lingering: false }
+        InFlight { member, lingering: false, _slot: pick.slot.take() }
     }
 
     /// It has waited very long while its node answered others: it says nothing about the node's load.
@@ -363,6 +402,8 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.set_lingering(false);
         Cell::add(&self.member.local.cell().in_flight, -1);
-        self.upstream.queue.wake_first();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use super::client::Client;
+use super::leg::Seen;
 use crate::error::Cause;
 use crate::headers::{self, ForClient};
 use crate::http1::body::{Body, Framing};
@@ -24,6 +25,8 @@ pub struct Responding<'a> {
     pub client: &'a Client<'a>,
     /// From where.
     pub socket: &'a Socket,
+    /// What was learnt of that connection.
+    pub seen: &'a Seen,
     /// How the head is written.
     pub parts: ForClient<'a>,
     /// Longest silence between bytes; zero is none.
@@ -280,7 +283,7 @@ impl Through {
         self.out = buffers.small();
         match read {
             Ok(Ok(1..)) => Ok(()),
-            Ok(Ok(0)) if self.body.end_of_stream() => Ok(()),
+            Ok(Ok(0)) if self.body.end_of_stream() && !responding.seen.reset.get() => Ok(()),
             Ok(_) => Err(Cause::ResponseIncomplete),
             Err(_) => Err(Cause::ResponseBodyTimeout),
         }

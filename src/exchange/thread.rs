@@ -219,7 +219,7 @@ impl Thread {
         self.tunnels.tick(self, &view, now);
         self.maintenance.tick(self, &view, now);
         for upstream in &view.upstreams {
-            upstream.queue.wake_first();
+            upstream.upstream.shared.queue.wake_first();
             upstream.release_parked(now);
             upstream.settle(now);
             upstream.nodes.iter().for_each(|member| member.local.purge(now));

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::client::{Client, Unread};
 use super::respond::beside_of;
+use super::towards::Towards;
 use crate::clock;
 use crate::error::Cause;
 use crate::http1::Violation;
@@ -16,9 +17,7 @@ use crate::http1::body::{Body, Framing};
 use crate::http1::buffers::{LARGE, SMALL};
 use crate::http1::chunked;
 use crate::http1::deadline::{Deadline, TICK};
-use crate::http1::io::{Slices, write_all};
 use crate::limit::uploads::Floor;
-use crate::net::Socket;
 use crate::spool::{PIECE, Store};
 
 /// A body up to this size is read whole, and so can be replayed (as Linkerd and Pingora do).
@@ -26,31 +25,6 @@ pub const REPLAYABLE: usize = 64 * 1024;
 
 /// What the shield kept of a body; emptied when no other node can be asked any more.
 type Kept = Rc<RefCell<Option<Rc<Store>>>>;
-
-/// The way to a node.
-pub struct Towards<'a> {
-    /// The stream.
-    pub socket: &'a Socket,
-    /// How long it may take nothing.
-    pub stall: Duration,
-    /// How long the client may take to begin: with `Expect: 100-continue` as long as the node may take.
-    pub first: Duration,
-    /// Bounds both.
-    pub deadline: &'a Deadline,
-    /// Bytes that the kernel took so far.
-    pub sent: &'a Cell<u64>,
-}
-
-impl Towards<'_> {
-    /// Writes all of it. False: the node stopped taking it.
-    async fn write(&self, slices: Slices<'_>) -> bool {
-        let mut written = 0;
-        let stall = (self.deadline, self.stall);
-        let result = write_all(self.socket, slices, stall, &mut written).await;
-        self.sent.set(self.sent.get() + written);
-        result.is_ok()
-    }
-}
 
 /// What others may ask of a body while it is being streamed.
 pub struct Flags {

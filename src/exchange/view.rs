@@ -8,7 +8,6 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::lot::{Lot, Takers};
-use super::turns::{Leaving, Turns};
 use crate::balance::sticky::Signer;
 use crate::balance::{Balancer, Load};
 use crate::config::{self, Role};
@@ -35,8 +34,8 @@ pub struct LocalUpstream {
     pub nodes: Vec<LocalMember>,
     /// Chooses among them.
     pub balancer: RefCell<Balancer>,
-    /// Exchanges that wait for a node below its limit.
-    pub queue: Rc<Turns>,
+    /// Whether any node has a limit: otherwise nobody ever waits for one that is below it.
+    limited: bool,
     /// Exchanges that are parked, by [`Kind`]: no node is eligible.
     pub lots: Rc<[Lot; 2]>,
     /// Signs sticky cookies.
@@ -120,13 +119,10 @@ impl LocalUpstream {
         let nodes: Vec<LocalMember> = serving.map(member).collect();
         let same = |old: &&LocalUpstream| old.upstream.settings.name == settings.name;
         let old = previous.and_then(|view| view.upstreams.iter().find(same));
-        let queue =
-            old.map_or_else(|| Rc::new(Turns::new(Leaving::WakesNext)), |old| old.queue.clone());
-        queue.set_limit(settings.queue);
         let lots = old.map_or_else(|| Rc::new(KINDS.map(Lot::new)), |old| old.lots.clone());
         LocalUpstream {
             balancer: RefCell::new(balancer(settings, &nodes, old)),
-            queue,
+            limited: nodes.iter().any(|member| member.max_requests != 0),
             lots,
             requests: Cell::new(0),
             signer,
@@ -141,6 +137,11 @@ impl LocalUpstream {
     /// Counts a request for the retry budget, which all threads share: it is told by [`Self::settle`].
     pub fn count_request(&self) {
         self.requests.set(self.requests.get() + 1);
+    }
+
+    /// Whether exchanges of any data thread wait for a node below its limit.
+    pub fn is_waited_for(&self) -> bool {
+        self.limited && !self.upstream.shared.queue.is_empty()
     }
 
     /// The line of what is parked of a kind.
@@ -304,8 +305,8 @@ mod tests {
         assert_eq!(upstream.takers(), takers(1, 1));
         let _claimed = Probation::claim(&node(0)).unwrap();
         assert_eq!(upstream.takers(), takers(1, 0));
-        let _request = upstream.lot(Kind::Request).line.enter(true).unwrap();
-        let page = upstream.lot(Kind::Upgrade).line.enter(true).unwrap();
+        let _request = upstream.lot(Kind::Request).line.enter(true);
+        let page = upstream.lot(Kind::Upgrade).line.enter(true);
         upstream.release_parked(1_000_000_000);
         upstream.release_parked(1_050_000_000);
         let cx = Context::from_waker(Waker::noop());

@@ -169,7 +169,7 @@ impl Metrics {
             ws_open: r.int_gauges("ws_open", "Open tunnels.", &NODE),
             ws_remembered: r.int_gauges("ws_clients_remembered", "Clients whose pages may be under NocoBase's dialog when they come back.", &["upstream"]),
             queue: r.int_gauges("queue", "Exchanges that wait for a node below its limit.", &["upstream"]),
-            parked: r.int_gauges("parked", "Exchanges held while no node is eligible.", &["upstream", "kind"]),
+            parked: r.int_gauges("parked", "Exchanges parked while no node is eligible.", &["upstream", "kind"]),
             budget: r.gauges("upstream_retry_budget_remaining", "Repeats the budget allows now.", &["upstream"]),
             connections_open: r.int_gauges("connections_open", "Open client connections.", &["listener", "protocol"]),
             discovery: r.counters("discovery_updates_total", "Resolutions of names.", &["upstream", "source", "result"]),

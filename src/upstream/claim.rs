@@ -1,10 +1,11 @@
 //! What an exchange claims of a node for itself when the node is picked, so that no other thread can pick it
-//! for the same: the one request of a node on probation, and a place among its exports and imports.
+//! for the same: the one request of a node on probation, a place among its exports and imports, and one among
+//! the requests that it may have at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use super::Node;
+use super::{Node, Queue};
 
 /// The one request of each probation, over all threads: the number of the probation, and in the lowest bit
 /// whether its request is taken. The number keeps a claim of an earlier probation from freeing a later one.
@@ -85,6 +86,37 @@ impl Drop for Bulk {
     }
 }
 
+/// One of the requests that a node with a limit may have at once, over all threads. When it is dropped, whoever
+/// is first in the queue looks again.
+#[derive(Debug)]
+pub struct Slot {
+    node: Arc<Node>,
+    queue: Arc<Queue>,
+}
+
+impl Slot {
+    /// One more at a node that may have `limit`; none if it has them.
+    pub fn claim(node: &Arc<Node>, limit: u32, queue: &Arc<Queue>) -> Option<Slot> {
+        let next = |taken: u32| (taken < limit).then(|| taken + 1);
+        node.slots().fetch_update(SeqCst, SeqCst, next).ok()?;
+        Some(Slot { node: node.clone(), queue: queue.clone() })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Before the look at the queue, and in one order with what those do that enter it.
+        self.node.slots().fetch_sub(1, SeqCst);
+        self.queue.wake_first();
+    }
+}
+
+/// Whether a node has as many requests as `limit`. Those that began when it had none took no slot. The slots
+/// are looked at first: who sees that one was given back sees the other count without its exchange as well.
+pub fn is_full(node: &Node, limit: u32) -> bool {
+    node.slots().load(SeqCst) >= limit || node.in_flight() >= limit
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +171,53 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!(node.bulk(), 0);
+    }
+
+    #[test]
+    fn a_limit_is_never_exceeded_whatever_threads_claim_at_once() {
+        const LIMIT: u32 = 3;
+        let (node, queue) = (node(), Arc::<Queue>::default());
+        let (held, most) = (AtomicU32::new(0), AtomicU32::new(0));
+        let claim = || {
+            for _ in 0..2_000 {
+                if is_full(&node, LIMIT) {
+                    continue;
+                }
+                // Others may have been faster since.
+                let Some(slot) = Slot::claim(&node, LIMIT, &queue) else { continue };
+                most.fetch_max(held.fetch_add(1, SeqCst) + 1, SeqCst);
+                std::thread::yield_now();
+                held.fetch_sub(1, SeqCst);
+                drop(slot);
+            }
+        };
+        std::thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(claim))));
+        assert!(most.load(SeqCst) <= LIMIT, "{most:?} at once");
+        assert_eq!(node.slots().load(SeqCst), 0);
+    }
+
+    #[test]
+    fn a_node_is_full_of_what_began_before_it_had_a_limit() {
+        let (node, queue) = (node(), Arc::<Queue>::default());
+        super::super::node::Cell::add(&node.cell(0).in_flight, 2);
+        assert!(is_full(&node, 2) && !is_full(&node, 3));
+        super::super::node::Cell::add(&node.cell(0).in_flight, -2);
+        let slots = [Slot::claim(&node, 2, &queue), Slot::claim(&node, 2, &queue)];
+        assert!(slots.iter().all(Option::is_some));
+        // By a reload it may be less than they are.
+        assert!(is_full(&node, 1) && Slot::claim(&node, 1, &queue).is_none());
+        drop(slots);
+        assert!(!is_full(&node, 1));
+    }
+
+    #[test]
+    fn who_waits_looks_again_when_a_slot_is_given_back() {
+        let (node, queue) = (node(), Arc::<Queue>::default());
+        let slot = Slot::claim(&node, 1, &queue).unwrap();
+        let place = queue.enter(true, 1).unwrap();
+        let cx = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(place.poll_turn(&cx).is_pending());
+        drop(slot);
+        assert!(place.poll_turn(&cx).is_ready() && !is_full(&node, 1));
     }
 }

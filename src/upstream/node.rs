@@ -37,6 +37,8 @@ pub struct Node {
     probation: Turn,
     /// Exports and imports in flight, over all threads.
     bulk: AtomicU32,
+    /// Places of a node with a limit that are taken: apart from what every pick reads.
+    slots: CachePadded<AtomicU32>,
     /// It says of itself that it does not serve, or soon will not, and then whether its port is closed.
     not_serving: AtomicBool,
     port_closed: AtomicBool,
@@ -114,6 +116,7 @@ impl Node {
             fail_open: AtomicBool::new(false),
             probation: Turn::default(),
             bulk: AtomicU32::new(0),
+            slots: CachePadded::default(),
             not_serving: AtomicBool::new(false),
             port_closed: AtomicBool::new(false),
             merged_latency_ns: AtomicU64::new(0),
@@ -268,6 +271,10 @@ impl Node {
 
     pub(super) fn bulk_count(&self) -> &AtomicU32 {
         &self.bulk
+    }
+
+    pub(super) fn slots(&self) -> &AtomicU32 {
+        &self.slots
     }
 
     /// A failure of live traffic; true when `limit` came in a row within ten seconds.

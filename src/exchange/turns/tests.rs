@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::upstream::line::SEARCHED;
 
 fn is_ready(place: &Place<'_>) -> bool {
     place.poll_turn(&Context::from_waker(Waker::noop())).is_ready()
@@ -20,23 +21,9 @@ fn looked(places: &[Place<'_>], served: impl Fn(usize) -> bool) -> Vec<usize> {
 }
 
 #[test]
-fn a_line_is_bounded_and_in_order() {
-    let turns = Turns::new(Leaving::WakesNext);
-    turns.set_limit(2);
-    let (first, second) = (turns.enter(true).unwrap(), turns.enter(true).unwrap());
-    assert!(turns.enter(true).is_none());
-    turns.wake_first();
-    assert!(is_ready(&first) && !is_ready(&second));
-    drop(first);
-    assert!(is_ready(&second), "the next one is woken when the first leaves");
-    drop(second);
-    assert!(turns.is_empty());
-}
-
-#[test]
 fn turns_are_given_out_so_many_at_a_time() {
-    let turns = Turns::new(Leaving::WakesNobody);
-    let mut places: Vec<Place<'_>> = (0..5).map(|_| turns.enter(true).unwrap()).collect();
+    let turns = Turns::default();
+    let mut places: Vec<Place<'_>> = (0..5).map(|_| turns.enter(true)).collect();
     turns.wake(2);
     let ready: Vec<bool> = places.iter().map(is_ready).collect();
     assert_eq!(ready, [true, true, false, false, false]);
@@ -51,8 +38,8 @@ fn turns_are_given_out_so_many_at_a_time() {
 
 #[test]
 fn what_only_reads_is_found_behind_everything_else() {
-    let turns = Turns::new(Leaving::WakesNobody);
-    let places: Vec<_> = (0..5_000).map(|n| turns.enter(n % 2_000 == 1_999).unwrap()).collect();
+    let turns = Turns::default();
+    let places: Vec<_> = (0..5_000).map(|n| turns.enter(n % 2_000 == 1_999)).collect();
     turns.wake_safe(1);
     assert_eq!(looked(&places, |_| true), [1_999]);
     turns.wake_safe(7);
@@ -61,8 +48,8 @@ fn what_only_reads_is_found_behind_everything_else() {
 
 #[test]
 fn a_search_in_vain_is_short_and_the_next_goes_on_where_it_ended() {
-    let turns = Turns::new(Leaving::WakesNobody);
-    let places: Vec<_> = (0..100).map(|_| turns.enter(true).unwrap()).collect();
+    let turns = Turns::default();
+    let places: Vec<_> = (0..100).map(|_| turns.enter(true)).collect();
     let mut asked = [0; 100];
     let mut steps = 0;
     while asked.contains(&0) {
@@ -87,11 +74,11 @@ proptest! {
         entering in prop::collection::vec((any::<bool>(), any::<bool>()), 1..200),
         batch in 1usize..20,
     ) {
-        let turns = Turns::new(Leaving::WakesNobody);
+        let turns = Turns::default();
         let mut places: Vec<_> = entering
             .iter()
             .enumerate()
-            .map(|(number, (useful, _))| (number, *useful, turns.enter(true).unwrap()))
+            .map(|(number, (useful, _))| (number, *useful, turns.enter(true)))
             .collect();
         // Some leave before anybody has a turn.
         places.retain(|(number, ..)| !entering[*number].1);

@@ -149,7 +149,7 @@ impl UpstreamFamilies {
             ),
             parked_for: r.histograms(
                 "parked_seconds",
-                "Time that exchanges were held.",
+                "Time that exchanges were parked.",
                 &["upstream", "kind"],
             ),
             dialogs_closed: r.counters(
