@@ -65,7 +65,7 @@ mod tests {
         let v6 = |other, n| Peer::Address([0x2001, 0xdb8, 0, u16::from(other), 0, 0, 0, n].into());
         // One machine has all addresses of its /64.
         crowded(|other, _| v4(other, 1));
-        crowded(|other, n| v6(other, n));
+        crowded(v6);
     }
 
     /// Tries the bound with the n-th address of one client, and of another.
