@@ -59,7 +59,7 @@ mod tests {
         assert_eq!((again.url, same.serialize_pem()), (sent.url, key.serialize_pem()));
         for bad in [
             text.replace("\"version\":1", "\"version\":2"),
-            text.replace("PRIVATE KEY", "PUBLIC KEY"),
+            text.replace("BEGIN", "BEGUN"),
             "{}".to_owned(),
         ] {
             assert!(read(&bad, 1000).is_none(), "{bad}");
