@@ -58,6 +58,24 @@ pub fn load(
     if found.iter().any(Diagnostic::is_error) { Err(found) } else { Ok((config, found)) }
 }
 
+/// Reads where a process with this configuration is asked, whatever is wrong with the rest of it: it may run with
+/// what the file said before.
+pub fn whereabouts(source: &Source, env: &dyn Fn(&str) -> Option<String>) -> Whereabouts {
+    let (cx, root) = raw::Cx::parse(&source.text, env);
+    resolve::whereabouts(&cx, root.get_ref())
+}
+
+/// Where a process is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Whereabouts {
+    /// The admin listener.
+    pub admin: Admin,
+    /// The public probes, if wanted.
+    pub probes: Option<Probes>,
+    /// Whether both are as they were meant: these tables have no error, and the file is TOML.
+    pub certain: bool,
+}
+
 /// A whole configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

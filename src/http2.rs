@@ -5,6 +5,7 @@
 //! trailers. [`Inflow`](body::Inflow) and [`Outflow`](body::Outflow) are the two directions of a body and
 //! know nothing of who is the client; [`head`] translates heads of clients' streams, [`node_head`] those of
 //! nodes'; [`stream`] and [`node_stream`] put them together.
+//! [`Source`](source::Source) keeps what has come, [`Gate`](gate::Gate) counts that and what is to go.
 //! [`Wire`](wire::Wire) is the connection as the library sees it, [`Watch`](watch::Watch) what is counted of
 //! a stranger's frames.
 
@@ -13,6 +14,7 @@ pub mod gate;
 pub mod head;
 pub mod node_head;
 pub mod node_stream;
+pub mod source;
 pub mod stream;
 pub mod watch;
 pub mod wire;

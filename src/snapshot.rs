@@ -110,6 +110,9 @@ pub struct Upstream {
 pub struct Member {
     /// The node.
     pub node: Arc<Node>,
+    /// What it is called where replicas of the balancer must agree, in hashes and sticky cookies: by what its name
+    /// stands for now. The label of the node lasts as long as it, and so tells of earlier times.
+    pub agreed_name: String,
     /// 1 to 1000.
     pub weight: u32,
     /// Picked only when no primary node is eligible.
@@ -300,7 +303,7 @@ fn upstream(
             Err(error) => {
                 unresolved.push((node.name.clone(), error));
                 let key = key(settings, node, None);
-                members.push(member(node, registry.node(key, node.name.clone())));
+                members.push(member(node, key, node.name.clone(), registry));
             }
         }
     }
@@ -362,7 +365,7 @@ fn expand(
     addresses: &[Address],
     registry: &mut Registry,
 ) -> Vec<Member> {
-    let label = |address: &Address| match address {
+    let name = |address: &Address| match address {
         Address::Tcp(address) if addresses.len() > 1 => format!("{}#{}", node.name, address.ip()),
         _ => node.name.clone(),
     };
@@ -370,7 +373,7 @@ fn expand(
         .iter()
         .map(|address| {
             let key = key(settings, node, Some(address.clone()));
-            member(node, registry.node(key, label(address)))
+            member(node, key, name(address), registry)
         })
         .collect()
 }
@@ -379,9 +382,11 @@ fn key(settings: &config::Upstream, node: &config::Node, address: Option<Address
     NodeKey { upstream: settings.name.clone(), name: node.name.clone(), address }
 }
 
-fn member(settings: &config::Node, node: Arc<Node>) -> Member {
+/// `name` becomes the label of a node that is new.
+fn member(settings: &config::Node, key: NodeKey, name: String, registry: &mut Registry) -> Member {
     Member {
-        node,
+        node: registry.node(key, name.clone()),
+        agreed_name: name,
         weight: settings.weight,
         backup: settings.backup,
         role: settings.role,

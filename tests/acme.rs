@@ -14,6 +14,8 @@ mod relay;
 mod replicas;
 #[path = "acme/rig.rs"]
 mod rig;
+#[path = "acme/stand_in.rs"]
+mod stand_in;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

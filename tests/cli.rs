@@ -196,6 +196,51 @@ fn a_file_is_served_shown_reloaded_and_ended() {
 }
 
 #[test]
+fn a_file_that_is_refused_hides_no_process_that_serves() {
+    let node = running_node();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (file, token, socket) = (path("cobalance.toml"), path("token"), path("admin.sock"));
+    fs::write(&token, "t".repeat(32)).unwrap();
+    write(Path::new(&file), &node, 1);
+    let good = fs::read_to_string(&file).unwrap().replace(
+        "[admin]\nbind = \"127.0.0.1:0\"",
+        &format!("[admin]\nbind = \"unix:{socket}\"\ntoken_file = \"{token}\""),
+    );
+    fs::write(&file, &good).unwrap();
+    let mut serving = Serving::start(&["run", "--config", &file]);
+    serving.line("to=\"up\"");
+    let asks = |command: &str| {
+        let output = cobalance(&[command]).env("COBALANCE_CONFIG", &file).output().unwrap();
+        let (code, _, stderr) = run(&[command, "--config", &file]);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        (code, stderr)
+    };
+    for bad in ["[server]\nthreads = \"many\"\n", "]] no TOML [[\n"] {
+        fs::write(&file, format!("{good}{bad}")).unwrap();
+        for command in ["health", "status"] {
+            assert_eq!(asks(command), (0, String::new()), "{command} {bad}");
+        }
+        let (code, said) = asks("rollback");
+        assert!(code == 1 && said.contains("it answers 409"), "{said}");
+    }
+    // Nor does a token that only others have.
+    fs::write(&token, "u".repeat(32)).unwrap();
+    let other = ["--token-file", &path("other")];
+    fs::write(other[1], "v".repeat(32)).unwrap();
+    assert_eq!(run(&[&["health", "--config", &file], &other[..]].concat()).0, 0);
+    let (code, _, stderr) = run(&[&["status", "--config", &file], &other[..]].concat());
+    assert!(code == 1 && stderr.contains("it answers 401"), "{stderr}");
+    fs::remove_file(&token).unwrap();
+    assert_eq!(asks("health").0, 0);
+    drop(serving);
+    // The default is not asked where the file says where it is: another process may be there.
+    fs::write(&file, format!("{good}[sever]\n")).unwrap();
+    let (code, said) = asks("health");
+    assert!(code == 1 && said.contains("does not answer at unix:"), "{said}");
+}
+
+#[test]
 fn flags_are_enough() {
     let node = running_node();
     let address = node.address().to_string();

@@ -11,6 +11,8 @@ mod grpc;
 mod node;
 #[path = "upstream_http2/over_tls.rs"]
 mod over_tls;
+#[path = "upstream_http2/raw.rs"]
+mod raw;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -18,7 +20,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::Response;
 use node::{Asked, Node, fields};
-use support::h2::Client;
+use support::h2::{Client, DATA, END_STREAM, HEADERS, RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE};
 use support::origin::{self, Origin};
 use support::{Answer, Proxy, config, until};
 
@@ -235,6 +237,53 @@ fn a_client_that_reads_nothing_holds_its_node_back() {
     assert!(total > 0);
     // Others on the same connection are not held up.
     assert_eq!(proxy.get("/small").text(), "small");
+    assert_eq!(node.connections(), 1);
+}
+
+#[test]
+fn answers_in_small_pieces_wait_for_their_clients_and_nobody_else_does() {
+    const PIECES: usize = 10_000;
+    let piece = |nth: usize| format!("data: {nth:012}\n\n");
+    let node = Node::scripted(move |mut asked: Asked| async move {
+        if asked.path() == "/small" {
+            return asked.answer("small").await;
+        }
+        let mut stream = asked.head(Response::builder(), false).unwrap();
+        for nth in 0..PIECES {
+            if support::h2::send_all(&mut stream, piece(nth).as_bytes(), false).await.is_err() {
+                return;
+            }
+        }
+        let _ = stream.send_data(Bytes::new(), true);
+    });
+    let proxy = to(&[node.address]);
+    // Whose windows are shut, and opened when all has come that fits.
+    let mut clients: Vec<Raw> = (0..8).map(|_| Raw::connect(proxy.address)).collect();
+    for raw in &mut clients {
+        raw.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        raw.get(1, "/endless");
+        assert_eq!(raw.await_kind(HEADERS).unwrap().stream, 1);
+    }
+    // Behind whatever comes to the others.
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/small").text(), "small");
+    }
+    for mut raw in clients {
+        raw.send(WINDOW_UPDATE, 0, 1, &(1u32 << 20).to_be_bytes());
+        raw.send(WINDOW_UPDATE, 0, 0, &(1u32 << 20).to_be_bytes());
+        let mut body = Vec::new();
+        loop {
+            let frame = raw.next().expect("the connection has ended");
+            assert_ne!(frame.kind, RST_STREAM);
+            if frame.kind == DATA {
+                body.extend(frame.payload);
+                if frame.flags & END_STREAM != 0 {
+                    break;
+                }
+            }
+        }
+        assert!(body == (0..PIECES).flat_map(|nth| piece(nth).into_bytes()).collect::<Vec<_>>());
+    }
     assert_eq!(node.connections(), 1);
 }
 

@@ -1,27 +1,27 @@
-//! How many connections one address may have: nobody of the network keeps an operator out by holding all there
-//! are. This machine's own are not counted; whoever is here could do worse.
+//! How many connections one address, or one /64 of IPv6, may have: nobody of the network keeps an operator out by
+//! holding all there are. This machine's own are not counted; whoever is here could do worse.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use crate::control::who::Peer;
+use crate::limit::clients::client_key;
 
 /// A browser has six, a scraper one.
 pub(super) const MOST_OF_ONE: usize = 16;
 
-/// Connections by address; at most as many addresses as there are connections.
+/// Connections by [`client_key`]; at most as many keys as there are connections.
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
-    known: Mutex<HashMap<IpAddr, usize>>,
+    known: Mutex<HashMap<u128, usize>>,
 }
 
 /// One connection's.
 #[derive(Debug)]
 pub(super) struct Place {
-    of: Option<(Arc<Crowd>, IpAddr)>,
+    of: Option<(Arc<Crowd>, u128)>,
 }
 
 impl Crowd {
@@ -31,24 +31,25 @@ impl Crowd {
         if address.is_loopback() {
             return Some(Place { of: None });
         }
+        let key = client_key(address);
         let mut known = self.known.lock();
-        let count = known.entry(address).or_default();
+        let count = known.entry(key).or_default();
         if *count >= MOST_OF_ONE {
             return None;
         }
         *count += 1;
-        Some(Place { of: Some((self.clone(), address)) })
+        Some(Place { of: Some((self.clone(), key)) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some((crowd, address)) = &self.of else { return };
+        let Some((crowd, key)) = &self.of else { return };
         let mut known = crowd.known.lock();
-        if let Some(count) = known.get_mut(address) {
+        if let Some(count) = known.get_mut(key) {
             *count -= 1;
             if *count == 0 {
-                known.remove(address);
+                known.remove(key);
             }
         }
     }
@@ -60,15 +61,23 @@ mod tests {
 
     #[test]
     fn one_address_has_so_many_and_no_more() {
+        let v4 = |other, n| Peer::Address([10, 0, u8::from(other), n].into());
+        let v6 = |other, n| Peer::Address([0x2001, 0xdb8, 0, u16::from(other), 0, 0, 0, n].into());
+        // One machine has all addresses of its /64.
+        crowded(|other, _| v4(other, 1));
+        crowded(v6);
+    }
+
+    /// Tries the bound with the n-th address of one client, and of another.
+    fn crowded(from: impl Fn(bool, u16) -> Peer) {
         let crowd = Arc::new(Crowd::default());
-        let from = |last| Peer::Address([10, 0, 0, last].into());
-        let mut held: Vec<Place> =
-            (0..MOST_OF_ONE).map(|_| crowd.enter(from(1)).unwrap()).collect();
-        assert!(crowd.enter(from(1)).is_none());
-        let other = crowd.enter(from(2)).unwrap();
+        let enter = |n: usize| crowd.enter(from(false, u16::try_from(n).unwrap()));
+        let mut held: Vec<Place> = (0..MOST_OF_ONE).map(|n| enter(n).unwrap()).collect();
+        assert!(enter(MOST_OF_ONE).is_none());
+        let other = crowd.enter(from(true, 0)).unwrap();
         held.pop();
-        held.push(crowd.enter(from(1)).unwrap());
-        assert!(crowd.enter(from(1)).is_none());
+        held.push(enter(MOST_OF_ONE).unwrap());
+        assert!(enter(0).is_none());
         drop((held, other));
         assert!(crowd.known.lock().is_empty(), "nothing is remembered of who has left");
     }

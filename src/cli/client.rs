@@ -31,7 +31,7 @@ pub(super) struct Client {
     /// `host:port`, or `unix:` and a path.
     pub(super) address: String,
     token: Option<String>,
-    /// Why that is only the usual place, if it is.
+    /// Why it may be elsewhere, if it may.
     guessed: Option<String>,
 }
 
@@ -49,9 +49,9 @@ impl Client {
         Client { address: address.into(), token, guessed: None }
     }
 
-    /// The same where nobody has said that it is there, because of this.
-    pub(super) fn guessed(self, why: String) -> Client {
-        Client { guessed: Some(why), ..self }
+    /// The same where it is not certain that it is there, because of this.
+    pub(super) fn guessed(self, why: Option<String>) -> Client {
+        Client { guessed: why, ..self }
     }
 
     /// Asks for a resource.
@@ -90,8 +90,8 @@ impl Client {
             match &self.guessed {
                 None => format!("cobalance does not answer at {address}; is it running there?"),
                 Some(why) => format!(
-                    "cobalance does not answer at {address}, the default ({why}); name its file by --config, or its \
-                     address by --admin"
+                    "cobalance does not answer at {address}, and may be elsewhere ({why}): name its address by \
+                     --admin"
                 ),
             }
         })

@@ -3,11 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use super::client::{self, Client};
-use crate::config::{Config, defaults};
-use crate::control;
+use crate::config::{self, Admin, Probes, Source, Whereabouts, defaults};
 use crate::net::Address;
 
 /// Holds the bearer token, when it is not in a file.
@@ -42,65 +41,92 @@ pub(super) fn file(asked: Option<&Path>) -> PathBuf {
 /// # Errors
 /// If a token's file or the configuration that is asked for cannot be read, or that has no admin listener.
 pub(super) fn admin(at: &Where) -> Result<Client> {
-    let (config, unknown) = match config(at) {
-        Ok(config) => (Some(config), None),
+    let found = match told(at) {
+        Ok(found) => found,
         // The process may run with another.
-        Err(error) if at.config.is_none() => (None, Some(error)),
-        Err(error) => return Err(error),
+        Err(error) if at.config.is_none() => Told::unknown(&error),
+        Err(error) => return Err(error.context("name its address by --admin, or another file")),
     };
-    if let Some(client) = named(at, config.as_ref())? {
-        return Ok(client);
+    let token = token(at, &found.admin);
+    if let Some(address) = named(at) {
+        return Ok(Client::new(address, token?));
     }
-    if config.as_ref().is_some_and(|config| !config.admin.enabled) {
+    if !found.admin.enabled && found.doubt.is_none() {
         bail!("the configuration has `enabled = false` in `[admin]`");
     }
-    let bind = config
-        .as_ref()
-        .map_or(Address::Tcp(defaults::ADMIN_BIND), |config| config.admin.bind.clone());
-    let address = match bind {
-        Address::Tcp(bind) => reachable(bind).to_string(),
-        unix => unix.to_string(),
-    };
-    let client = Client::new(address, token(at, config.as_ref())?);
-    Ok(match unknown {
-        Some(error) => client.guessed(format!("{error:#}")),
-        None => client,
-    })
+    Ok(Client::new(reachable(&found.admin.bind), token?).guessed(found.doubt))
 }
 
-/// A client of a listener that knows `/livez`: the admin listener, else the probes'.
+/// Clients of listeners that know `/livez`, the likeliest first: the admin listener, then the probes'. What is wrong
+/// with a file, that the process did not take over then, is no fault of the process: it is only looked for in more
+/// places. Nor is a token that cannot be read: see [`lives`](super::lives).
 ///
 /// # Errors
-/// As [`admin`].
-pub(super) fn alive(at: &Where) -> Result<Client> {
-    let config = config(at).ok();
-    let probes = config.as_ref().filter(|config| !config.admin.enabled);
-    match probes.and_then(|config| config.probes.as_ref()) {
-        Some(probes) if at.admin.is_none() => {
-            Ok(Client::new(reachable(probes.bind).to_string(), None))
+/// If the configuration has no such listener, or the file of a token that is named cannot be read.
+pub(super) fn alive(at: &Where) -> Result<Vec<Client>> {
+    let found = told(at).unwrap_or_else(|error| Told::unknown(&error));
+    let token = match token(at, &found.admin) {
+        Err(error) if at.token_file.is_some() => return Err(error),
+        token => token.unwrap_or_default(),
+    };
+    if let Some(address) = named(at) {
+        return Ok(vec![Client::new(address, token)]);
+    }
+    let admin = found.admin.enabled.then(|| (found.admin.bind.clone(), token));
+    let probes = found.probes.map(|probes| (Address::Tcp(probes.bind), None));
+    let usual = found.doubt.as_ref().map(|_| (Address::Tcp(defaults::ADMIN_BIND), None));
+    let mut places: Vec<(Address, Option<String>)> = Vec::new();
+    for place in admin.into_iter().chain(probes).chain(usual) {
+        if places.iter().all(|(known, _)| *known != place.0) {
+            places.push(place);
         }
-        _ => admin(at),
+    }
+    if places.is_empty() {
+        bail!("the configuration has `enabled = false` in `[admin]`, and no `[probes]`");
+    }
+    let client = |(bind, token): (Address, _)| {
+        Client::new(reachable(&bind), token).guessed(found.doubt.clone())
+    };
+    Ok(places.into_iter().map(client).collect())
+}
+
+/// An address that somebody has named, whatever a configuration says.
+fn named(at: &Where) -> Option<String> {
+    let environment = || std::env::var("COBALANCE_ADMIN").ok().filter(|text| !text.is_empty());
+    at.admin.clone().or_else(environment)
+}
+
+/// What the file tells of where the process is.
+struct Told {
+    admin: Admin,
+    probes: Option<Probes>,
+    /// Why it may be elsewhere, if it may.
+    doubt: Option<String>,
+}
+
+impl Told {
+    /// The default, because of this.
+    fn unknown(error: &anyhow::Error) -> Told {
+        Told { admin: Admin::default(), probes: None, doubt: Some(format!("{error:#}")) }
     }
 }
 
-fn named(at: &Where, config: Option<&Config>) -> Result<Option<Client>> {
-    let environment = || std::env::var("COBALANCE_ADMIN").ok().filter(|text| !text.is_empty());
-    let Some(address) = at.admin.clone().or_else(environment) else { return Ok(None) };
-    Ok(Some(Client::new(address, token(at, config)?)))
-}
-
-/// The configuration that the running process probably has.
-fn config(at: &Where) -> Result<Config> {
+/// What the configuration tells that the running process probably has. Errors in other tables say nothing of that:
+/// a process goes on with what it has when its file is no longer good.
+fn told(at: &Where) -> Result<Told> {
     let file = file(at.config.as_deref());
-    let read = control::read(&file).with_context(|| file.display().to_string())?;
-    let (config, _) = read.found.map_err(|_| {
-        let file = file.display();
-        anyhow!("{file} cannot be used: `cobalance check {file}` says why")
-    })?;
-    Ok(config)
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(&file).with_context(|| name.clone())?;
+    let source = Source { name, text };
+    let found = config::whereabouts(&source, &|name| std::env::var(name).ok());
+    let Whereabouts { admin, probes, certain } = found;
+    let file = source.name;
+    let doubt =
+        (!certain).then(|| format!("{file} has errors: `cobalance check {file}` shows them"));
+    Ok(Told { admin, probes, doubt })
 }
 
-fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
+fn token(at: &Where, admin: &Admin) -> Result<Option<String>> {
     let named = |name: &str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
     if let Some(file) = &at.token_file {
         return client::token(file).map(Some);
@@ -111,7 +137,6 @@ fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
     if let Some(file) = named(TOKEN_FILE_VARIABLE) {
         return client::token(Path::new(&file)).map(Some);
     }
-    let Some(admin) = config.map(|config| &config.admin) else { return Ok(None) };
     let read = |file: &PathBuf| client::token(file).map(Some);
     match (admin.token_file.as_ref().map(read), &admin.read_token_file) {
         // Not everybody who may read may change.
@@ -121,13 +146,14 @@ fn token(at: &Where, config: Option<&Config>) -> Result<Option<String>> {
 }
 
 /// An address to connect to, for one that was bound: any interface is also loopback.
-fn reachable(bound: SocketAddr) -> SocketAddr {
+fn reachable(bound: &Address) -> String {
+    let Address::Tcp(bound) = bound else { return bound.to_string() };
     let ip = match bound.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    SocketAddr::new(ip, bound.port())
+    SocketAddr::new(ip, bound.port()).to_string()
 }
 
 #[cfg(test)]
@@ -140,9 +166,10 @@ mod tests {
             ("0.0.0.0:9901", "127.0.0.1:9901"),
             ("[::]:9901", "[::1]:9901"),
             ("10.0.0.1:1", "10.0.0.1:1"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
         ];
         for (bound, expected) in cases {
-            assert_eq!(reachable(bound.parse().unwrap()).to_string(), expected);
+            assert_eq!(reachable(&bound.parse().unwrap()), expected);
         }
     }
 
@@ -155,18 +182,68 @@ mod tests {
         assert!(admin(&missing).is_err());
     }
 
+    /// A file with this in its `[admin]`, and something of `more` below it.
+    fn at(dir: &Path, admin: &str, more: &str) -> Where {
+        let path = dir.join("a.toml");
+        let text = format!(
+            "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"127.0.0.1:9\"]\n\
+             [probes]\nbind = \"0.0.0.0:88\"\n[admin]\n{admin}\n{more}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        Where { config: Some(path), ..Where::default() }
+    }
+
+    fn addresses(at: &Where) -> Vec<String> {
+        alive(at).unwrap().into_iter().map(|client| client.address).collect()
+    }
+
     #[test]
     fn a_configuration_that_is_asked_for_is_the_one() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.toml");
-        let at = Where { config: Some(path.clone()), ..Where::default() };
-        let said = || admin(&at).err().unwrap().to_string();
-        assert_eq!(said(), path.display().to_string(), "and what the system says");
-        std::fs::write(&path, "nonsense").unwrap();
-        assert!(said().contains(&format!("`cobalance check {}` says why", path.display())));
-        let text = "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"127.0.0.1:9\"]\n\
-                    [admin]\nbind = \"127.0.0.1:77\"\n";
-        std::fs::write(&path, text).unwrap();
-        assert_eq!(admin(&at).unwrap().address, "127.0.0.1:77");
+        let missing = Where { config: Some(dir.path().join("none.toml")), ..Where::default() };
+        let said = format!("{:#}", admin(&missing).err().unwrap());
+        assert!(said.contains("none.toml") && said.contains("--admin"), "{said}");
+        let good = at(dir.path(), "bind = \"127.0.0.1:77\"", "");
+        assert_eq!(admin(&good).unwrap().address, "127.0.0.1:77");
+        assert_eq!(addresses(&good), ["127.0.0.1:77", "127.0.0.1:88"]);
+        let off = at(dir.path(), "enabled = false", "");
+        assert!(admin(&off).is_err());
+        assert_eq!(addresses(&off), ["127.0.0.1:88"]);
+    }
+
+    #[test]
+    fn what_is_wrong_elsewhere_in_the_file_hides_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let bind = "bind = \"127.0.0.1:77\"";
+        for more in [
+            "[server]\nthreads = \"many\"",
+            "[sever]",
+            "[[certificate]]\nname = \"a\"\nchain = \"/nonexistent\"\nkey = \"/nonexistent\"",
+        ] {
+            let at = at(dir.path(), bind, more);
+            assert_eq!(admin(&at).unwrap().address, "127.0.0.1:77", "{more}");
+            assert_eq!(addresses(&at), ["127.0.0.1:77", "127.0.0.1:88"], "{more}");
+        }
+    }
+
+    #[test]
+    fn where_the_place_itself_is_in_doubt_the_usual_one_is_asked_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, usual) = ("127.0.0.1:77", defaults::ADMIN_BIND.to_string());
+        let bind = "bind = \"127.0.0.1:77\"";
+        for (admin, more, expected) in [
+            (bind, "]] no TOML [[", vec![own, "127.0.0.1:88", &usual]),
+            ("bind = 77", "", vec![usual.as_str(), "127.0.0.1:88"]),
+            ("enabled = false\nbind = 77", "", vec!["127.0.0.1:88", &usual]),
+        ] {
+            assert_eq!(addresses(&at(dir.path(), admin, more)), expected, "{admin} {more}");
+        }
+        let missing = Where { config: Some(dir.path().join("none.toml")), ..Where::default() };
+        assert_eq!(addresses(&missing), [usual]);
+        // Its owner alone may read it: who asks without is refused by somebody, and that is answer enough.
+        let unread = format!("{bind}\ntoken_file = \"/nonexistent/token\"");
+        let unread = at(dir.path(), &unread, "");
+        assert!(admin(&unread).is_err());
+        assert_eq!(addresses(&unread)[0], own);
     }
 }

@@ -80,3 +80,27 @@ fn an_answer_of_failure_says_why() {
     assert!(failure.message.contains("--token-file"), "{}", failure.message);
     assert!(good(Answer { status: 200, body: String::new() }).is_ok());
 }
+
+#[test]
+fn who_refuses_as_cobalance_does_is_alive() {
+    let ours = |status: u16| {
+        format!("{{\"error\":{{\"status\":{status},\"message\":\"a token is needed\"}}}}")
+    };
+    let nocobase = "{\"error\":{\"status\":401,\"message\":\"no\",\"code\":\"X\"}}".to_owned();
+    for (status, body, expected) in [
+        (200, "ok".to_owned(), true),
+        (401, ours(401), true),
+        (421, ours(421), true),
+        (429, ours(429), true),
+        (401, ours(403), false),
+        (401, nocobase, false),
+        (401, "{\"error\":{\"message\":1,\"code\":2}}".to_owned(), false),
+        (401, "<h1>Who are you?</h1>".to_owned(), false),
+        (404, ours(404), false),
+        (503, ours(503), false),
+        (302, String::new(), false),
+    ] {
+        let told = format!("{status} {body}");
+        assert_eq!(lives(&Answer { status, body }), expected, "{told}");
+    }
+}

@@ -7,7 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::env::{self, EnvProblem};
@@ -65,6 +65,11 @@ impl<'a> Cx<'a> {
         if !self.broken {
             self.report(diagnostic);
         }
+    }
+
+    /// How many errors were reported until now.
+    pub(super) fn errors(&self) -> usize {
+        self.found.borrow().iter().filter(|found| found.is_error()).count()
     }
 
     /// The end of what is written, where something could be added.
@@ -384,6 +389,24 @@ impl<'a> Value<'a> {
             de: value.get_ref(),
         };
         Some(array.iter().map(element).collect())
+    }
+
+    /// The entries of a table whose keys are names, in the order of the file; `must` and `help` are said of
+    /// anything else, as by [`Value::wrong_type`].
+    pub(super) fn entries(&self, must: &str, help: &str) -> Option<Vec<(&'a str, Value<'a>)>> {
+        let DeValue::Table(map) = self.de else {
+            self.wrong_type(must, help);
+            return None;
+        };
+        let mut written: Vec<_> = map.iter().collect();
+        written.sort_by_key(|(key, _)| key.span().start);
+        let entry = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| {
+            let name: &str = key.get_ref();
+            let shown = format!("`{}`", name.chars().take(64).collect::<String>());
+            let (key, span, de) = (key.span(), value.span(), value.get_ref());
+            (name, Value { cx: self.cx, name: shown, key, span, de })
+        };
+        Some(written.into_iter().map(entry).collect())
     }
 
     /// A table with these keys; `title` is how it is written.

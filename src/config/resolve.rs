@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::address::Fault;
 use super::diagnostic::Diagnostic;
 use super::raw::{Cx, Span, Table, Text, Value};
-use super::{Config, keys};
+use super::{Config, Whereabouts, keys};
 
 mod acme;
 mod addresses;
@@ -59,6 +59,21 @@ pub(super) fn document<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Config {
         admin: admin.item,
         probes: probes.map(|probes| probes.item),
         access_log: process::access_log(&root),
+    }
+}
+
+/// Reads only what tells where a process is asked. Nothing that stands elsewhere in the file matters for it, and
+/// no file is read that it names.
+pub(super) fn whereabouts<'a>(cx: &'a Cx<'a>, root: &'a DeTable<'a>) -> Whereabouts {
+    let is_toml = cx.errors() == 0;
+    let root = Table::open(cx, &keys::ROOT, "the file".to_owned(), cx.end(), root);
+    let before = cx.errors();
+    let (admin, probes) = (admin::admin(&root), process::probes(&root));
+    let misspelt = root.misspelt("admin") || root.misspelt("probes");
+    Whereabouts {
+        admin: admin.item,
+        probes: probes.map(|probes| probes.item),
+        certain: is_toml && !misspelt && cx.errors() == before,
     }
 }
 

@@ -52,6 +52,11 @@ const SEND_BUFFER: usize = 64 * 1024;
 const PENDING_RESETS: usize = 1_024;
 /// Streams that ended with an error of their client's, such as a head that is none, in a connection's life.
 const STREAM_ERRORS: usize = 256;
+/// So long the library remembers a stream that we have reset or answered early, and lets what still comes for it
+/// pass: afterwards it is an error. A declined upload may have a window's worth on its way, on a slow line.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// What it keeps of each.
+const REMEMBERED_BYTES: usize = 512;
 /// A client that is to go, and has no stream open, has this long to answer our PING: until then a request of
 /// its may be on its way, and is served.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -80,6 +85,7 @@ pub(super) async fn serve(parts: Parts) {
     let patience = clock::nanos(settings.request_head_timeout);
     let until_ns = parts.first_until_ns.unwrap_or(now_ns.saturating_add(patience));
     let encrypted = parts.socket.is_encrypted();
+    let most_remembered = settings.max_streams as usize;
     let block = header_list(settings.max_head, settings.max_fields) as usize;
     let wire = Wire::new(parts.socket, parts.early, Watch::new(now_ns));
     let mut handshake = builder(&parts.listener).handshake::<_, Bytes>(Handle(wire.clone()));
@@ -118,6 +124,8 @@ pub(super) async fn serve(parts: Parts) {
         leaving: false,
         over_until_ns: None,
         block,
+        remembered: (0, 0),
+        most_remembered,
         waits_for: 0,
     };
     if poll_fn(|cx| connection.poll(cx)).await {
@@ -140,6 +148,10 @@ fn builder(listener: &Listener) -> server::Builder {
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
+        .reset_stream_duration(REMEMBERED)
+        .max_concurrent_reset_streams(settings.max_streams as usize)
+        // `Wire` bounds what small frames take. The library would also count those that it throws away.
+        .data_frame_budget(usize::MAX)
         .enable_connect_protocol();
     builder
 }
@@ -169,6 +181,9 @@ struct Connection {
     over_until_ns: Option<u64>,
     /// Room that a header block may take before it is whole.
     block: usize,
+    /// Streams that the library remembers, at most, and until when it does.
+    remembered: (usize, u64),
+    most_remembered: usize,
     /// When so much was written and taken, all that waited when this wait began has gone.
     waits_for: u64,
 }
@@ -258,16 +273,25 @@ impl Connection {
         current(&self.shared.thread, &self.listener).is_none()
     }
 
-    /// Tells the gate and the watch what has been done.
+    /// Tells the gate and the watch what has been done, and bounds what small frames take.
     fn account(&mut self, now_ns: u64) {
         let gate = &self.shared.gate;
-        let (pieces, completed) = gate.take_progress();
-        self.wire.watch().refill(now_ns, pieces, completed);
+        self.wire.watch().refill(now_ns, gate.take_progress());
+        self.wire.gather(gate);
         gate.open();
+        let (count, until_ns) = &mut self.remembered;
+        match gate.take_unended() {
+            0 if now_ns >= *until_ns => *count = 0,
+            0 => {}
+            more => {
+                *count = (*count + more).min(self.most_remembered);
+                *until_ns = now_ns.saturating_add(clock::nanos(REMEMBERED));
+            }
+        }
     }
 
     /// Says what is held for the client beside what each exchange says for itself: what has begun to come, bodies
-    /// that nobody has taken, and answers that it has not. False: there is no room for that, or others need it
+    /// that nobody has taken, answers that it has not, and streams that are remembered. False: there is no room for that, or others need it
     /// more. Then all of it goes, because there is no saying which stream is to blame.
     fn hold(&mut self) -> bool {
         let (gate, wire, deadline) = (&self.shared.gate, &self.wire, &self.deadline);
@@ -275,13 +299,16 @@ impl Connection {
         let waiting = wire.waiting() + wire.socket().held();
         let bytes = begun + gate.untaken() + gate.queued() + waiting;
         gate.count(bytes > 0);
+        // Nobody waits for that to go.
+        let remembers = deadline.hold(self.remembered.0 * REMEMBERED_BYTES);
         let moved = wire.written() + gate.taken();
         if bytes == 0 || moved >= self.waits_for {
             // What is here now has come since: a client that goes on is no old one.
             deadline.end_wait();
             self.waits_for = moved + bytes as u64;
         }
-        !deadline.is_cut() && (bytes == 0 || deadline.wait_holding(bytes) || deadline.give_way())
+        let fits = remembers && (bytes == 0 || deadline.wait_holding(bytes));
+        !deadline.is_cut() && (fits || deadline.give_way())
     }
 
     /// Gives a client that uploads wider windows, if there are any left.

@@ -19,6 +19,7 @@ mod attempt;
 mod http;
 mod order;
 mod plan;
+mod sent;
 mod watched;
 
 use attempt::Outcome;

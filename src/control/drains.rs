@@ -13,6 +13,7 @@ use super::maintenance::Maintained;
 use super::pin::Pinned;
 use crate::config::Config;
 use crate::disk;
+use crate::snapshot::Upstream;
 use crate::upstream::Node;
 
 /// The layout of the file. A newer one is not read: half of what it means could be wrong.
@@ -68,6 +69,13 @@ pub(super) fn is_called(node: &Node, name: &str) -> bool {
         Some(configured == node.key.name && node.address()?.tcp()?.ip().to_string() == ip)
     };
     node.label == name || node.key.name == name || among_others() == Some(true)
+}
+
+/// What goes on to mean a node when it is elsewhere: its name as configured, if that stands for it alone. A label
+/// lasts as long as the node, so it may have an address of a time when there was another.
+pub(super) fn lasting_name<'a>(upstream: &Upstream, node: &'a Node) -> &'a str {
+    let of_name = upstream.nodes.iter().filter(|other| other.node.key.name == node.key.name);
+    if of_name.count() == 1 { &node.key.name } else { &node.label }
 }
 
 impl Drains {

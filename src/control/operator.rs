@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::drains::is_called;
+use super::drains::{is_called, lasting_name};
 use super::pin::others;
 use super::reload::followed;
 use super::roster::now;
@@ -203,7 +203,9 @@ impl Core {
         let mut waiting = Vec::new();
         for (upstream, member) in found {
             let (node, before) = (&member.node, member.node.operator());
-            self.roster.drains.add(node, &order.node, &from);
+            let lasting = lasting_name(upstream, node);
+            let name = if lasting == node.key.name { lasting } else { &order.node };
+            self.roster.drains.add(node, name, &from);
             if matches!(before, OperatorState::Ready | OperatorState::Aside) {
                 node.set_operator(OperatorState::Draining);
                 self.roster.note_operator(upstream, member);

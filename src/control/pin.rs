@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::drains::is_called;
+use super::drains::{is_called, lasting_name};
 use super::operator::asked_upstreams;
 use super::operator::{Found, Order, OrderError, OrderedNode, nodes_checked, ordered};
 use super::roster::Roster;
@@ -74,10 +74,10 @@ pub struct UnpinnedUpstream {
 }
 
 impl Pinned {
-    fn new(node: &Node, from: &Who) -> Pinned {
+    fn new(upstream: &Upstream, node: &Node, from: &Who) -> Pinned {
         Pinned {
             upstream: node.key.upstream.clone(),
-            node: node.label.clone(),
+            node: lasting_name(upstream, node).to_owned(),
             address: address(node),
             from: from.to_string(),
             since: unix(SystemTime::now()),
@@ -162,7 +162,7 @@ impl Core {
         }
         let mut waiting = Vec::new();
         for (upstream, member) in found {
-            let pinned = Pinned::new(&member.node, &order.from);
+            let pinned = Pinned::new(upstream, &member.node, &order.from);
             let (name, node, from) = (&pinned.upstream, &pinned.node, &pinned.from);
             tracing::info!(target: "cobalance::pin", upstream = name, node, from, "pinned");
             self.warnings.settle(Kind::Degraded, &subject(name));

@@ -137,7 +137,7 @@ impl<'a> Exchange<'a> {
                 Fate::Unprocessed => leg.seen.sent.set(0),
                 // No old connection is to blame.
                 Fate::Reset => leg.seen.reused.set(false),
-                Fate::Unknown => {}
+                Fate::Unknown | Fate::Unsayable => {}
             }
         }
         let reply = reply?;

@@ -23,7 +23,7 @@ use crate::http1::io::{Failure, HeadRead, poll_head, write_all};
 use crate::http1::response::ResponseHead;
 use crate::http1::scan::Scanner;
 use crate::http1::{HeadLimits, Violation};
-use crate::net::{Secure, Socket};
+use crate::net::{Fate, Secure, Socket};
 use crate::nocobase::{self, MAX_REFUSAL, Refusal};
 use crate::upstream::{LocalNode, Node};
 
@@ -261,8 +261,11 @@ fn parse(awaiting: &Awaiting<'_>, bytes: Vec<u8>, length: usize) -> Result<Respo
 }
 
 /// A connection that ended before the head of an answer. In TLS 1.3 a node judges our certificate after our
-/// handshake is done, and says then what it does not like.
+/// handshake is done, and says then what it does not like. A request that cannot be said to it is none of its faults.
 pub fn terminated(socket: &Socket) -> Cause {
+    if socket.fate() == Fate::Unsayable {
+        return Cause::BadRequest("it has no form in HTTP/2, which the nodes speak");
+    }
     match socket.tls().and_then(Secure::failure) {
         Some(why) => Cause::NodeTls(why.to_string().into()),
         None => Cause::ConnectionTerminated,

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::lot::{Lot, Takers};
 use crate::balance::sticky::Signer;
 use crate::balance::{Balancer, Load};
@@ -59,6 +61,8 @@ pub struct LocalMember {
     pub max_requests: u32,
     /// What stands for it in a sticky cookie.
     pub sticky_key: u64,
+    /// What stands for it in hashes: the same on every replica of the balancer.
+    identity: u64,
 }
 
 /// A node that refused an app a moment ago.
@@ -108,7 +112,8 @@ impl LocalUpstream {
             weight: member.weight,
             backup: member.backup,
             max_requests: member.max_requests,
-            sticky_key: signer.as_ref().map_or(0, |signer| signer.node_key(&member.node.label)),
+            sticky_key: signer.as_ref().map_or(0, |signer| signer.node_key(&member.agreed_name)),
+            identity: xxh3_64(member.agreed_name.as_bytes()),
         };
         let serving = upstream.nodes.iter().filter(|member| member.role == Role::Serve);
         let nodes: Vec<LocalMember> = serving.map(member).collect();
@@ -213,12 +218,12 @@ fn balancer(
         let (a, b) = (old.nodes.iter(), nodes.iter());
         before.balance == settings.balance
             && before.hash_balance_factor == settings.hash_balance_factor
-            && a.map(|m| m.local.node.identity).eq(b.map(|m| m.local.node.identity))
+            && a.map(|m| m.identity).eq(b.map(|m| m.identity))
     };
     if let Some(old) = old.filter(known) {
         return old.balancer.borrow().clone();
     }
-    let identities = nodes.iter().map(|member| member.local.node.identity).collect();
+    let identities = nodes.iter().map(|member| member.identity).collect();
     Balancer::new(settings.balance, settings.hash_balance_factor, identities)
 }
 
@@ -249,6 +254,37 @@ mod tests {
             access_log: None,
         };
         View::new(0, Arc::new(snapshot::compile(Arc::new(config), parts)), None)
+    }
+
+    #[test]
+    fn replicas_agree_on_a_node_whatever_they_saw_of_its_moves() {
+        let text = "[[listener]]\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [\"app:1\"]\n\
+                    [upstream.u.sticky]\nsecret = \"0123456789abcdef\"\n";
+        let source = config::Source { name: "test".into(), text: text.into() };
+        let config = Arc::new(config::load(&source, &|_| None).unwrap().0);
+        let last = |moves: &[&[&str]]| {
+            let mut registry = Registry::new(1, Metrics::new());
+            let mut view = None;
+            for addresses in moves {
+                let found = addresses.iter().map(|address| address.parse().unwrap()).collect();
+                let parts = Parts {
+                    resolved: &[("app:1".to_owned(), Ok(found))].into(),
+                    registry: &mut registry,
+                    previous: None,
+                    access_log: None,
+                };
+                let snapshot = Arc::new(snapshot::compile(config.clone(), parts));
+                view = Some(View::new(0, snapshot, view.as_ref()));
+            }
+            let nodes = &view.as_ref().unwrap().upstreams[0].nodes;
+            nodes.iter().map(|one| (one.sticky_key, one.identity)).collect::<Vec<_>>()
+        };
+        let (one, two, both) =
+            (&["10.0.0.1:1"][..], &["10.0.0.2:1"][..], &["10.0.0.1:1", "10.0.0.2:1"][..]);
+        assert_eq!(last(&[one, both, two]), last(&[two]), "and it is who it was");
+        assert_eq!(last(&[one, both, two]), last(&[one]));
+        assert_eq!(last(&[one, both]), last(&[both]));
+        assert_ne!(last(&[both])[0], last(&[both])[1]);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Bodies between a stream of HTTP/2 and the framing of HTTP/1.1, in both directions.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, Write};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 
 use super::gate::Gate;
+use super::source::Source;
 use super::{broken, head, malformed};
 use crate::http1::body::Framing;
 use crate::http1::chunked::Decoder;
@@ -16,7 +19,7 @@ const MAX_PIECE: usize = 64 * 1024;
 
 /// What comes in on a stream, as HTTP/1.1 would have it.
 pub struct Inflow {
-    recv: RecvStream,
+    source: Rc<RefCell<Source>>,
     chunked: bool,
     /// The end of the stream is the end of what can be read; else the peer is merely silent after it.
     ends: bool,
@@ -54,12 +57,18 @@ impl Inflow {
         };
         let (lead, data, held) = (Vec::new(), Bytes::new(), Bytes::new());
         let stage = Stage::Data { begun: false };
-        Inflow { recv, chunked, ends: false, stage, lead, at: 0, data, left, held }
+        let source = Rc::new(RefCell::new(Source::new(recv)));
+        Inflow { source, chunked, ends: false, stage, lead, at: 0, data, left, held }
     }
 
     /// Bytes without framing, to the end of the stream.
     pub fn opaque(recv: RecvStream) -> Inflow {
         Inflow { ends: true, ..Inflow::new(recv, Framing::UntilClose) }
+    }
+
+    /// What has come and was not taken.
+    pub fn source(&self) -> &Rc<RefCell<Source>> {
+        &self.source
     }
 
     /// There is something to be given.
@@ -68,8 +77,13 @@ impl Inflow {
     }
 
     /// All has come, and was given.
-    pub fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         !self.has_some() && matches!(self.stage, Stage::Ended | Stage::Broken)
+    }
+
+    /// The peer has ended the stream, whatever was taken of it; nothing more is.
+    pub fn has_ended(&self) -> bool {
+        self.source.borrow_mut().has_ended()
     }
 
     /// It can be read that it has ended.
@@ -81,7 +95,7 @@ impl Inflow {
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_some() {
             self.stage = match self.stage {
-                Stage::Data { begun } => match ready!(self.recv.poll_data(cx)) {
+                Stage::Data { begun } => match ready!(self.poll_data(cx)) {
                     Some(Ok(data)) if data.is_empty() => Stage::Data { begun },
                     Some(Ok(data)) => {
                         self.take_in(data, begun);
@@ -94,7 +108,7 @@ impl Inflow {
                         Stage::Ended
                     }
                 },
-                Stage::Trailers { begun } => match ready!(self.recv.poll_trailers(cx)) {
+                Stage::Trailers { begun } => match ready!(self.poll_trailers(cx)) {
                     Ok(trailers) => {
                         self.lead.clear();
                         self.at = 0;
@@ -113,11 +127,22 @@ impl Inflow {
         Poll::Ready(())
     }
 
+    fn poll_data(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        self.source.borrow_mut().poll_data(cx)
+    }
+
+    fn poll_trailers(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<http::HeaderMap>, h2::Error>> {
+        self.source.borrow_mut().poll_trailers(cx)
+    }
+
     /// The library refuses data beyond the announced length when it comes, which is after the piece before.
     fn take_in(&mut self, data: Bytes, begun: bool) {
         self.left = self.left.map(|left| left.saturating_sub(data.len() as u64));
         match self.left {
-            Some(0) if !self.recv.is_end_stream() => self.held = data,
+            Some(0) if !self.source.borrow().is_at_end() => self.held = data,
             _ => self.frame(data, begun),
         }
     }
@@ -154,8 +179,7 @@ impl Inflow {
             let taken = take(&self.data);
             self.data = self.data.slice(taken..);
             given += taken;
-            // It fails only for more than has come.
-            let _ = self.recv.flow_control().release_capacity(taken);
+            self.source.borrow_mut().release(taken);
         }
         Ok(given)
     }

@@ -2,13 +2,15 @@
 //! without a bound of our own each stream could fill a buffer that a client never empties.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use h2::{FlowControl, StreamId};
+
+use super::source::Source;
 
 /// Bytes of data of one connection that the library has and has not framed. Several times what is written at
 /// once: some parts are sealed and sent while others gather.
@@ -25,13 +27,24 @@ pub struct Gate {
     /// That task has said that something is held, and must hear when that changes.
     told: Cell<bool>,
     /// Of bodies that may still come.
-    bodies: RefCell<Vec<FlowControl>>,
+    bodies: RefCell<Vec<Rc<RefCell<Source>>>>,
     /// Bytes of requests' bodies that were taken from their streams.
     taken: Cell<u64>,
-    /// Pieces that streams have sent since it was asked last.
-    pieces: Cell<u32>,
-    /// Streams whose answers were sent whole since it was asked last.
-    completed: Cell<u32>,
+    /// Since it was asked last.
+    progress: Cell<Progress>,
+    /// Streams that were over before they had ended, since it was asked last.
+    unended: Cell<usize>,
+}
+
+/// What streams have sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Pieces of data.
+    pub pieces: u32,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Streams whose answers were sent whole.
+    pub completed: u32,
 }
 
 /// Data that counts for as long as the library has it, whether it is sent or its stream is reset.
@@ -77,7 +90,9 @@ impl Gate {
 
     /// Data that a stream gives to the library.
     pub fn piece(&self, data: Vec<u8>) -> Bytes {
-        self.pieces.set(self.pieces.get().saturating_add(1));
+        let Progress { pieces, bytes, completed } = self.progress.get();
+        let (pieces, bytes) = (pieces.saturating_add(1), bytes + data.len() as u64);
+        self.progress.set(Progress { pieces, bytes, completed });
         self.queued.fetch_add(data.len(), Relaxed);
         self.tell();
         Bytes::from_owner(Piece { data, queued: self.queued.clone() })
@@ -119,19 +134,24 @@ impl Gate {
     }
 
     /// A body may come with this stream.
-    pub fn expect_body(&self, flow: FlowControl) {
-        self.bodies.borrow_mut().push(flow);
+    pub fn expect_body(&self, source: &Rc<RefCell<Source>>) {
+        self.bodies.borrow_mut().push(source.clone());
     }
 
     /// Whatever still comes of it is thrown away.
-    pub fn forget_body(&self, stream: StreamId) {
-        self.bodies.borrow_mut().retain(|flow| flow.stream_id() != stream);
+    pub fn forget_body(&self, source: &Rc<RefCell<Source>>) {
+        self.bodies.borrow_mut().retain(|other| !Rc::ptr_eq(other, source));
         self.tell();
     }
 
     /// Bytes of bodies that have come and that nobody has taken.
     pub fn untaken(&self) -> usize {
-        self.bodies.borrow().iter().map(FlowControl::used_capacity).sum()
+        self.bodies.borrow().iter().map(|source| source.borrow_mut().untaken()).sum()
+    }
+
+    /// Puts them together, stream by stream.
+    pub fn gather(&self) {
+        self.bodies.borrow().iter().for_each(|source| source.borrow_mut().gather());
     }
 
     /// So much of a request's body was taken.
@@ -147,12 +167,25 @@ impl Gate {
 
     /// A stream's answer is complete.
     pub fn complete(&self) {
-        self.completed.set(self.completed.get().saturating_add(1));
+        let progress = self.progress.get();
+        let completed = progress.completed.saturating_add(1);
+        self.progress.set(Progress { completed, ..progress });
     }
 
-    /// Pieces sent and answers completed since it was asked last.
-    pub fn take_progress(&self) -> (u32, u32) {
-        (self.pieces.take(), self.completed.take())
+    /// A stream is over, and has not ended both ways: the library remembers it.
+    pub fn leave_unended(&self) {
+        self.unended.set(self.unended.get() + 1);
+        self.wake_driver();
+    }
+
+    /// How many of them there were since it was asked last.
+    pub fn take_unended(&self) -> usize {
+        self.unended.take()
+    }
+
+    /// What was sent since it was asked last.
+    pub fn take_progress(&self) -> Progress {
+        self.progress.take()
     }
 }
 
@@ -175,7 +208,9 @@ mod tests {
         assert!(gate.poll_room(&cx).is_ready() && gate.room() == MAX_QUEUED - 10);
         drop(small);
         assert_eq!(gate.queued(), 0);
-        assert_eq!((gate.take_progress(), gate.take_progress()), ((2, 0), (0, 0)));
+        gate.complete();
+        let sent = Progress { pieces: 2, bytes: MAX_QUEUED as u64 + 9, completed: 1 };
+        assert_eq!((gate.take_progress(), gate.take_progress()), (sent, Progress::default()));
     }
 
     #[test]

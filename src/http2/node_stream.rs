@@ -29,7 +29,7 @@ const MAX_HEAD: usize = 128 * 1024;
 pub struct Trunk {
     /// The connection.
     pub wire: Rc<Wire>,
-    /// Bounds what waits for it.
+    /// Bounds what waits for it, and knows what has come.
     pub gate: Gate,
     /// The node has refused a stream, or is about to close: no more are to be opened.
     pub spent: Cell<bool>,
@@ -201,7 +201,7 @@ impl State {
                 In::Nothing => return Poll::Pending,
                 In::Broken => break,
                 In::Head(response) => match ready!(poll_head(response, cx)) {
-                    Ok((answer, recv)) => self.begin(&answer, recv),
+                    Ok((answer, recv)) => self.begin(&answer, recv, &trunk.gate),
                     Err(error) => self.fail(&error, trunk),
                 },
                 In::Body(inflow) => {
@@ -218,16 +218,20 @@ impl State {
     }
 
     /// A head has come; what is interim comes without a stream.
-    fn begin(&mut self, answer: &Response<()>, recv: Option<RecvStream>) {
+    fn begin(&mut self, answer: &Response<()>, recv: Option<RecvStream>, gate: &Gate) {
         (self.lead, self.at) = (Vec::with_capacity(512), 0);
         let ended = recv.as_ref().is_some_and(RecvStream::is_end_stream);
         let asked = (self.asks, self.accept.as_deref());
         let framing = node_head::write_answer(&mut self.lead, answer, asked, ended);
         let Some(recv) = recv else { return };
-        self.answer = In::Body(match framing {
+        let inflow = match framing {
             Framing::UntilClose => Inflow::opaque(recv),
             framing => Inflow::new(recv, framing),
-        });
+        };
+        if !ended {
+            gate.expect_body(inflow.source());
+        }
+        self.answer = In::Body(inflow);
     }
 
     /// There will be no answer. Whether its request was worked on is known of streams that were refused, of
@@ -264,7 +268,9 @@ impl State {
 
     fn send_head(&mut self, bytes: &[u8], trunk: &Trunk) -> io::Result<()> {
         let Out::Head { send, .. } = &mut self.request else { return Ok(()) };
-        let Asked { request, framing, asks, accept } = node_head::request(bytes, self.encrypted)?;
+        let asked = node_head::request(bytes, self.encrypted);
+        let asked = asked.inspect_err(|_| self.fate = Fate::Unsayable);
+        let Asked { request, framing, asks, accept } = asked?;
         let ends = framing == Framing::Empty;
         let (response, stream) = send.send_request(request, ends).map_err(broken)?;
         self.written = trunk.wire.written();
@@ -288,12 +294,22 @@ fn poll_head(response: &mut ResponseFuture, cx: &mut Context<'_>) -> Poll<Result
     Poll::Ready(Ok((Response::from_parts(parts, ()), Some(recv))))
 }
 
+impl Drop for NodeStream {
+    /// Before the stream's last handle is gone, so that the library can let go of it.
+    fn drop(&mut self) {
+        if let In::Body(inflow) = &self.state.borrow().answer {
+            self.trunk.gate.forget_body(inflow.source());
+        }
+    }
+}
+
 impl Drop for State {
-    /// What is not whole is no longer wanted.
+    /// What is not whole is no longer wanted. The library would take a stream that has ended both ways for one that
+    /// was reset as well, and has few places for those.
     fn drop(&mut self) {
         let Out::Body(outflow) = &mut self.request else { return };
-        let answered = matches!(&self.answer, In::Body(inflow) if inflow.is_over());
-        if !(answered && outflow.is_over()) {
+        let ended = || matches!(&self.answer, In::Body(inflow) if inflow.has_ended());
+        if !(outflow.is_over() && ended()) {
             outflow.reset(Reason::CANCEL);
         }
     }

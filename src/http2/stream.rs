@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, StreamId};
+use h2::{Reason, RecvStream};
 
 use super::body::{Inflow, Outflow};
 use super::broken;
@@ -23,7 +23,6 @@ const MAX_HEAD: usize = 64 * 1024;
 /// One stream that a client has opened.
 pub struct ClientStream {
     state: RefCell<State>,
-    id: StreamId,
     gate: Rc<Gate>,
     encrypted: bool,
 }
@@ -48,23 +47,23 @@ enum Out {
 impl ClientStream {
     /// A stream whose head has come. `framing` is the one of the request's body.
     pub fn new(
-        (mut recv, respond): (RecvStream, SendResponse<Bytes>),
+        (recv, respond): (RecvStream, SendResponse<Bytes>),
         framing: Framing,
         asks: Asks,
         gate: Rc<Gate>,
         encrypted: bool,
     ) -> ClientStream {
-        let id = recv.stream_id();
-        if !recv.is_end_stream() {
-            gate.expect_body(recv.flow_control().clone());
-        }
+        let comes = !recv.is_end_stream();
         let inflow = match asks {
             Asks::WebSocket => Inflow::opaque(recv),
             Asks::Body | Asks::Head => Inflow::new(recv, framing),
         };
+        if comes {
+            gate.expect_body(inflow.source());
+        }
         let out = Out::Head { respond, partial: Vec::new() };
         let state = State { inflow, out, asks, gone: false, cut: false };
-        ClientStream { state: RefCell::new(state), id, gate, encrypted }
+        ClientStream { state: RefCell::new(state), gate, encrypted }
     }
 }
 
@@ -158,6 +157,12 @@ impl Stream for ClientStream {
 }
 
 impl State {
+    /// Both ways, and so that nothing is left to be said.
+    fn has_ended(&self) -> bool {
+        let sent = matches!(&self.out, Out::Body(outflow) if outflow.is_over());
+        sent && !self.cut && self.inflow.has_ended()
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.gone {
             match &mut self.out {
@@ -213,7 +218,11 @@ impl State {
 impl Drop for ClientStream {
     /// Before the stream's last handle is gone, so that the library can let go of it.
     fn drop(&mut self) {
-        self.gate.forget_body(self.id);
+        let state = self.state.get_mut();
+        self.gate.forget_body(state.inflow.source());
+        if !state.has_ended() {
+            self.gate.leave_unended();
+        }
     }
 }
 

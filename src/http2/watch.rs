@@ -5,6 +5,8 @@
 //! Time gives tokens back, and so does what a client is here for: requests, bodies, answers. A client that
 //! has used up its bucket is shown out with ENHANCE_YOUR_CALM (RFC 9113, 10.5).
 
+use super::gate::Progress;
+
 /// Control frames at once, beyond those that go with traffic. Browsers and gRPC clients send a few at the
 /// start and then about one for each piece of an answer.
 const CONTROL_BURST: u32 = 1_000;
@@ -13,13 +15,21 @@ const CONTROL_PER_S: u32 = 50;
 /// Control frames that a request, or a piece of an answer, makes seem honest: window updates of the stream
 /// and of its connection, a priority, a PING that measures.
 const CONTROL_PER_PIECE: u32 = 4;
-/// Bytes of a body that do the same for one.
-const BYTES_PER_CONTROL: u32 = 1024;
+/// Bytes of a body, in either direction, that do the same for one. Clients that count each read of theirs open
+/// two windows for each 4 KiB that they take: Go's do.
+const BYTES_PER_CONTROL: u64 = 1024;
+/// What time gives back ends at the burst, what work has earned only here: windows of megabytes come with as
+/// many updates at once when a client that let its answers wait reads them.
+const CONTROL_EARNED: u32 = 64 * 1024;
 /// Streams that a client resets at once: a browser that leaves a page with many pictures does.
 const RESET_BURST: u32 = 200;
 /// And so many each second, beside one for each answer that it took whole: a client that resets more than
 /// it reads, and that without end, is no client (CVE-2023-44487).
 const RESET_PER_S: u32 = 20;
+/// A frame of DATA with less than so much costs more by itself than by its bytes.
+const SMALL: u32 = 1024;
+/// So many of these are put together with what came before, and before more is read.
+const MAX_SMALL: u32 = 64;
 /// CONTINUATION frames of one header block: a whole head of the usual bound takes one.
 const MAX_CONTINUATION: u32 = 5;
 
@@ -42,7 +52,7 @@ pub enum Flood {
     Unknown,
     /// WINDOW_UPDATE.
     WindowUpdate,
-    /// What the library found too many: streams with errors, small DATA frames that wait, far too large heads.
+    /// What the library found too many: streams with errors, empty DATA frames, far too large heads.
     Other,
 }
 
@@ -85,7 +95,10 @@ pub struct Watch {
     continuations: u32,
     control: Bucket,
     resets: Bucket,
-    bytes: u32,
+    /// Frames of DATA that are small, since they were put together.
+    small: u32,
+    /// Of bodies, that do not make a token yet.
+    bytes: u64,
     /// Of a reset: so many of `CONTROL_PER_S` make one.
     reset_parts: u32,
     refilled_ns: u64,
@@ -107,15 +120,24 @@ const HEAD: At = At::Head { bytes: [0; 9], have: 0 };
 struct Bucket {
     tokens: u32,
     burst: u32,
+    most: u32,
 }
 
 impl Bucket {
-    fn new(burst: u32) -> Bucket {
-        Bucket { tokens: burst, burst }
+    /// A full one; time fills it up to `burst`, work to `most`.
+    fn new(burst: u32, most: u32) -> Bucket {
+        Bucket { tokens: burst, burst, most }
     }
 
+    /// For time that has passed.
     fn add(&mut self, tokens: u32) {
-        self.tokens = self.tokens.saturating_add(tokens).min(self.burst);
+        let filled = self.tokens.saturating_add(tokens).min(self.burst);
+        self.tokens = self.tokens.max(filled);
+    }
+
+    /// For work.
+    fn earn(&mut self, tokens: u32) {
+        self.tokens = self.tokens.saturating_add(tokens).min(self.most);
     }
 
     /// False: it is empty.
@@ -133,8 +155,9 @@ impl Watch {
             at: At::Preface { left: super::PREFACE.len() },
             in_block: false,
             continuations: 0,
-            control: Bucket::new(CONTROL_BURST),
-            resets: Bucket::new(RESET_BURST),
+            control: Bucket::new(CONTROL_BURST, CONTROL_EARNED),
+            resets: Bucket::new(RESET_BURST, RESET_BURST),
+            small: 0,
             bytes: 0,
             reset_parts: 0,
             refilled_ns: now_ns,
@@ -146,7 +169,7 @@ impl Watch {
 
     /// Of what a node says: it begins with frames, and is bounded by what we ask of it.
     pub fn of_node(now_ns: u64) -> Watch {
-        let endless = || Bucket::new(u32::MAX);
+        let endless = || Bucket::new(u32::MAX, u32::MAX);
         Watch { at: HEAD, control: endless(), resets: endless(), ..Watch::new(now_ns) }
     }
 
@@ -158,6 +181,16 @@ impl Watch {
     /// Frames so far, without PING: an answer to one tells nothing new.
     pub fn heard(&self) -> u64 {
         self.heard
+    }
+
+    /// So many small frames of DATA have come that they are to be put together before more is read.
+    pub fn is_crowded(&self) -> bool {
+        self.small >= MAX_SMALL
+    }
+
+    /// They were put together.
+    pub fn gathered(&mut self) {
+        self.small = 0;
     }
 
     /// What there was too much of; nothing that comes after it is looked at.
@@ -185,10 +218,11 @@ impl Watch {
         if self.in_block { block + frame } else { frame }
     }
 
-    /// Gives back what time and work are worth: pieces of answers, and answers that were sent whole.
-    pub fn refill(&mut self, now_ns: u64, pieces: u32, completed: u32) {
-        self.control.add(pieces.saturating_mul(CONTROL_PER_PIECE));
-        self.resets.add(completed);
+    /// Gives back what time and work are worth.
+    pub fn refill(&mut self, now_ns: u64, sent: Progress) {
+        self.control.earn(sent.pieces.saturating_mul(CONTROL_PER_PIECE));
+        self.paid(sent.bytes);
+        self.resets.earn(sent.completed);
         let tick_ns = 1_000_000_000 / u64::from(CONTROL_PER_S);
         let ticks = now_ns.saturating_sub(self.refilled_ns) / tick_ns;
         if ticks > 0 {
@@ -250,13 +284,16 @@ impl Watch {
         self.heard += u64::from(kind != 6);
         self.settings |= kind == 4;
         match kind {
-            0 if length > 0 => self.paid(length),
+            0 if length > 0 => {
+                self.small += u32::from(length < SMALL);
+                self.paid(length.into());
+            }
             0 if flags & END_STREAM != 0 => {}
             0 => self.control(Flood::EmptyData),
             1 => {
                 self.in_block = flags & END_HEADERS == 0;
                 self.continuations = 0;
-                self.control.add(CONTROL_PER_PIECE);
+                self.control.earn(CONTROL_PER_PIECE);
             }
             2 => self.control(Flood::Priority),
             3 if !self.resets.take() => self.verdict = Some(Flood::Reset),
@@ -281,9 +318,10 @@ impl Watch {
         }
     }
 
-    fn paid(&mut self, length: u32) {
+    fn paid(&mut self, length: u64) {
         self.bytes = self.bytes.saturating_add(length);
-        self.control.add(self.bytes / BYTES_PER_CONTROL);
+        let earned = u32::try_from(self.bytes / BYTES_PER_CONTROL).unwrap_or(u32::MAX);
+        self.control.earn(earned);
         self.bytes %= BYTES_PER_CONTROL;
     }
 }
@@ -293,6 +331,7 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const NOTHING: Progress = Progress { pieces: 0, bytes: 0, completed: 0 };
 
     fn begun() -> Watch {
         let mut watch = Watch::new(0);
@@ -313,7 +352,7 @@ mod tests {
         let ping = frame(6, 0, 8);
         (0..CONTROL_BURST).for_each(|_| watch.look(&ping));
         assert_eq!(watch.verdict(), None);
-        watch.refill(SECOND, 0, 0);
+        watch.refill(SECOND, NOTHING);
         (0..CONTROL_PER_S).for_each(|_| watch.look(&ping));
         assert_eq!(watch.verdict(), None);
         watch.look(&ping);
@@ -325,31 +364,41 @@ mod tests {
         let mut watch = begun();
         (0..CONTROL_BURST).for_each(|_| watch.look(&frame(8, 0, 4)));
         watch.look(&frame(0, 0, 2 * BYTES_PER_CONTROL as usize));
-        watch.refill(0, 1, 0);
-        (0..2 + CONTROL_PER_PIECE).for_each(|_| watch.look(&frame(8, 0, 4)));
+        watch.refill(0, Progress { pieces: 1, bytes: 3 * BYTES_PER_CONTROL, ..NOTHING });
+        (0..2 + CONTROL_PER_PIECE + 3).for_each(|_| watch.look(&frame(8, 0, 4)));
         assert_eq!(watch.verdict(), None);
         watch.look(&frame(8, 0, 4));
         assert_eq!(watch.verdict(), Some(Flood::WindowUpdate));
     }
 
     #[test]
+    fn what_was_earned_stays_and_time_adds_nothing_to_it() {
+        let mut watch = begun();
+        watch.refill(0, Progress { bytes: 8 << 20, ..NOTHING });
+        watch.refill(100 * SECOND, NOTHING);
+        assert_eq!(watch.control.tokens, CONTROL_BURST + 8 * 1024);
+        watch.refill(100 * SECOND, Progress { bytes: 1 << 40, ..NOTHING });
+        assert_eq!(watch.control.tokens, CONTROL_EARNED);
+    }
+
+    #[test]
     fn resets_are_paid_for_with_answers() {
         let mut watch = begun();
         (0..RESET_BURST).for_each(|_| watch.look(&frame(3, 0, 4)));
-        watch.refill(0, 0, 3);
+        watch.refill(0, Progress { completed: 3, ..NOTHING });
         (0..3).for_each(|_| watch.look(&frame(3, 0, 4)));
         assert_eq!(watch.verdict(), None);
         watch.look(&frame(3, 0, 4));
         assert_eq!(watch.verdict(), Some(Flood::Reset));
         let mut patient = begun();
         for second in 0..100 {
-            patient.refill(second * SECOND, 0, 0);
+            patient.refill(second * SECOND, NOTHING);
             (0..RESET_PER_S).for_each(|_| patient.look(&frame(3, 0, 4)));
         }
         assert_eq!(patient.verdict(), None);
         let mut busy = begun();
         (0..RESET_BURST).for_each(|_| busy.look(&frame(3, 0, 4)));
-        (1..=100).for_each(|turn| busy.refill(turn * SECOND / 100, 0, 0));
+        (1..=100).for_each(|turn| busy.refill(turn * SECOND / 100, NOTHING));
         assert_eq!(busy.resets.tokens, RESET_PER_S, "however often it is looked");
     }
 
@@ -394,6 +443,18 @@ mod tests {
         watch.look(&frame(0, 0, 9)[..12]);
         assert!(!watch.is_unfinished(), "a body has a time of its own");
         assert_eq!(watch.begun(100), 9);
+    }
+
+    #[test]
+    fn small_frames_are_counted_until_they_are_put_together() {
+        let mut watch = begun();
+        (0..MAX_SMALL).for_each(|_| watch.look(&frame(0, 0, SMALL as usize)));
+        (1..MAX_SMALL).for_each(|_| watch.look(&frame(0, 0, 1)));
+        assert!(!watch.is_crowded());
+        watch.look(&frame(0, 1, 20));
+        assert!(watch.is_crowded());
+        watch.gathered();
+        assert!(!watch.is_crowded());
     }
 
     #[test]

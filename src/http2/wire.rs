@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::gate::Gate;
 use super::watch::Watch;
 use crate::net::Socket;
 
@@ -57,6 +58,14 @@ impl Wire {
         self.watch.borrow_mut()
     }
 
+    /// Puts together what streams have been sent in small frames, if there are many of these.
+    pub fn gather(&self, gate: &Gate) {
+        if self.watch.borrow().is_crowded() {
+            gate.gather();
+            self.watch.borrow_mut().gathered();
+        }
+    }
+
     /// Bytes that the kernel has taken so far.
     pub fn written(&self) -> u64 {
         self.written.get()
@@ -102,7 +111,7 @@ impl Wire {
         Poll::Ready(Ok(FULL - self.out.borrow().len()))
     }
 
-    fn gather(&self, bytes: &[u8], room: usize) -> usize {
+    fn append(&self, bytes: &[u8], room: usize) -> usize {
         let taken = bytes.len().min(room);
         let mut out = self.out.borrow_mut();
         if out.capacity() == 0 {
@@ -138,6 +147,11 @@ impl AsyncRead for Handle {
             // Whoever runs the connection ends it. Nothing more of it is believed.
             return Poll::Pending;
         }
+        if wire.watch.borrow().is_crowded() {
+            // Whoever runs the connection puts together what has come, and then asks again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         if !wire.read_early(buf) {
             let room = buf.remaining().min(READ);
@@ -161,7 +175,7 @@ impl AsyncWrite for Handle {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let room = ready!(self.0.poll_room(cx))?;
-        Poll::Ready(Ok(self.0.gather(bytes, room)))
+        Poll::Ready(Ok(self.0.append(bytes, room)))
     }
 
     fn poll_write_vectored(
@@ -172,7 +186,7 @@ impl AsyncWrite for Handle {
         let room = ready!(self.0.poll_room(cx))?;
         let mut taken = 0;
         for slice in slices {
-            taken += self.0.gather(slice, room - taken);
+            taken += self.0.append(slice, room - taken);
         }
         Poll::Ready(Ok(taken))
     }

@@ -60,4 +60,6 @@ pub enum Fate {
     Unprocessed,
     /// It alone was reset, on a connection that is good.
     Reset,
+    /// Nothing was sent: the request has no form in the peer's protocol, and would have none elsewhere.
+    Unsayable,
 }

@@ -1,5 +1,5 @@
 //! Where what was obtained from an ACME authority is kept, shared by replicas: accounts, certificates with their
-//! keys, challenges that are under way, and what became of attempts.
+//! keys, challenges and orders that are under way, and what became of attempts.
 //!
 //! ```text
 //! STATE/acme-v02.api.letsencrypt.org-1f2e3d4c/     one for each directory URL
@@ -7,6 +7,7 @@
 //!     account.json              the account, with its key
 //!     certificates/NAME.pem     key and chain; NAME is a domain, the first by the alphabet, and a hash of all
 //!     attempts/NAME.json        failures, and when to try again
+//!     orders/NAME.json          an order that is to be fetched still, with its key
 //!     challenges/…              what every replica answers meanwhile
 //! ```
 //!
@@ -45,16 +46,20 @@ pub enum Folder {
     Attempts,
     /// What is answered while an order is under way.
     Challenges,
+    /// Orders whose certificates are still to come.
+    Orders,
 }
 
 impl Folder {
-    const ALL: [Folder; 3] = [Folder::Certificates, Folder::Attempts, Folder::Challenges];
+    const ALL: [Folder; 4] =
+        [Folder::Certificates, Folder::Attempts, Folder::Challenges, Folder::Orders];
 
     fn name(self) -> &'static str {
         match self {
             Folder::Certificates => "certificates",
             Folder::Attempts => "attempts",
             Folder::Challenges => "challenges",
+            Folder::Orders => "orders",
         }
     }
 }
@@ -86,6 +91,11 @@ impl Vault {
     /// The file of what became of attempts at it.
     pub fn attempts(&self, domains: &[String]) -> PathBuf {
         self.path(Folder::Attempts, &format!("{}.json", stem(domains)))
+    }
+
+    /// The file of an order of it that is to be fetched still.
+    pub fn order(&self, domains: &[String]) -> PathBuf {
+        self.path(Folder::Orders, &format!("{}.json", stem(domains)))
     }
 
     /// The file of the account.

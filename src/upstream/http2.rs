@@ -45,6 +45,9 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 /// What the library keeps of one stream's body that the kernel has not taken. The gate bounds all of them.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that were cancelled and that the library remembers for a second, because a node's DATA may still be on
+/// its way: several times as many as there are at once. Each is half a KiB.
+const CANCELLED: usize = 4 * MAX_STREAMS;
 /// What a node is told of the size of heads: twice what is taken from it, and room for what HTTP/2 counts for
 /// each field beside its bytes (RFC 9113, 10.5.1).
 const HEADER_LIST: u32 = 2 * 32 * 1024 + 32 * 200;
@@ -323,7 +326,13 @@ fn builder() -> client::Builder {
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_reset_streams(CANCELLED)
+        // What comes for others is an error of the node's to the library, and is none.
+        .max_local_error_reset_streams(None)
+        // `Wire` bounds what small frames take. The library would end the connection, with everybody on it, for
+        // clients that do not read.
+        .data_frame_budget(usize::MAX);
     builder
 }
 
@@ -368,6 +377,7 @@ impl Driver {
         let wire = &self.trunk.wire;
         let broke = matches!(wire.poll_out(cx), Poll::Ready(Err(_)));
         self.trunk.gate.open();
+        wire.gather(&self.trunk.gate);
         match ended || broke || wire.watch().verdict().is_some() {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -384,7 +394,7 @@ impl Driver {
         }
         let Some(pings) = &mut self.pings else { return true };
         let mut pulse = line.pulse.borrow_mut();
-        if pings.poll_pong(cx).is_ready() && pulse.is_asking() {
+        if pings.poll_pong(cx).is_ready() {
             pulse.answered(clock::now_ns());
         }
         if pulse.is_due() && pings.send_ping(Ping::opaque()).is_ok() {

@@ -25,7 +25,7 @@ pub struct Node {
     pub key: NodeKey,
     /// Its name in metrics and `status`.
     pub label: String,
-    /// Hash of its label: the same on every replica of the balancer.
+    /// Hash of its label: what this process remembers it by, as long as it lasts.
     pub identity: u64,
     /// Its metrics.
     pub metrics: NodeMetrics,

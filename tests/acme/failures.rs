@@ -16,6 +16,16 @@ fn warning(balancer: &Balancer) -> Option<String> {
     found.map(|found| found.message)
 }
 
+/// Lets the next attempt begin, as if its time had come; after how many seconds that would have been.
+fn again(rig: &Rig) -> i64 {
+    let mut noted: serde_json::Value =
+        serde_json::from_slice(&fs::read(rig.attempts()).unwrap()).unwrap();
+    let wait = noted["next_at"].as_i64().unwrap() - noted["at"].as_i64().unwrap();
+    noted["next_at"] = 0.into();
+    fs::write(rig.attempts(), noted.to_string()).unwrap();
+    wait
+}
+
 fn now() -> i64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64
 }
@@ -73,17 +83,56 @@ fn an_authority_that_finds_nobody_says_so_and_the_wait_grows() {
         let error = acme.error.unwrap();
         assert!(error.contains("crm.test: "), "{error}");
         assert!(error.contains("must lead to a listener of cobalance"), "{error}");
-        let mut noted: serde_json::Value =
-            serde_json::from_slice(&fs::read(rig.attempts()).unwrap()).unwrap();
-        waits.push(noted["next_at"].as_i64().unwrap() - noted["at"].as_i64().unwrap());
-        // As if that time were over.
-        noted["next_at"] = 0.into();
-        fs::write(rig.attempts(), noted.to_string()).unwrap();
+        waits.push(again(&rig));
     }
     assert!((240..=360).contains(&waits[0]) && (480..=720).contains(&waits[1]), "{waits:?}");
     let challenges =
         rig.files().into_iter().filter(|f| f.to_str().unwrap().contains("/challenges/"));
     assert!(challenges.count() <= 2, "at most those of an order that has begun since");
+}
+
+#[test]
+fn an_order_that_takes_long_is_asked_for_again_and_not_made_anew() {
+    let (rig, authority) = Rig::with_stand_in();
+    let balancer = rig.hidden("http-01", &["crm.test"], "", "");
+    let failed = |times| balancer.count("acme_orders_total", &["not_issued"]) == f64::from(times);
+    patiently("a failure", || failed(1) && warning(&balancer).is_some());
+    let said = warning(&balancer).unwrap();
+    assert!(said.contains("has not issued the certificate yet"), "{said}");
+    assert!(said.contains("Next attempt in 4 min ") || said.contains("in 5 min "), "{said}");
+    let wait = again(&rig);
+    assert!((300..=360).contains(&wait), "never sooner than it said: {wait}");
+    patiently("another", || failed(2));
+    assert_eq!((authority.asked("/order"), authority.asked("/finalize")), (1, 1));
+    // Also a process that knows nothing else of it has use for what is issued meanwhile.
+    balancer.stop();
+    authority.issue(rig.sign_kept(&["crm.test"]));
+    again(&rig);
+    let balancer = rig.hidden("http-01", &["crm.test"], "", "");
+    balancer.until_state("valid");
+    assert_eq!((authority.asked("/order"), authority.asked("/chain")), (1, 1));
+    assert_eq!(rig.order(), None, "its key is with the certificate");
+}
+
+#[test]
+fn a_request_that_was_lost_is_sent_again_and_an_order_that_was_lost_is_made_anew() {
+    let (rig, authority) = Rig::with_stand_in();
+    let balancer = rig.hidden("http-01", &["crm.test"], "", "");
+    let asked = || (authority.asked("/order"), authority.asked("/finalize"));
+    for (times, expected) in [(1, (1, 1)), (2, (1, 2)), (3, (2, 3))] {
+        patiently("a failure", || {
+            balancer.count("acme_orders_total", &["not_issued"]) == f64::from(times)
+        });
+        assert_eq!(asked(), expected);
+        match times {
+            1 => authority.lose_request(),
+            2 => authority.lose_order(),
+            _ => authority.issue(rig.sign_kept(&["crm.test"])),
+        }
+        again(&rig);
+    }
+    balancer.until_state("valid");
+    assert_eq!(asked(), (2, 3));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::pebble::{Pebble, Settings, files};
 use crate::relay::Relay;
+use crate::stand_in::StandIn;
 use crate::support::origin::Origin;
 use crate::support::program::Program;
 use crate::support::tls::{Authority, Client, Pair, connect};
@@ -58,6 +59,30 @@ impl Rig {
         let pebble = Some(pebble);
         let origin = Origin::ok("hello");
         Rig { dir, settings, tls_authority, pebble, address, roots, http, tls, origin }
+    }
+
+    /// With one that does as it is told.
+    pub(crate) fn with_stand_in() -> (Rig, StandIn) {
+        let (http, tls) = (Relay::start(), Relay::start());
+        let (dir, tls_authority) = (tempfile::tempdir().unwrap(), Authority::new());
+        let stand_in = StandIn::start(&tls_authority);
+        let (settings, address, pebble) = (Settings::default(), stand_in.address, None);
+        let (roots, origin) = (RootCertStore::empty(), Origin::ok("hello"));
+        let rig = Rig { dir, settings, tls_authority, pebble, address, roots, http, tls, origin };
+        (rig, stand_in)
+    }
+
+    /// A certificate for the key of the order that is kept.
+    pub(crate) fn sign_kept(&self, names: &[&str]) -> String {
+        let bytes = std::fs::read(self.order().expect("an order is kept")).unwrap();
+        let kept: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let key = rcgen::KeyPair::from_pem(kept["key"].as_str().unwrap()).unwrap();
+        self.tls_authority.sign(names, &key)
+    }
+
+    /// Whose certificate is to be fetched still.
+    pub(crate) fn order(&self) -> Option<PathBuf> {
+        self.files().into_iter().find(|file| file.to_str().unwrap().contains("/orders/"))
     }
 
     pub(crate) fn dir(&self) -> &Path {

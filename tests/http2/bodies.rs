@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 
 use http::HeaderMap;
 
-use super::support::h2::{self, Client, get, request};
+use super::support::h2::{
+    self, Client, DATA, END_HEADERS, HEADERS, RST_STREAM, Raw, get, request, usual,
+};
 use super::support::origin::{Origin, gate};
 use super::support::until;
 use super::{count, proxy, proxy_with};
@@ -14,13 +16,22 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 /// Answers with what it was sent.
-fn mirror() -> Origin {
+pub(super) fn mirror() -> Origin {
     Origin::scripted(|mut line| {
         while let Some(seen) = line.request() {
             let length = seen.body.len();
             line.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
             line.send(&seen.body);
         }
+    })
+}
+
+/// Reads heads alone, and wants no body.
+pub(super) fn declining() -> Origin {
+    Origin::scripted(|mut line| {
+        super::support::origin::read_head(&mut line.stream);
+        line.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!");
+        line.wait_closed();
     })
 }
 
@@ -192,12 +203,7 @@ fn a_client_that_waits_to_be_told_is_told() {
 
 #[test]
 fn an_answer_before_the_body_is_whole_and_the_rest_is_declined() {
-    let origin = Origin::scripted(|mut line| {
-        // The head alone is read.
-        super::support::origin::read_head(&mut line.stream);
-        line.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!");
-        line.wait_closed();
-    });
+    let origin = declining();
     let proxy = proxy(&origin);
     let mut client = Client::plain(proxy.address);
     let mut head = request("POST", "/x");
@@ -209,6 +215,32 @@ fn an_answer_before_the_body_is_whole_and_the_rest_is_declined() {
     });
     assert_eq!((got.status, got.text()), (413, "no!"));
     assert_eq!(declined, ::h2::Reason::NO_ERROR);
+}
+
+#[test]
+fn what_still_comes_of_declined_uploads_is_no_error() {
+    let origin = declining();
+    let proxy = proxy(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let fields = [&usual("POST", "/")[..], &[("content-length", "10000000")]].concat();
+    // More than are remembered by default, all within its time, and fewer than may be open.
+    let streams = (0..100).map(|nth| 2 * nth + 1);
+    for stream in streams.clone() {
+        raw.open(stream, END_HEADERS, &fields);
+        let declined = raw.await_kind(RST_STREAM).unwrap();
+        assert_eq!((declined.stream, declined.payload), (stream, vec![0; 4]));
+    }
+    let remembered = || proxy.metrics.buffered_now();
+    until("they are counted", || remembered() >= 100 * 512);
+    for stream in streams.cycle().take(1_000) {
+        raw.send(DATA, 0, stream, &[b'x'; 100]);
+    }
+    raw.open(201, END_HEADERS, &fields);
+    let head = raw.await_kind(HEADERS).expect("the connection has ended");
+    assert_eq!(head.stream, 201);
+    assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+    drop(raw);
+    until("and are forgotten with their connection", || remembered() == 0);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A client that sends too much of what costs it nothing is shown out; one that sends a lot is not.
 
+use std::io::Write;
+
 use super::support::h2::{
-    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, Raw,
-    SETTINGS, WINDOW_UPDATE, block, usual,
+    CONTINUATION, Client, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY,
+    RST_STREAM, Raw, SETTINGS, WINDOW_UPDATE, block, frame, usual,
 };
 use super::support::origin::Origin;
 use super::support::{Proxy, until};
@@ -98,4 +100,86 @@ fn a_busy_client_is_no_flood() {
         }
     }
     assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+/// Takes the whole answer on stream 1, of so many bytes, and does something after each piece.
+fn take(raw: &mut Raw, length: usize, mut after: impl FnMut(&mut Raw, usize)) {
+    let mut total = 0;
+    while total < length {
+        let frame = raw.next().expect("the connection has ended");
+        if frame.kind == DATA {
+            total += frame.payload.len();
+            after(raw, frame.payload.len());
+        }
+    }
+}
+
+#[test]
+fn a_client_that_counts_each_read_is_no_flood() {
+    const LENGTH: usize = 8 << 20;
+    // As Go's client does: two updates for each 4 KiB, as it takes them, or all at once when it has.
+    let body = "x".repeat(LENGTH);
+    let origin =
+        Origin::answering(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n{body}"));
+    let proxy = proxy(&origin);
+    let updates = |bytes: usize| -> Vec<u8> {
+        let update = |stream| frame(WINDOW_UPDATE, 0, stream, &4096u32.to_be_bytes());
+        (0..bytes.div_ceil(4096)).flat_map(|_| [update(1), update(0)].concat()).collect()
+    };
+    let mut prompt = Raw::connect(proxy.address);
+    prompt.get(1, "/");
+    take(&mut prompt, LENGTH, |raw, taken| raw.stream.write_all(&updates(taken)).unwrap());
+    // One with windows that take it whole.
+    let mut late = Raw::connect(proxy.address);
+    late.send(SETTINGS, 0, 0, &[0, 4, 0x10, 0, 0, 0]);
+    late.send(WINDOW_UPDATE, 0, 0, &(256u32 << 20).to_be_bytes());
+    late.get(1, "/");
+    take(&mut late, LENGTH, |_, _| {});
+    late.stream.write_all(&updates(LENGTH)).unwrap();
+    late.get(3, "/");
+    assert!(late.await_kind(HEADERS).is_some_and(|head| head.stream == 3));
+    assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+/// The bytes of the answer on this stream.
+fn answer(raw: &mut Raw, stream: u32) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let frame = raw.next().expect("the connection has ended");
+        assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+        if frame.kind == DATA && frame.stream == stream {
+            body.extend(frame.payload);
+            if frame.flags & END_STREAM != 0 {
+                return body;
+            }
+        }
+    }
+}
+
+#[test]
+fn many_small_frames_in_one_breath_are_a_body() {
+    let origin = super::bodies::mirror();
+    let proxy = proxy(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let sent: Vec<u8> = (0..24_000u32).map(|n| (n % 251) as u8).collect();
+    let mut bytes = frame(HEADERS, END_HEADERS, 1, &block(&usual("POST", "/")));
+    bytes.extend(sent.chunks(20).flat_map(|piece| frame(DATA, 0, 1, piece)));
+    bytes.extend(frame(DATA, END_STREAM, 1, b"."));
+    raw.stream.write_all(&bytes).unwrap();
+    assert!(answer(&mut raw, 1) == [&sent[..], b"."].concat());
+    assert_eq!(count(&proxy, "http2_floods_total", &[]), 0.0);
+}
+
+#[test]
+fn what_was_on_its_way_to_a_stream_that_is_over_is_no_flood() {
+    let origin = super::bodies::declining();
+    let proxy = proxy(&origin);
+    let mut raw = Raw::connect(proxy.address);
+    let fields = [&usual("POST", "/")[..], &[("content-length", "10000000")]].concat();
+    raw.open(1, END_HEADERS, &fields);
+    assert_eq!(raw.await_kind(RST_STREAM).unwrap().payload, [0; 4]);
+    let stray: Vec<u8> = (0..1_000).flat_map(|_| frame(DATA, 0, 1, b"0123456789")).collect();
+    raw.stream.write_all(&stray).unwrap();
+    raw.open(3, END_HEADERS, &fields);
+    assert_eq!(answer(&mut raw, 3), b"no!");
 }

@@ -213,6 +213,8 @@ fn reuse_port(bind: SocketAddr) -> TcpListener {
             .unwrap();
     socket.set_reuse_port(true).unwrap();
     socket.set_nonblocking(true).unwrap();
+    // As the program's are: nothing waits for an acknowledgement.
+    socket.set_tcp_nodelay(true).unwrap();
     socket.bind(&bind.into()).unwrap();
     socket.listen(1024).unwrap();
     socket.into()

@@ -84,6 +84,13 @@ impl Authority {
         pair
     }
 
+    /// A certificate for the key of somebody else, as PEM.
+    pub fn sign(&self, names: &[&str], key: &KeyPair) -> String {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
+        params.signed_by(key, &self.issuer).unwrap().pem()
+    }
+
     /// Where the files of this name are.
     pub fn pair(&self, file: &str) -> Pair {
         let path = |end: &str| self.dir.path().join(format!("{file}.{end}"));

@@ -109,6 +109,29 @@ fn what_may_have_run_is_not_asked_again() {
 }
 
 #[test]
+fn what_cannot_be_said_to_a_node_is_no_fault_of_it() {
+    let nodes = [Node::ok("ok"), Node::ok("ok")];
+    let proxy = in_turn(&[nodes[0].address, nodes[1].address]);
+    // A name that HTTP/1.1 admits, and no connection to a node of HTTP/2 can carry.
+    let odd = b"GET / HTTP/1.1\r\nHost: a%b\r\nConnection: close\r\n\r\n";
+    for _ in 0..12 {
+        // Connections that were used before as well.
+        assert_eq!(proxy.get("/").status, 200);
+        let answer = proxy.raw(odd);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("no form in HTTP/2"), "{answer}");
+    }
+    assert_eq!(nodes.iter().map(|node| node.seen().len()).sum::<usize>(), 12);
+    assert_eq!(nodes.iter().map(Node::connections).sum::<usize>(), 2);
+    assert_eq!(proxy.count("retries_total", &[]), 0.0);
+    for nth in 0..2 {
+        let attempts = &proxy.node(nth).metrics.attempts;
+        assert_eq!(attempts[AttemptResult::Reset as usize].get(), 0);
+    }
+    assert_eq!(proxy.count("requests_total", &["400"]), 12.0);
+}
+
+#[test]
 fn no_request_fails_while_connections_are_sent_away() {
     let node = Arc::new(Node::scripted(|asked: Asked| asked.answer("ok")));
     let proxy = Arc::new(to(&[node.address]));

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use toml::de::DeValue;
 
 use super::certificate::{FILE, bad, roots_of_system};
 use super::process::path;
@@ -48,22 +47,9 @@ pub(super) struct Authorities {
 pub(super) fn all(root: &Table<'_>) -> Authorities {
     let mut all = Authorities { built: Vec::new(), names: Vec::new() };
     let Some(value) = root.get("acme") else { return all };
-    let DeValue::Table(map) = value.de else {
-        value.wrong_type("a table with a name", "write `[acme.letsencrypt]`, in single brackets");
-        return all;
-    };
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    for (key, value) in entries {
-        let name: &str = key.get_ref();
-        let value = Value {
-            cx: root.cx,
-            name: format!("`acme.{name}`"),
-            key: key.span(),
-            span: value.span(),
-            de: value.get_ref(),
-        };
-        named(&value, name, &mut all);
+    let help = "write `[acme.letsencrypt]`, in single brackets";
+    for (name, value) in value.entries("a table with a name", help).unwrap_or_default() {
+        named(&Value { name: format!("`acme.{name}`"), ..value }, name, &mut all);
     }
     all
 }

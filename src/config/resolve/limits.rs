@@ -1,7 +1,5 @@
 //! `allow` and `deny` of listeners and routes, and `[[rate_limit]]`
 
-use toml::de::DeValue;
-
 use super::process::path;
 use super::upstream::Upstreams;
 use super::{Placed, Twice, items, name, no_effect, parsed, route, tables, unique};
@@ -130,45 +128,22 @@ fn read_rate(text: &Text<'_>) -> Option<Rate> {
 }
 
 fn actions(value: &Value<'_>) -> Vec<(ActionPattern, Rate)> {
-    let DeValue::Table(map) = value.de else {
-        value.wrong_type("a table", "write `actions = { \"auth:signIn\" = \"10/min\" }`");
-        return Vec::new();
-    };
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    let one = |(key, rate): (&toml::Spanned<toml::de::DeString<'_>>, _)| {
-        let rate: &toml::Spanned<DeValue<'_>> = rate;
-        let written: &str = key.get_ref();
-        let shown: String = written.chars().take(64).collect();
+    let help = "write `actions = { \"auth:signIn\" = \"10/min\" }`";
+    let entries = value.entries("a table", help).unwrap_or_default();
+    let one = |(written, rate): (&str, Value<'_>)| {
         let pattern = pattern(written);
         if pattern.is_none() {
-            let message = format!("`{shown}` is not an action of NocoBase");
-            value.cx.report(
-                Diagnostic::error("bad-action", key.span(), message)
+            let message = format!("{} is not an action of NocoBase", rate.name);
+            rate.cx.report(
+                Diagnostic::error("bad-action", rate.key.clone(), message)
                     .label("not a resource, a colon and an action")
                     .help("write \"auth:signIn\", \"auth:*\" or \"*:export\""),
             );
         }
-        let text = rate_text(value, &shown, key.span(), rate)?;
-        Some((pattern?, text))
+        let rate = read_rate(&rate.text_like("a rate", "write \"10/min\"")?)?;
+        Some((pattern?, rate))
     };
     entries.into_iter().filter_map(one).collect()
-}
-
-fn rate_text(
-    value: &Value<'_>,
-    action: &str,
-    key: crate::config::raw::Span,
-    rate: &toml::Spanned<DeValue<'_>>,
-) -> Option<Rate> {
-    let rate = Value {
-        cx: value.cx,
-        name: format!("`{action}`"),
-        key,
-        span: rate.span(),
-        de: rate.get_ref(),
-    };
-    read_rate(&rate.text_like("a rate", "write \"10/min\"")?)
 }
 
 fn pattern(text: &str) -> Option<ActionPattern> {

@@ -1,7 +1,5 @@
 //! `[upstream.NAME]` and the tables below it
 
-use toml::de::DeValue;
-
 use super::certificate::{self, Certificates};
 use super::{Placed, good_name, no_effect, node};
 use crate::config::diagnostic::Diagnostic;
@@ -34,26 +32,13 @@ pub(super) fn all(root: &Table<'_>, known: &Certificates) -> Upstreams {
         }
         return all;
     };
-    let DeValue::Table(map) = value.de else {
-        value.wrong_type("a table with a name", "write `[upstream.nocobase]`, in single brackets");
-        return all;
-    };
-    if map.is_empty() {
+    let help = "write `[upstream.nocobase]`, in single brackets";
+    let Some(entries) = value.entries("a table with a name", help) else { return all };
+    if entries.is_empty() {
         none(root, value.span);
-        return all;
     }
-    let mut entries: Vec<_> = map.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    for (key, value) in entries {
-        let name: &str = key.get_ref();
-        let value = Value {
-            cx: root.cx,
-            name: format!("`upstream.{name}`"),
-            key: key.span(),
-            span: value.span(),
-            de: value.get_ref(),
-        };
-        named(&value, name, known, &mut all);
+    for (name, value) in entries {
+        named(&Value { name: format!("`upstream.{name}`"), ..value }, name, known, &mut all);
     }
     all
 }

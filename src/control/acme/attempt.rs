@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::now;
 use super::order::{Job, Obtained, state};
 use super::plan::{Attempts, Failure, Kind, Step, step};
+use super::sent::Sent;
 use super::watched::Watched;
 use crate::tls::vault::{Folder, Lock};
 use crate::tls::{Certificate, Problem};
@@ -115,6 +116,8 @@ fn end(
         vault.write(held, &path, pem.as_bytes()).map_err(|error| state(&error))?;
         // As everybody will: what cannot be read would be ordered again at once.
         Certificate::read(&path, &path).map_err(|problems| state(&unreadable(&problems)))?;
+        // It is here, so the order is done with; one that stays would be fetched again within its time, no later.
+        let _ = vault.remove(held, &vault.order(domains));
         lasts(&certificate, domains, now).then_some(certificate).ok_or_else(over)
     });
     match kept {
@@ -149,7 +152,7 @@ fn over() -> Failure {
 }
 
 /// Removes what nobody uses any more: certificates that have been over for long, as those of domains that are not
-/// ordered now, with what was noted of them.
+/// ordered now, with what was noted of them, and orders of long ago.
 fn sweep(job: &Job, held: &Lock) {
     let vault = &job.asked.vault;
     for path in vault.list(Folder::Certificates).unwrap_or_default() {
@@ -161,6 +164,12 @@ fn sweep(job: &Job, held: &Lock) {
                 // It is looked at again after the next order.
                 let _ = vault.remove(held, path);
             }
+        }
+    }
+    for path in vault.list(Folder::Orders).unwrap_or_default() {
+        let known = vault.read(&path).ok().flatten();
+        if known.is_none_or(|bytes| Sent::parse(&bytes, now()).is_none()) {
+            let _ = vault.remove(held, &path);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One order, from the account to the chain (RFC 8555, 7.4).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, ExternalAccountKey,
@@ -11,7 +11,9 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use serde::{Deserialize, Serialize};
 
 use super::http::Http;
+use super::now;
 use super::plan::{Failure, Kind};
+use super::sent::Sent;
 use crate::config::{Authority, Order as Asked};
 use crate::tls::challenges::{self, Challenge, Challenges};
 use crate::tls::vault::{Folder, Lock};
@@ -63,12 +65,18 @@ impl Job {
     pub(super) async fn run(&self, held: &Lock) -> Result<Obtained, Failure> {
         let http = Http::new(&self.authority.roots);
         let obtained = self.obtain(held, &http).await;
-        obtained.map_err(|failure| Failure { retry_after: http.retry_after(), ..failure })
+        obtained.map_err(|failure| {
+            let retry_after = failure.retry_after.or(http.retry_after());
+            Failure { retry_after, ..failure }
+        })
     }
 
     async fn obtain(&self, held: &Lock, http: &Http) -> Result<Obtained, Failure> {
         self.clear(held);
         let account = self.account(held, http).await?;
+        if let Some(obtained) = self.resume(held, &account).await? {
+            return Ok(obtained);
+        }
         let mut order = match self.order(&account).await {
             // An authority that has forgotten us, as one for tests does when it starts, gets to know us anew.
             Err(error) if is(&error, "accountDoesNotExist") => {
@@ -81,7 +89,33 @@ impl Job {
         let proven = self.prove(held, &mut order).await;
         self.clear(held);
         proven?;
-        self.finish(&mut order).await
+        self.finish(held, &mut order).await
+    }
+
+    /// Goes on with an order that the authority got before, where one is known whose end nobody saw. `None`: there
+    /// is none that could still end well.
+    async fn resume(&self, held: &Lock, account: &Account) -> Result<Option<Obtained>, Failure> {
+        let path = self.vault().order(&self.asked.domains);
+        let kept = self.vault().read(&path).map_err(|error| state(&error))?;
+        let Some((sent, key)) = kept.and_then(|kept| Sent::parse(&kept, now())) else {
+            return Ok(None);
+        };
+        let found = account.order(sent.url).await.map_err(|error| self.failed(&error));
+        let mut order = match found {
+            Ok(order) => order,
+            // It knows this order no more, or not us.
+            Err(failure) if failure.kind == Kind::Refused => {
+                return self.forget(held).map(|()| None);
+            }
+            Err(failure) => return Err(failure),
+        };
+        match order.state().status {
+            OrderStatus::Pending => return self.forget(held).map(|()| None),
+            // The request has not come there.
+            OrderStatus::Ready => self.request(held, &mut order, &key).await?,
+            OrderStatus::Processing | OrderStatus::Valid | OrderStatus::Invalid => {}
+        }
+        self.fetch(held, &mut order, &key).await.map(Some)
     }
 
     /// The account that is kept, else a new one.
@@ -261,12 +295,45 @@ impl Job {
     }
 
     /// A new key, and a chain for it.
-    async fn finish(&self, order: &mut Order) -> Result<Obtained, Failure> {
-        let (key, request) = request(&self.asked.domains)?;
-        order.finalize_csr(&request).await.map_err(|error| self.failed(&error))?;
-        let chain = order.poll_certificate(&ASK).await.map_err(|error| self.failed(&error))?;
-        let pem = format!("{key}{chain}");
-        let refused = |text: String| Failure::new(Kind::Refused, text);
+    async fn finish(&self, held: &Lock, order: &mut Order) -> Result<Obtained, Failure> {
+        let key = KeyPair::generate().map_err(|error| no_request(&error))?;
+        let sent = Sent::new(order.url(), &key, now());
+        let text = serde_json::to_vec(&sent)
+            .map_err(|error| Failure::new(Kind::State, error.to_string()))?;
+        // First, because it may be issued although we hear no more of it.
+        let path = self.vault().order(&self.asked.domains);
+        self.vault().write(held, &path, &text).map_err(|error| state(&error))?;
+        self.request(held, order, &key).await?;
+        self.fetch(held, order, &key).await
+    }
+
+    async fn request(&self, held: &Lock, order: &mut Order, key: &KeyPair) -> Result<(), Failure> {
+        let request = request(key, &self.asked.domains).map_err(|error| no_request(&error))?;
+        let sent = order.finalize_csr(&request).await;
+        sent.map_err(|error| self.ended(held, self.failed(&error)))
+    }
+
+    /// What was issued for a request.
+    async fn fetch(
+        &self,
+        held: &Lock,
+        order: &mut Order,
+        key: &KeyPair,
+    ) -> Result<Obtained, Failure> {
+        use instant_acme::Error;
+        let refused = |text: String| self.ended(held, Failure::new(Kind::Refused, text));
+        let chain = match order.poll_certificate(&ASK).await {
+            Ok(chain) => chain,
+            Err(Error::Timeout(next)) => {
+                let text = "the authority has not issued the certificate yet; the next attempt asks for the same order";
+                return Err(not_yet(text, next));
+            }
+            Err(Error::Str(_)) if order.state().status == OrderStatus::Invalid => {
+                return Err(refused("the order was refused without a reason".into()));
+            }
+            Err(error) => return Err(self.ended(held, self.failed(&error))),
+        };
+        let pem = format!("{}{chain}", key.serialize_pem());
         let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes());
         let certificate = certificate.map_err(|problems| {
             let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -276,6 +343,19 @@ impl Job {
             return Err(refused("the authority sent a certificate for other names".into()));
         }
         Ok(Obtained { pem, certificate })
+    }
+
+    /// A failure; of one that is the authority's last word, the order is not asked for again.
+    fn ended(&self, held: &Lock, failure: Failure) -> Failure {
+        match failure.kind {
+            Kind::Refused => self.forget(held).err().unwrap_or(failure),
+            _ => failure,
+        }
+    }
+
+    fn forget(&self, held: &Lock) -> Result<(), Failure> {
+        let path = self.vault().order(&self.asked.domains);
+        self.vault().remove(held, &path).map_err(|error| state(&error))
     }
 
     /// Whoever holds the lock is the only one who orders: what is there is done with.
@@ -306,6 +386,9 @@ impl Job {
             }
             Error::Api(problem) => {
                 Failure::new(Kind::Refused, format!("the authority refused: {problem}"))
+            }
+            Error::Timeout(next) => {
+                not_yet("the authority has not looked at all domains yet", *next)
             }
             Error::Crypto | Error::KeyRejected => Failure::new(
                 Kind::State,
@@ -348,14 +431,19 @@ pub(super) fn state(error: &std::io::Error) -> Failure {
     Failure::new(Kind::State, format!("the state directory cannot be used: {error}"))
 }
 
-/// A new key as PEM, and the request for these names, in DER.
-fn request(domains: &[String]) -> Result<(String, Vec<u8>), Failure> {
-    let made = || -> Result<(String, Vec<u8>), rcgen::Error> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(domains.to_vec())?;
-        params.distinguished_name = DistinguishedName::new();
-        let request = params.serialize_request(&key)?;
-        Ok((key.serialize_pem(), request.der().to_vec()))
-    };
-    made().map_err(|error| Failure::new(Kind::Refused, format!("no request can be made: {error}")))
+/// `next` is when it wants to be asked again.
+fn not_yet(text: &str, next: Option<Instant>) -> Failure {
+    let retry_after = next.map(|next| next.saturating_duration_since(Instant::now()));
+    Failure { retry_after, ..Failure::new(Kind::NotIssued, text) }
+}
+
+/// The request for these names, in DER.
+fn request(key: &KeyPair, domains: &[String]) -> Result<Vec<u8>, rcgen::Error> {
+    let mut params = CertificateParams::new(domains.to_vec())?;
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(key)?.der().to_vec())
+}
+
+fn no_request(error: &rcgen::Error) -> Failure {
+    Failure::new(Kind::Refused, format!("no request can be made: {error}"))
 }

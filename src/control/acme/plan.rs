@@ -29,6 +29,8 @@ pub(in crate::control) enum Kind {
     Unreachable,
     /// It does not give this certificate.
     Refused,
+    /// It has not come to an end yet, and does not say no.
+    NotIssued,
     /// It wants to be left alone for a while.
     RateLimited,
     /// Our own directory cannot be used.
@@ -36,25 +38,28 @@ pub(in crate::control) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 4] =
-        [Kind::Unreachable, Kind::Refused, Kind::RateLimited, Kind::State];
+    pub(super) const ALL: [Kind; 5] =
+        [Kind::Unreachable, Kind::Refused, Kind::NotIssued, Kind::RateLimited, Kind::State];
 
     /// The label.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Kind::Unreachable => "unreachable",
             Kind::Refused => "refused",
+            Kind::NotIssued => "not_issued",
             Kind::RateLimited => "rate_limited",
             Kind::State => "state",
         }
     }
 
     /// Seconds until the second attempt, and at most between two. Let's Encrypt allows five failed validations
-    /// of a name in an hour, and what it has refused for long is refused because nobody is at work on it.
+    /// of a name in an hour, and what it has refused for long is refused because nobody is at work on it. What is
+    /// not issued yet is only asked for again.
     fn back_off(self) -> (i64, i64) {
         match self {
             Kind::Unreachable | Kind::State => (60, 3600),
             Kind::Refused => (300, 12 * 3600),
+            Kind::NotIssued => (300, 3600),
             Kind::RateLimited => (3600, 24 * 3600),
         }
     }
@@ -138,7 +143,8 @@ impl Attempts {
     ) -> Self {
         let failures = before.map_or(0, |before| before.failures).saturating_add(1);
         let wait = wait(failure.kind.back_off(), failures, random);
-        let asked = failure.retry_after.map_or(0, |asked| asked.as_secs());
+        let whole = |asked: Duration| asked.as_secs() + u64::from(asked.subsec_nanos() > 0);
+        let asked = failure.retry_after.map_or(0, whole);
         let wait = wait.max(i64::try_from(asked).unwrap_or(LONGEST_S)).min(LONGEST_S);
         Attempts {
             version: VERSION,

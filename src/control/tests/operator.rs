@@ -431,3 +431,34 @@ async fn a_process_that_has_handed_over_takes_no_orders() {
     assert_eq!(rig.handle.maintain(change).await.unwrap(), Err(OrderError::NotHere));
     assert_eq!(rig.states().await, ["draining", "up", "up"]);
 }
+
+#[tokio::test]
+async fn what_was_asked_of_a_node_holds_wherever_its_only_container_comes_back() {
+    let name = "app.invalid:13000";
+    let at = |last: u8| SocketAddr::from(([127, 0, 0, last], 9));
+    for (verb, state) in [(Verb::Drain, "draining"), (Verb::Pin, "up")] {
+        let rig = Rig::flags(unchecked(&[name, NODES[0]]));
+        let resolved = |last: u8| {
+            let answers = vec![(name.to_owned(), Ok(vec![at(last)]))];
+            assert!(rig.handle.inner.events.send(Event::Resolved(answers)).is_ok());
+        };
+        let shown = || async {
+            let status = rig.handle.status().await.unwrap();
+            let nodes = status.upstreams.into_iter().flat_map(|upstream| upstream.nodes);
+            nodes.map(|node| (node.name, node.address, node.state)).collect::<Vec<_>>()
+        };
+        // The old address is spared for one answer, so the new one is one of two when it comes.
+        for last in [1, 2, 2] {
+            resolved(last);
+        }
+        let (label, address, _) = shown().await.remove(0);
+        assert_eq!((label.as_str(), address), ("app.invalid:13000#127.0.0.2", text(at(2))));
+        rig.order(to(verb, &label)).await.unwrap();
+        resolved(3);
+        resolved(3);
+        let (_, address, now) = shown().await.remove(0);
+        assert_eq!((address, now.as_str()), (text(at(3)), state));
+        let other = if verb == Verb::Pin { "draining" } else { "up" };
+        assert_eq!(shown().await[1].2, other);
+    }
+}

@@ -19,6 +19,8 @@ pub(super) struct Pulse {
     heard_ns: u64,
     /// What had been heard when a PING was last sent, and when that was.
     last: Option<(u64, u64)>,
+    /// It was not answered: there is no other before that.
+    owed: bool,
     state: Asking,
 }
 
@@ -56,6 +58,11 @@ impl Pulse {
                 let may = |(heard, at_ns)| {
                     heard != self.heard || since(at_ns) >= clock::nanos(PING_PAUSE)
                 };
+                if self.owed {
+                    // What came had crossed it. It is asked already, and has as long from now on.
+                    self.asked(now_ns);
+                    return false;
+                }
                 if !last.is_none_or(may) {
                     return false;
                 }
@@ -80,16 +87,12 @@ impl Pulse {
     /// It was sent.
     pub(super) fn asked(&mut self, now_ns: u64) {
         (self.state, self.last) = (Asking::Sent, Some((self.heard, now_ns)));
-    }
-
-    /// It was sent, and nothing came since.
-    pub(super) fn is_asking(&self) -> bool {
-        self.state == Asking::Sent
+        self.owed = true;
     }
 
     /// It was answered.
     pub(super) fn answered(&mut self, now_ns: u64) {
-        (self.state, self.heard_ns) = (Asking::Not, now_ns);
+        (self.state, self.heard_ns, self.owed) = (Asking::Not, now_ns, false);
     }
 
     /// It was not answered in time.
@@ -121,7 +124,7 @@ mod tests {
         let mut pulse = Pulse::default();
         pulse.begin(100 * S);
         assert_eq!(asked(&mut pulse, 0, 100..200), Some(110));
-        assert!(!pulse.look(119 * S) && pulse.is_asking());
+        assert!(!pulse.look(119 * S) && pulse.state == Asking::Sent);
         assert!(pulse.look(120 * S) && pulse.is_lost());
     }
 
@@ -137,12 +140,37 @@ mod tests {
     }
 
     #[test]
+    fn what_crossed_a_ping_does_not_answer_it_for_ever() {
+        let mut pulse = Pulse::default();
+        pulse.begin(0);
+        assert_eq!(asked(&mut pulse, 0, 0..100), Some(10));
+        pulse.beat(1, 10 * S + S / 2);
+        // No other can be sent: nobody is asked to, and yet it is known in the end.
+        let lost = (11..100).find(|second| {
+            pulse.look(second * S);
+            assert!(!pulse.is_due(), "at {second} s");
+            pulse.is_lost()
+        });
+        assert_eq!(lost, Some(31));
+        // One that answers late is there.
+        let mut late = Pulse::default();
+        late.begin(0);
+        assert_eq!(asked(&mut late, 0, 0..100), Some(10));
+        late.beat(1, 11 * S);
+        late.look(21 * S);
+        late.answered(25 * S);
+        late.look(34 * S);
+        assert!(!late.is_lost() && !late.is_due());
+    }
+
+    #[test]
     fn anything_that_comes_is_an_answer() {
         let mut pulse = Pulse::default();
         pulse.begin(0);
         assert_eq!(asked(&mut pulse, 0, 0..100), Some(10));
         pulse.beat(1, 15 * S);
-        assert!(!pulse.look(20 * S) && !pulse.is_asking());
+        assert!(!pulse.look(20 * S) && pulse.state == Asking::Not);
+        pulse.answered(15 * S);
         assert_eq!(asked(&mut pulse, 2, 20..100), Some(30));
     }
 }
