@@ -79,6 +79,19 @@ fn a_node_that_is_late_costs_no_more_than_the_delay() {
     assert_eq!(b.seen().len(), 8);
 }
 
+#[test]
+fn the_last_place_at_the_other_node_is_enough() {
+    let (a, b) = (silent(), origin::node("b"));
+    let proxy = proxy(&[a.address, b.address], &format!("{HEDGE}\nmax_requests = 1"));
+    for _ in 0..4 {
+        let answer = Answer::read(&mut send(&proxy, "GET", LIST, "")).unwrap();
+        assert_eq!((answer.status, answer.text()), (200, "b".to_owned()));
+        until("its attempts are over", || proxy.node(0).in_flight() == 0);
+    }
+    let asked = a.seen().len() as u64;
+    assert!(asked > 0 && hedged(&proxy) == asked, "{asked} {}", hedged(&proxy));
+}
+
 /// What has become of a request at two nodes: how many have it, and how many have closed because of it.
 #[derive(Clone, Copy, Default)]
 struct Met {

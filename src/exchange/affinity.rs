@@ -26,6 +26,13 @@ pub struct Follow {
 }
 
 impl Follow {
+    /// What goes on at a node.
+    #[cfg(test)]
+    pub(super) fn on(flow: Flow, node: &Node) -> Follow {
+        let (key, node) = (1, Some(node.identity));
+        Follow { flow, begins: false, own: true, key, by_address: None, node }
+    }
+
     /// The node that is remembered, by index, if it takes the exchange. One that is drained finishes what it
     /// runs, and telling of that is part of it.
     pub fn node(&self, upstream: &LocalUpstream, wish: &Wish, now_ns: u64) -> Option<usize> {

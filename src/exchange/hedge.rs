@@ -138,18 +138,18 @@ impl<'a> Exchange<'a> {
         let (thread, upstream) = (self.client.thread, plan.upstream);
         let now = thread.now_ns();
         let first = leg.pick.node;
-        let is_other = |(index, member): (usize, &super::view::LocalMember)| {
-            index != first
-                && member.backup == leg.member.backup
-                && member.local.node.eligible(true)
-                && !is_full(member)
+        let is_other = |index: usize| {
+            let member = &upstream.nodes[index];
+            index != first && member.backup == leg.member.backup && member.local.node.eligible(true)
         };
-        if now >= plan.until_ns || !upstream.nodes.iter().enumerate().any(is_other) {
+        let has_room = |index: usize| is_other(index) && !is_full(&upstream.nodes[index]);
+        if now >= plan.until_ns || !(0..upstream.nodes.len()).any(has_room) {
             return None;
         }
         plan.wish.tried.push(first);
         let pick = pick_now(thread, upstream, &plan.wish).ok();
-        let pick = pick.filter(|pick| is_other((pick.node, &upstream.nodes[pick.node])));
+        // It may have the node's last place by now.
+        let pick = pick.filter(|pick| is_other(pick.node));
         let budget = &upstream.upstream.shared.budget;
         let Some(pick) = pick.filter(|_| budget.withdraw(now / 1_000_000_000)) else {
             plan.wish.tried.pop();

@@ -270,13 +270,6 @@ fn claim(
 ) -> Result<Pick, Missed> {
     let LocalMember { local, max_requests, .. } = &upstream.nodes[index];
     let node = &local.node;
-    let slot = match *max_requests {
-        0 => None,
-        limit => {
-            let queue = &upstream.upstream.shared.queue;
-            Some(Slot::claim(node, limit, queue).ok_or(Missed::Slot)?)
-        }
-    };
     let probation = match node.outlier() {
         OutlierState::Probation => match Probation::claim(node) {
             None if for_probation => return Err(Missed::Probation),
@@ -287,6 +280,14 @@ fn claim(
     let bulk = match bulk {
         Some(seen) => Some(Bulk::claim(node, seen).ok_or(Missed::Bulk)?),
         None => None,
+    };
+    // Last: one that is given back lets the first in the queue look again, which may be whoever asks.
+    let slot = match *max_requests {
+        0 => None,
+        limit => {
+            let queue = &upstream.upstream.shared.queue;
+            Some(Slot::claim(node, limit, queue).ok_or(Missed::Slot)?)
+        }
     };
     Ok(Pick { node: index, probation, slot, _bulk: bulk })
 }

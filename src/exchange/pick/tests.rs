@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
+use super::super::affinity::Follow;
 use super::super::view::View;
 use super::*;
 use crate::config;
-use crate::health::HealthState;
+use crate::health::{HealthState, OperatorState};
+use crate::nocobase::Flow;
 use crate::snapshot::{self, Parts};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Dial, Registry};
@@ -170,6 +172,22 @@ fn nobody_waits_behind_one_that_waits_for_another_node() {
     drop(held);
     assert!(poll(picky.as_mut()).is_none());
     assert_eq!(poll(last).unwrap().node, 1);
+}
+
+#[test]
+fn who_follows_a_node_that_has_no_turn_for_it_does_not_look_for_ever() {
+    let rig = Rig::new(2, "max_requests = 1");
+    let _held = rig.now(0, &wish(&[1])).unwrap();
+    let node = &rig.upstream(0).nodes[1].local.node;
+    node.set_outlier(OutlierState::Probation);
+    node.set_operator(OperatorState::Draining);
+    let _turn = Probation::claim(node).unwrap();
+    let follow = Some(Box::new(Follow::on(Flow::Conversation, node)));
+    let follows = Wish { follow, ..wish(&[]) };
+    let mut waiting = pin!(rig.wait(0, &follows));
+    assert!(poll(waiting.as_mut()).is_none());
+    rig.upstream(0).upstream.shared.queue.wake_first();
+    assert!(poll(waiting.as_mut()).is_none(), "once for each time that it is woken");
 }
 
 #[test]
