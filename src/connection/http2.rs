@@ -54,7 +54,9 @@ const PENDING_RESETS: usize = 1_024;
 const STREAM_ERRORS: usize = 256;
 /// So long the library remembers a stream that we have reset or answered early, and lets what still comes for it
 /// pass: afterwards it is an error. A declined upload may have a window's worth on its way, on a slow line.
-const REMEMBERED: Duration = Duration::from_secs(30);
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// So many at least: 50 declined uploads a second, as a proxy in front of many clients may have.
+const LEAST_REMEMBERED: u32 = 512;
 /// What it keeps of each.
 const REMEMBERED_BYTES: usize = 512;
 /// A client that is to go, and has no stream open, has this long to answer our PING: until then a request of
@@ -85,7 +87,7 @@ pub(super) async fn serve(parts: Parts) {
     let patience = clock::nanos(settings.request_head_timeout);
     let until_ns = parts.first_until_ns.unwrap_or(now_ns.saturating_add(patience));
     let encrypted = parts.socket.is_encrypted();
-    let most_remembered = settings.max_streams as usize;
+    let most_remembered = settings.max_streams.max(LEAST_REMEMBERED) as usize;
     let block = header_list(settings.max_head, settings.max_fields) as usize;
     let wire = Wire::new(parts.socket, parts.early, Watch::new(now_ns));
     let mut handshake = builder(&parts.listener).handshake::<_, Bytes>(Handle(wire.clone()));
@@ -149,7 +151,7 @@ fn builder(listener: &Listener) -> server::Builder {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         .reset_stream_duration(REMEMBERED)
-        .max_concurrent_reset_streams(settings.max_streams as usize)
+        .max_concurrent_reset_streams(settings.max_streams.max(LEAST_REMEMBERED) as usize)
         // `Wire` bounds what small frames take. The library would also count those that it throws away.
         .data_frame_budget(usize::MAX)
         .enable_connect_protocol();
