@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -23,6 +23,9 @@ use crate::net::Address;
 const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 /// While that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Where letting go of the port did not help, this long it is not done again: connections that wait to be
+/// accepted are lost each time.
+const MAKE_WAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What one server should be, besides the tokens that it asks for.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +40,8 @@ pub(super) struct Wanted {
 pub(super) struct Server {
     surface: Surface,
     running: Option<Running>,
+    /// What it let go of its port for in vain, and when.
+    in_vain: Option<(Wanted, Instant)>,
 }
 
 struct Running {
@@ -56,7 +61,7 @@ pub(super) enum Listener {
 
 impl Server {
     pub(super) fn new(surface: Surface) -> Server {
-        Server { surface, running: None }
+        Server { surface, running: None, in_vain: None }
     }
 
     pub(super) fn bound(&self) -> Option<Address> {
@@ -100,7 +105,9 @@ impl Server {
                     return self.stand_in(handle, wanted, tokens).unwrap_or(Err(error));
                 }
                 Err(error) if self.is_in_the_way(&error, &wanted) => {
-                    self.make_way(handle, &wanted).await?
+                    let made = self.make_way(handle, &wanted).await;
+                    self.in_vain = made.is_err().then(|| (wanted.clone(), Instant::now()));
+                    made?
                 }
                 listener => listener?,
             },
@@ -148,8 +155,14 @@ impl Server {
         }
     }
 
-    /// Whether an address is taken because this server has the port itself, at another host.
+    /// Whether an address is taken because this server has the port itself, at another host, and letting go of
+    /// it was not in vain a moment ago.
     fn is_in_the_way(&self, error: &io::Error, wanted: &Wanted) -> bool {
+        let lately =
+            |(tried, at): &(Wanted, Instant)| tried == wanted && at.elapsed() < MAKE_WAY_AGAIN;
+        if self.in_vain.as_ref().is_some_and(lately) {
+            return false;
+        }
         let ours = self.running.as_ref().and_then(|running| running.bound.port());
         error.kind() == io::ErrorKind::AddrInUse && ours.is_some() && ours == wanted.bind.port()
     }
