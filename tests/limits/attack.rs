@@ -102,6 +102,8 @@ fn what_is_held_stays_within_its_bound_and_others_are_served() {
     is_served(&proxy);
     // Answers that nobody reads.
     let answers = attack(&proxy, 250, b"GET /big HTTP/1.1\r\nHost: t\r\n\r\n");
+    // Until its node has begun to answer them, they wait for it, and do not give way.
+    until("they wait for their clients", || proxy.get("/fresh").status == 200);
     is_served(&proxy);
     // Requests behind one that is not answered: those wait for a node, and are not cut.
     let behind = [b"GET /hang HTTP/1.1\r\nHost: t\r\n\r\n", &[b'G'; 20_000][..]].concat();
