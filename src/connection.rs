@@ -313,9 +313,7 @@ impl Connection {
     /// A reload may have changed the listener's settings; a connection follows from request to request.
     fn renew_listener(&mut self) {
         let view = self.thread.view();
-        let same =
-            |listener: &&Arc<Listener>| listener.settings.name == self.listener.settings.name;
-        if let Some(listener) = view.snapshot.listeners.iter().find(same)
+        if let Some(listener) = view.snapshot.listener(&self.listener.settings.name)
             && !Arc::ptr_eq(listener, &self.listener)
         {
             self.listener = listener.clone();

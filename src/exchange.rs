@@ -246,8 +246,7 @@ impl<'a> Exchange<'a> {
         self.view = self.client.thread.view();
         (self.record.route, self.record.upstream) = (None, None);
         let name = &self.client.listener.settings.name;
-        let mut listeners = self.view.snapshot.listeners.iter();
-        self.renewed = listeners.find(|listener| listener.settings.name == *name).cloned();
+        self.renewed = self.view.snapshot.listener(name).cloned();
     }
 
     fn upload(&self) -> Result<Upload, Cause> {

@@ -172,7 +172,7 @@ impl Listening {
     /// Closes what the snapshot no longer names, and opens what came.
     fn follow(&mut self, sockets: Vec<(String, ListenSocket)>) {
         let view = self.thread.view();
-        let named = |name: &str| view.snapshot.listeners.iter().any(|l| l.settings.name == name);
+        let named = |name: &str| view.snapshot.listener(name).is_some();
         let gone: Vec<String> =
             self.accepting.keys().filter(|name| !named(name)).cloned().collect();
         for name in gone {
@@ -218,7 +218,7 @@ impl Listening {
 
     fn renew(&mut self, snapshot: Arc<Snapshot>, sockets: Vec<(String, ListenSocket)>) {
         // The queues of listeners that go are emptied under the old snapshot, which still knows them.
-        let gone = |name: &String| !snapshot.listeners.iter().any(|l| &l.settings.name == name);
+        let gone = |name: &String| snapshot.listener(name).is_none();
         let names: Vec<String> = self.accepting.keys().filter(|name| gone(name)).cloned().collect();
         for name in names {
             self.close_all(&name);
@@ -307,9 +307,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// Starts a connection, unless the listener has as many as it may.
 fn begin(thread: &Rc<Thread>, name: &str, socket: Socket, peer: Peer) {
     let view = thread.view();
-    let Some(listener) = view.snapshot.listeners.iter().find(|l| l.settings.name == name) else {
-        return;
-    };
+    let Some(listener) = view.snapshot.listener(name) else { return };
     let Some(admitted) = Admitted::admit(listener) else { return };
     let thread = thread.clone();
     spawn_local(connection::serve(thread, admitted, socket, peer));

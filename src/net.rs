@@ -25,7 +25,7 @@ pub use address::{
 pub use listening::{ListenSocket, is_unix};
 pub use queue::AcceptQueue;
 pub use secure::{HandshakeError, Secure};
-pub use shortage::{has_no_source, shortage};
+pub use shortage::shortage;
 pub use socket_file::SocketFile;
 pub use stream::{Fate, Stream};
 

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use crate::balance::slow_start;
@@ -140,6 +140,14 @@ pub struct Parts<'a> {
     pub access_log: Option<AccessLog>,
 }
 
+impl<'a> Parts<'a> {
+    /// Of a process that begins, without resolved names and without an access log.
+    pub fn bare(registry: &'a mut Registry) -> Parts<'a> {
+        static NONE: LazyLock<Resolved> = LazyLock::new(Resolved::new);
+        Parts { resolved: &NONE, registry, previous: None, access_log: None }
+    }
+}
+
 /// Compiles a configuration. Nothing in it can fail: `Config` holds no bad value.
 pub fn compile(config: Arc<Config>, parts: Parts<'_>) -> Snapshot {
     let Parts { resolved, registry, previous, access_log } = parts;
@@ -201,8 +209,7 @@ fn listener(
     previous: Option<&Snapshot>,
     metrics: &Arc<Metrics>,
 ) -> Listener {
-    let same = |old: &&Arc<Listener>| old.settings.name == settings.name;
-    let old = previous.and_then(|old| old.listeners.iter().find(same));
+    let old = previous.and_then(|old| old.listener(&settings.name));
     let only = ["all"];
     let named: Vec<&str> = match config.routes.is_empty() {
         true => only.to_vec(),
@@ -440,6 +447,12 @@ impl Upstream {
 }
 
 impl Snapshot {
+    /// The listener of this name, if the configuration has it.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Arc<Listener>> {
+        self.listeners.iter().find(|listener| listener.settings.name == name)
+    }
+
     /// The keys of all nodes in use.
     pub fn keys(&self) -> impl Iterator<Item = &NodeKey> {
         self.upstreams.iter().flat_map(|upstream| upstream.nodes.iter().map(|m| &m.node.key))

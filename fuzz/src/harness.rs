@@ -92,13 +92,7 @@ impl World {
             .unwrap_or_else(|errors| panic!("{}", config::render(&errors, &source, false)));
         let metrics = Metrics::new();
         let mut registry = Registry::new(1, metrics.clone());
-        let parts = Parts {
-            resolved: &Default::default(),
-            registry: &mut registry,
-            previous: None,
-            access_log: None,
-        };
-        let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
+        let snapshot = Arc::new(snapshot::compile(Arc::new(config), Parts::bare(&mut registry)));
         snapshot.upstreams[0].nodes[0].node.set_health(HealthState::Up);
         let (signal, _signals) = mpsc::channel(16);
         World { snapshot, metrics, signal, _signals }

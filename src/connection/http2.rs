@@ -87,7 +87,7 @@ pub(super) async fn serve(parts: Parts) {
     let patience = clock::nanos(settings.request_head_timeout);
     let until_ns = parts.first_until_ns.unwrap_or(now_ns.saturating_add(patience));
     let encrypted = parts.socket.is_encrypted();
-    let most_remembered = settings.max_streams.max(LEAST_REMEMBERED) as usize;
+    let most_remembered = most_remembered(settings.max_streams);
     let block = header_list(settings.max_head, settings.max_fields) as usize;
     let wire = Wire::new(parts.socket, parts.early, Watch::new(now_ns));
     let mut handshake = builder(&parts.listener).handshake::<_, Bytes>(Handle(wire.clone()));
@@ -139,6 +139,10 @@ pub(super) async fn serve(parts: Parts) {
     }
 }
 
+fn most_remembered(max_streams: u32) -> usize {
+    max_streams.max(LEAST_REMEMBERED) as usize
+}
+
 fn builder(listener: &Listener) -> server::Builder {
     let settings = &listener.settings;
     let mut builder = server::Builder::new();
@@ -151,7 +155,7 @@ fn builder(listener: &Listener) -> server::Builder {
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(STREAM_ERRORS))
         .reset_stream_duration(REMEMBERED)
-        .max_concurrent_reset_streams(settings.max_streams.max(LEAST_REMEMBERED) as usize)
+        .max_concurrent_reset_streams(most_remembered(settings.max_streams))
         // `Wire` bounds what small frames take. The library would also count those that it throws away.
         .data_frame_budget(usize::MAX)
         .enable_connect_protocol();
@@ -293,8 +297,8 @@ impl Connection {
     }
 
     /// Says what is held for the client beside what each exchange says for itself: what has begun to come, bodies
-    /// that nobody has taken, answers that it has not, and streams that are remembered. False: there is no room for that, or others need it
-    /// more. Then all of it goes, because there is no saying which stream is to blame.
+    /// that nobody has taken, answers that it has not, and streams that are remembered. False: there is no room for
+    /// that, or others need it more. Then all of it goes, because there is no saying which stream is to blame.
     fn hold(&mut self) -> bool {
         let (gate, wire, deadline) = (&self.shared.gate, &self.wire, &self.deadline);
         let begun = wire.watch().begun(self.block);
@@ -409,7 +413,5 @@ impl Connection {
 
 /// The listener as it is now, if it still is.
 fn current(thread: &Thread, listener: &Arc<Listener>) -> Option<Arc<Listener>> {
-    let view = thread.view();
-    let same = |other: &&Arc<Listener>| other.settings.name == listener.settings.name;
-    view.snapshot.listeners.iter().find(same).cloned()
+    thread.view().snapshot.listener(&listener.settings.name).cloned()
 }

@@ -319,13 +319,8 @@ mod tests {
         let (config, _) = crate::config::load(&source, &|_| None).unwrap();
         let mut registry =
             crate::upstream::Registry::new(1, crate::telemetry::metrics::Metrics::new());
-        let parts = crate::snapshot::Parts {
-            resolved: &Default::default(),
-            registry: &mut registry,
-            previous: None,
-            access_log: None,
-        };
-        let snapshot = crate::snapshot::compile(Arc::new(config), parts);
+        let snapshot =
+            crate::snapshot::compile(Arc::new(config), crate::snapshot::Parts::bare(&mut registry));
         let here = [configured.chain.clone(), configured.key.clone()];
         let elsewhere = [dir.path().join("old.pem"), configured.key];
         assert!(slot_of(&snapshot, "a", &here).is_some());

@@ -468,12 +468,9 @@ mod tests {
     fn of_several_nodes_of_a_name_the_one_at_its_address_is_meant() {
         let upstream = |addresses: &[&str]| {
             let addresses = addresses.iter().map(|one| one.parse().unwrap()).collect();
-            let parts = Parts {
-                resolved: &[("app:1".to_owned(), Ok(addresses))].into(),
-                registry: &mut Registry::new(1, Metrics::new()),
-                previous: None,
-                access_log: None,
-            };
+            let resolved = &[("app:1".to_owned(), Ok(addresses))].into();
+            let mut registry = Registry::new(1, Metrics::new());
+            let parts = Parts { resolved, ..Parts::bare(&mut registry) };
             compile(Arc::new(support::config(&["app:1"])), parts).upstreams[0].clone()
         };
         let mut pinned = pinned("app:1");

@@ -14,7 +14,7 @@ use super::stream::{connected, secured};
 use crate::config::HealthCheck;
 use crate::config::Preset;
 use crate::health::{Verdict, classify};
-use crate::net::{Address, has_no_source, shortage};
+use crate::net::{Address, shortage};
 use crate::nocobase;
 use crate::tls::Towards;
 
@@ -125,7 +125,7 @@ async fn ask(target: &Target, kept: Option<Kept>, trip: &mut Trip) -> Result<Ask
         Ok(fresh) => {
             Ok(exchange(target, fresh, trip).await.unwrap_or_else(|verdict| (verdict, None)))
         }
-        Err(error) => match shortage(&error).filter(|_| !has_no_source(&error, &target.address)) {
+        Err(error) => match shortage(&error, &target.address) {
             Some(lack) => ask_over_old(target, old, trip).await.ok_or(Unasked { lack }),
             None => Ok((unreachable(&error), None)),
         },

@@ -267,8 +267,7 @@ mod tests {
     use crate::upstream::Registry;
 
     fn compiled(config: Config, registry: &mut Registry) -> Snapshot {
-        let resolved = &Default::default();
-        compile(Arc::new(config), Parts { resolved, registry, previous: None, access_log: None })
+        compile(Arc::new(config), Parts::bare(registry))
     }
 
     /// Three nodes under watch, and their keys.

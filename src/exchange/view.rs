@@ -247,13 +247,11 @@ mod tests {
         let source = config::Source { name: "test".into(), text };
         let (config, _) = config::load(&source, &|_| None).unwrap();
         let mut registry = Registry::new(1, Metrics::new());
-        let parts = Parts {
-            resolved: &Default::default(),
-            registry: &mut registry,
-            previous: None,
-            access_log: None,
-        };
-        View::new(0, Arc::new(snapshot::compile(Arc::new(config), parts)), None)
+        View::new(
+            0,
+            Arc::new(snapshot::compile(Arc::new(config), Parts::bare(&mut registry))),
+            None,
+        )
     }
 
     #[test]
@@ -267,12 +265,8 @@ mod tests {
             let mut view = None;
             for addresses in moves {
                 let found = addresses.iter().map(|address| address.parse().unwrap()).collect();
-                let parts = Parts {
-                    resolved: &[("app:1".to_owned(), Ok(found))].into(),
-                    registry: &mut registry,
-                    previous: None,
-                    access_log: None,
-                };
+                let resolved = &[("app:1".to_owned(), Ok(found))].into();
+                let parts = Parts { resolved, ..Parts::bare(&mut registry) };
                 let snapshot = Arc::new(snapshot::compile(config.clone(), parts));
                 view = Some(View::new(0, snapshot, view.as_ref()));
             }

@@ -80,7 +80,7 @@ impl Passed {
     pub(super) fn adopt(self, thread: &Rc<Thread>) {
         let view = thread.view();
         let About { listener, upstream, node, address, .. } = &self.about;
-        let listener = view.snapshot.listeners.iter().find(|l| l.settings.name == *listener);
+        let listener = view.snapshot.listener(listener);
         let upstream = view.upstreams.iter().find(|u| u.upstream.settings.name == *upstream);
         let member = upstream.and_then(|upstream| {
             let key = |key: &NodeKey| key.name == *node && key.address == *address;

@@ -7,12 +7,12 @@ use rustix::io::Errno;
 
 use super::Address;
 
-/// What we ourselves lack, if that is why no connection could be opened: it says nothing of the node (socket(2),
-/// connect(2)). None for every other error.
+/// What we ourselves lack, if that is why no connection could be opened to `towards`: it says nothing of the node
+/// (socket(2), connect(2)). None for every other error.
 #[must_use]
-pub fn shortage(error: &io::Error) -> Option<&'static str> {
+pub fn shortage(error: &io::Error, towards: &Address) -> Option<&'static str> {
     if error.kind() == io::ErrorKind::AddrNotAvailable {
-        return Some("no local port is left");
+        return has_source(towards).then_some("no local port is left");
     }
     match Errno::from_io_error(error)? {
         Errno::MFILE | Errno::NFILE => Some("no file descriptor is left"),
@@ -21,38 +21,38 @@ pub fn shortage(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// Whether [`shortage`]'s "no local port" means that there is no address of ours to come from, as towards IPv6
-/// where that is off. Then UDP has none either, whose ports are others; nothing is sent.
-#[must_use]
-pub fn has_no_source(error: &io::Error, towards: &Address) -> bool {
-    let Some(to) = towards.tcp().filter(|_| error.kind() == io::ErrorKind::AddrNotAvailable) else {
-        return false;
-    };
+/// Whether there is an address of ours to come from, which there is not towards IPv6 where that is off. Then UDP
+/// has none either, whose ports are others; nothing is sent.
+fn has_source(towards: &Address) -> bool {
+    let Some(to) = towards.tcp() else { return true };
     let from: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    UdpSocket::bind((from, 0)).and_then(|socket| socket.connect(to)).is_err()
+    UdpSocket::bind((from, 0)).and_then(|socket| socket.connect(to)).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn reached() -> Address {
+        SocketAddr::from(([127, 0, 0, 1], 9)).into()
+    }
+
     #[test]
     fn a_want_of_ports_is_told_from_a_node_that_cannot_be_reached() {
         let error = io::Error::from(Errno::ADDRNOTAVAIL);
-        let reached: Address = SocketAddr::from(([127, 0, 0, 1], 9)).into();
-        assert!(!has_no_source(&error, &reached), "so it is ports that are wanting");
+        assert!(shortage(&error, &reached()).is_some(), "so it is ports that are wanting");
         // Of the link, and of none in particular.
-        let not: SocketAddr = "[fe80::1]:9".parse().unwrap();
-        assert!(has_no_source(&error, &not.into()));
-        assert!(!has_no_source(&Errno::MFILE.into(), &not.into()));
+        let not: Address = "[fe80::1]:9".parse::<SocketAddr>().unwrap().into();
+        assert_eq!(shortage(&error, &not), None);
+        assert!(shortage(&Errno::MFILE.into(), &not).is_some());
     }
 
     #[test]
     fn our_own_want_is_told_from_what_a_node_does() {
-        let of = |errno: Errno| shortage(&errno.into());
+        let of = |errno: Errno| shortage(&errno.into(), &reached());
         for (errno, word) in [
             (Errno::MFILE, "descriptor"),
             (Errno::NFILE, "descriptor"),

@@ -312,7 +312,7 @@ pub(super) async fn open(
     address: &Address,
     tls: Option<&Towards>,
 ) -> Result<Socket, Cause> {
-    let failed = |error: io::Error| connect_cause(&error);
+    let failed = |error: io::Error| connect_cause(&error, address);
     let stream = match (dial, address) {
         (Dial::Address, Address::Tcp(address)) => connected(*address).await.map_err(failed)?,
         (Dial::Address, Address::Unix(path)) => {
@@ -358,8 +358,8 @@ async fn shake_hands(stream: TcpStream, towards: &Towards) -> Result<Socket, Cau
     Ok(Socket::Tls(Box::new(secure)))
 }
 
-fn connect_cause(error: &io::Error) -> Cause {
-    if let Some(lack) = shortage(error) {
+fn connect_cause(error: &io::Error, towards: &Address) -> Cause {
+    if let Some(lack) = shortage(error, towards) {
         // That is not the node's fault.
         return Cause::Internal(lack);
     }

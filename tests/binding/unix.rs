@@ -139,12 +139,20 @@ fn the_file_is_removed_at_the_end_and_what_a_killed_process_leaves_is_replaced()
     assert!(!rig.path.exists());
 }
 
-/// Upgrades it; the process that has taken over.
-fn upgraded(rig: &Rig) -> Pid {
+/// Another process takes over, whose number this is, and ours ends.
+fn upgraded(rig: &mut Rig) -> Pid {
     let output = rig.program.command(&["upgrade"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let pid = said.strip_prefix("process ").and_then(|rest| rest.split(' ').next());
-    Pid::from_raw(pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap()).unwrap()
+    let pid = Pid::from_raw(pid.unwrap_or_else(|| panic!("{said}")).parse().unwrap()).unwrap();
+    assert_eq!(rig.program.exit_code(), Some(0));
+    pid
+}
+
+/// Ends the process that has taken over.
+fn end(rig: &Rig, pid: Pid) {
+    kill_process(pid, Signal::TERM).unwrap();
+    until("its file is gone", || !rig.path.exists());
 }
 
 #[test]
@@ -161,12 +169,10 @@ fn an_upgrade_removes_the_file_of_a_socket_that_nobody_wants_any_more() {
     let mut rig = Rig { program, path };
     assert_eq!(rig.ask(&mut UnixStream::connect(&other).unwrap(), "").text(), "hello");
     fs::write(&rig.program.file, kept).unwrap();
-    let pid = upgraded(&rig);
-    assert_eq!(rig.program.exit_code(), Some(0));
+    let pid = upgraded(&mut rig);
     until("the other file is gone", || !other.exists());
     assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
-    kill_process(pid, Signal::TERM).unwrap();
-    until("its file is gone", || !rig.path.exists());
+    end(&rig, pid);
 }
 
 #[test]
@@ -185,11 +191,9 @@ fn permissions_change_when_the_new_process_serves_and_not_before() {
     assert!(error.contains("is pinned, and this configuration removes it"), "{error}");
     assert_eq!(mode(&rig), 0o640);
     fs::write(&rig.program.file, &wanted).unwrap();
-    let pid = upgraded(&rig);
-    assert_eq!(rig.program.exit_code(), Some(0));
+    let pid = upgraded(&mut rig);
     until("the mode", || mode(&rig) == 0o600);
-    kill_process(pid, Signal::TERM).unwrap();
-    until("its file is gone", || !rig.path.exists());
+    end(&rig, pid);
 }
 
 #[test]
@@ -198,13 +202,11 @@ fn an_upgrade_hands_the_socket_and_its_tunnels_over() {
     let mut rig = Rig::start(node.address, "");
     let mut tunnel = rig.tunnel();
     echoes(&mut tunnel);
-    let pid = upgraded(&rig);
-    assert_eq!(rig.program.exit_code(), Some(0));
+    let pid = upgraded(&mut rig);
     assert!(rig.path.exists(), "it is the other's now");
     assert_eq!(rig.ask(&mut rig.connect(), "").text(), "hello");
     echoes(&mut tunnel);
-    kill_process(pid, Signal::TERM).unwrap();
-    until("its file is gone", || !rig.path.exists());
+    end(&rig, pid);
 }
 
 #[test]

@@ -72,13 +72,7 @@ impl Proxy {
         let metrics = Metrics::new();
         let threads = config.server.threads;
         let mut registry = Registry::new(threads, metrics.clone());
-        let parts = Parts {
-            resolved: &Default::default(),
-            registry: &mut registry,
-            previous: None,
-            access_log: None,
-        };
-        let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
+        let snapshot = Arc::new(snapshot::compile(Arc::new(config), Parts::bare(&mut registry)));
         for member in snapshot.upstreams.iter().flat_map(|upstream| &upstream.nodes) {
             member.node.set_health(HealthState::Up);
         }

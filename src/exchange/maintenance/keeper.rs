@@ -230,12 +230,8 @@ mod tests {
         let source = Source { name: "test".into(), text: text.into() };
         let (config, _) = config::load(&source, &|_| None).unwrap();
         let metrics = Metrics::new();
-        let parts = Parts {
-            resolved: &Default::default(),
-            registry: &mut Registry::new(1, metrics.clone()),
-            previous: None,
-            access_log: None,
-        };
+        let mut registry = Registry::new(1, metrics.clone());
+        let parts = Parts::bare(&mut registry);
         let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
         Thread::new(0, snapshot, mpsc::channel(1).0, metrics, Dial::Address)
     }

@@ -32,13 +32,7 @@ impl Rig {
             config::load(&config::Source { name: "test".into(), text }, &|_| None).unwrap();
         let metrics = Metrics::new();
         let mut registry = Registry::new(2, metrics.clone());
-        let parts = Parts {
-            resolved: &Default::default(),
-            registry: &mut registry,
-            previous: None,
-            access_log: None,
-        };
-        let snapshot = Arc::new(snapshot::compile(Arc::new(config), parts));
+        let snapshot = Arc::new(snapshot::compile(Arc::new(config), Parts::bare(&mut registry)));
         for member in &snapshot.upstreams[0].nodes {
             member.node.set_health(HealthState::Up);
         }
