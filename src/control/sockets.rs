@@ -208,6 +208,11 @@ impl Bound {
         self.file.iter().for_each(|file| file.own(ours));
     }
 
+    /// Which file its Unix socket has, for a process that goes on with it.
+    pub(super) fn file_of_socket(&self) -> Option<(u64, u64)> {
+        self.file.as_ref().and_then(|file| file.identity())
+    }
+
     /// Whether it is a Unix socket that none of these goes on with.
     pub(super) fn is_left_by(&self, others: &[Bound]) -> bool {
         self.file.is_some() && !others.iter().any(|other| other.asked == self.asked)
@@ -223,13 +228,24 @@ impl Bound {
     }
 }
 
-/// Sockets that another process has handed over, with the names of their listeners and what was configured.
+/// A socket that another process has handed over.
+pub(super) struct HandedOver {
+    /// Of the listener.
+    pub(super) name: String,
+    /// As configured.
+    pub(super) asked: Address,
+    /// The file of a Unix socket, by [`SocketFile::identity`].
+    pub(super) file: Option<(u64, u64)>,
+    pub(super) socket: ListenSocket,
+}
+
+/// What another process has handed over, by listener.
 ///
 /// # Errors
 /// One is no listening socket.
-pub(super) fn inherited(sockets: Vec<(String, Address, ListenSocket)>) -> io::Result<Vec<Bound>> {
+pub(super) fn inherited(sockets: Vec<HandedOver>) -> io::Result<Vec<Bound>> {
     let mut all: Vec<Bound> = Vec::new();
-    for (name, asked, socket) in sockets {
+    for HandedOver { name, asked, file, socket } in sockets {
         match all.iter_mut().find(|bound| bound.name == name && bound.asked == asked) {
             Some(bound) => bound.sockets.push(socket),
             None => {
@@ -237,7 +253,7 @@ pub(super) fn inherited(sockets: Vec<(String, Address, ListenSocket)>) -> io::Re
                     ListenSocket::Tcp(socket) => socket.local_addr()?.into(),
                     ListenSocket::Unix(_) => asked.clone(),
                 };
-                let file = asked.unix().map(SocketFile::of_other).map(Arc::new);
+                let file = asked.unix().map(|path| Arc::new(SocketFile::of_other(path, file)));
                 all.push(Bound { name, asked, address, sockets: vec![socket], file });
             }
         }

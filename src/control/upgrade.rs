@@ -378,12 +378,17 @@ impl Core {
         for bound in &self.bound {
             for socket in &bound.sockets {
                 let of = Of::Listener(bound.name.clone());
-                named.push(KeptSocket { of, asked: bound.asked.clone() });
+                named.push(KeptSocket {
+                    of,
+                    asked: bound.asked.clone(),
+                    file: bound.file_of_socket(),
+                });
                 sockets.push(socket.as_fd().try_clone_to_owned()?);
             }
         }
         for (server, asked, listener) in &*self.inner.servers.lock() {
-            named.push(KeptSocket { of: Of::Server((*server).into()), asked: (*asked).into() });
+            let of = Of::Server((*server).into());
+            named.push(KeptSocket { of, asked: (*asked).into(), file: None });
             sockets.push(listener.as_fd().try_clone_to_owned()?);
         }
         Ok(sockets)

@@ -53,9 +53,10 @@ impl SocketFile {
         Ok((socket.into(), file))
     }
 
-    /// Of a socket that another process has handed over and may yet go on with.
-    pub fn of_other(path: &Path) -> SocketFile {
-        let (identity, ours) = (identity(path), AtomicBool::new(false));
+    /// Of a socket that another process has handed over and may yet go on with. `known` is what it says which
+    /// file that is; one that does not say has what is there.
+    pub fn of_other(path: &Path, known: Option<(u64, u64)>) -> SocketFile {
+        let (identity, ours) = (known.or_else(|| identity(path)), AtomicBool::new(false));
         SocketFile { path: path.to_owned(), interim: interim(path), identity, ours }
     }
 
@@ -102,6 +103,11 @@ impl SocketFile {
 
     fn is_at(&self, path: &Path) -> bool {
         self.identity.is_some() && identity(path) == self.identity
+    }
+
+    /// Which file it is, by device and inode: what another process has to be told that goes on with it.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.identity
     }
 
     /// Whether it is this process that removes it at the end.

@@ -210,6 +210,20 @@ fn an_upgrade_hands_the_socket_and_its_tunnels_over() {
 }
 
 #[test]
+fn an_upgrade_does_not_take_the_file_of_another_program_for_its_own() {
+    let node = node("hello");
+    let mut rig = Rig::start(node.address, "");
+    fs::remove_file(&rig.path).unwrap();
+    let _other = UnixListener::bind(&rig.path).unwrap();
+    let pid = upgraded(&mut rig);
+    let status = || rig.program.command(&["status"]).output().unwrap().stdout;
+    until("it says so", || String::from_utf8_lossy(&status()).contains("is reached by nobody"));
+    kill_process(pid, Signal::TERM).unwrap();
+    until("it has ended", || rustix::process::test_kill_process(pid).is_err());
+    assert!(rig.path.exists(), "that is not ours to remove");
+}
+
+#[test]
 fn a_reload_keeps_adds_and_removes_unix_sockets() {
     let node = node("hello");
     let rig = Rig::start(node.address, "");

@@ -67,7 +67,7 @@ impl Bound {
     /// Takes the file away, which leads to nobody: the next look finds it gone.
     fn lose(&mut self) {
         self.file = None;
-        self.file = self.asked.unix().map(SocketFile::of_other).map(Arc::new);
+        self.file = self.asked.unix().map(|path| Arc::new(SocketFile::of_other(path, None)));
     }
 
     /// A new socket at the same path.

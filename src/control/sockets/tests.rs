@@ -126,7 +126,8 @@ fn what_another_process_hands_over_is_not_removed_before_it_is_ours() {
     let old = bind_all(&[listener("a", &text)], &[], 2).unwrap();
     let hand_over = || {
         let copy = old[0].sockets[0].try_clone().unwrap();
-        inherited(vec![("a".into(), old[0].asked.clone(), copy)]).unwrap()
+        let (name, asked) = ("a".into(), old[0].asked.clone());
+        inherited(vec![HandedOver { name, asked, file: None, socket: copy }]).unwrap()
     };
     // A new process that comes to nothing.
     drop(bind_all(&[listener("a", &text)], &hand_over(), 4).unwrap());

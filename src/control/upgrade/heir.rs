@@ -10,7 +10,8 @@ use super::VARIABLE;
 use super::channel::Channel;
 use super::message::{KeptNode, KeptSocket, Of, Offer, Word};
 use super::tunnels::Line;
-use crate::net::{Address, ListenSocket};
+use crate::control::sockets::HandedOver;
+use crate::net::ListenSocket;
 
 /// The old process sends all at once; only one that has died says nothing for so long.
 const OFFER_WITHIN: Duration = Duration::from_secs(30);
@@ -111,19 +112,19 @@ impl Estate {
         }
     }
 
-    /// The sockets of the listeners, by name, with what was configured.
+    /// The sockets of the listeners.
     ///
     /// # Errors
     /// One is no socket that can be listened on.
-    pub(in crate::control) fn take_listeners(
-        &mut self,
-    ) -> io::Result<Vec<(String, Address, ListenSocket)>> {
+    pub(in crate::control) fn take_listeners(&mut self) -> io::Result<Vec<HandedOver>> {
         let mut listeners = Vec::new();
         let mut others = Vec::new();
         for (kept, socket) in self.sockets.drain(..) {
             match kept.of {
                 Of::Listener(name) => {
-                    listeners.push((name, kept.asked, ListenSocket::of(socket)?));
+                    let KeptSocket { asked, file, .. } = kept;
+                    let socket = ListenSocket::of(socket)?;
+                    listeners.push(HandedOver { name, asked, file, socket });
                 }
                 Of::Server(_) => others.push((kept, socket)),
             }

@@ -61,6 +61,9 @@ pub(super) struct KeptSocket {
     pub(super) of: Of,
     /// As configured; the port may be 0.
     pub(super) asked: Address,
+    /// The file of a listener's Unix socket; an earlier version does not say.
+    #[serde(default)]
+    pub(super) file: Option<(u64, u64)>,
 }
 
 /// Whose socket it is.
