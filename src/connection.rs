@@ -104,10 +104,11 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.listener.open.fetch_sub(1, Relaxed);
+        // In this order: nobody is to see more connections of HTTP/2 than connections.
         if self.is_h2 {
             self.listener.open_h2.fetch_sub(1, Relaxed);
         }
+        self.listener.open.fetch_sub(1, Relaxed);
     }
 }
 

@@ -21,9 +21,10 @@ impl Roster {
         let (connected, answered) = (finding.trip.connected, finding.trip.answered);
         let Some(lag) = watched.lag.measure(connected, answered, now()) else { return };
         let labels = [key.upstream.as_str(), &watched.node.label];
-        self.metrics.lag.with_label_values(&labels).set(lag.as_secs_f64());
+        // The peak first: no scrape is to see it below the last value.
         let peak = watched.lag.peak().unwrap_or(lag);
         self.metrics.lag_max.with_label_values(&labels).set(peak.as_secs_f64());
+        self.metrics.lag.with_label_values(&labels).set(lag.as_secs_f64());
         if finding.verdict != Verdict::Timeout {
             let floor = ewma::clamp_sample(clock::nanos(lag), median_ns);
             watched.node.set_lag(floor, clock::now_ns());

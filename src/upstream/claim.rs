@@ -159,6 +159,8 @@ mod tests {
         assert!(!node.awaits_probation(), "the later one is still taken");
         new.decide();
         assert!(!node.awaits_probation(), "it was decided");
+        node.set_outlier(OutlierState::Ejected);
+        assert!(Probation::claim(&node).is_none(), "the end of a probation frees nothing");
     }
 
     #[test]

@@ -207,7 +207,10 @@ impl Node {
 
     /// Control's: the axis of outlier detection. Probation begins with its one request untaken.
     pub fn set_outlier(&self, state: OutlierState) {
-        self.probation.renew();
+        // Not where one ends: whoever has just seen it would find its request free once more.
+        if state == OutlierState::Probation {
+            self.probation.renew();
+        }
         self.failures.store(0, Relaxed);
         if state == OutlierState::In && self.outlier() != OutlierState::In {
             self.forget_latency();

@@ -1,5 +1,8 @@
 //! What is counted of TLS.
 
+use std::collections::BTreeSet;
+
+use parking_lot::Mutex;
 use prometheus::{GaugeVec, IntCounter, IntCounterVec};
 
 use super::Metrics;
@@ -53,6 +56,8 @@ pub(super) struct TlsFamilies {
     handshakes: IntCounterVec,
     failures: IntCounterVec,
     expiry: GaugeVec,
+    /// The certificates that `expiry` has.
+    expiry_told: Mutex<BTreeSet<String>>,
 }
 
 impl TlsFamilies {
@@ -73,6 +78,7 @@ impl TlsFamilies {
                 "Time until a certificate, or one of its chain, expires.",
                 &["certificate"],
             ),
+            expiry_told: Mutex::default(),
         }
     }
 }
@@ -112,10 +118,19 @@ impl Metrics {
 
     /// How long certificates are still valid, in seconds; whatever is not named is forgotten.
     pub fn certificates<'a>(&self, all: impl Iterator<Item = (&'a str, f64)>) {
-        self.tls.expiry.reset();
+        let expiry = &self.tls.expiry;
+        let mut now = BTreeSet::new();
         for (name, seconds) in all {
-            self.tls.expiry.with_label_values(&[name]).set(seconds);
+            expiry.with_label_values(&[name]).set(seconds);
+            now.insert(name.to_owned());
         }
+        // Not all at once: a scrape in between would take a certificate that stays for one that is gone.
+        let mut told = self.tls.expiry_told.lock();
+        for gone in told.difference(&now) {
+            // An error says that it is gone already.
+            let _ = expiry.remove_label_values(&[gone]);
+        }
+        *told = now;
     }
 }
 
