@@ -123,7 +123,7 @@ fn what_waits_in_the_accept_queue_is_served() {
 #[test]
 fn tunnels_are_told_that_it_goes_away() {
     let node = node("answer");
-    let mut program = Program::with(node.address, "[server]\nshutdown_timeout = \"4s\"\n");
+    let mut program = Program::with(node.address, "[server]\nshutdown_timeout = \"8s\"\n");
     let address = program.address();
     let mut tunnels: Vec<TcpStream> = (0..20).map(|_| tunnel(address)).collect();
     program.signal(Signal::TERM);

@@ -5,20 +5,15 @@ mod support;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use cobalance::telemetry::metrics::{PoolEvent, RetryReason};
 use cobalance::upstream::Signal;
-use support::origin::Origin;
+use support::origin::{Closed, Origin};
 use support::{Answer, Proxy, config, until};
 
 const REFUSAL: &str =
     r#"{"error":{"status":503,"maintaining":true,"message":"m","code":"APP_COMMANDING"}}"#;
-
-/// An address that nobody listens on.
-fn dead() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
 
 fn json(status: u16, body: &str) -> String {
     format!(
@@ -44,9 +39,9 @@ fn retries(proxy: &Proxy, reason: RetryReason) -> u64 {
 
 #[test]
 fn what_was_not_sent_goes_elsewhere_whatever_its_method() {
-    let origin = Origin::ok("ok");
-    let proxy =
-        Proxy::start(config(&[dead(), origin.address, dead()], "", "balance = \"round_robin\""));
+    let (origin, dead) = (Origin::ok("ok"), [Closed::new(), Closed::new()]);
+    let nodes = [dead[0].address, origin.address, dead[1].address];
+    let proxy = Proxy::start(config(&nodes, "", "balance = \"round_robin\""));
     for n in 0..12 {
         let method = ["GET", "POST", "DELETE"][n % 3];
         assert_eq!(ask(&proxy, method, "/api/x:create", "body").status, 200);
@@ -58,7 +53,9 @@ fn what_was_not_sent_goes_elsewhere_whatever_its_method() {
 
 #[test]
 fn with_nobody_left_the_client_learns_why() {
-    let proxy = Proxy::start(config(&[dead(), dead()], "", "park = \"0s\""));
+    let dead = [Closed::new(), Closed::new()];
+    let nodes = dead.each_ref().map(|node| node.address);
+    let proxy = Proxy::start(config(&nodes, "", "park = \"0s\""));
     let answer = ask(&proxy, "GET", "/api/app:getInfo", "");
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("CONNECTION_REFUSED"), "{}", answer.text());
@@ -215,11 +212,14 @@ fn the_budget_bounds_repeats_of_what_was_sent() {
     let nodes = [closes_after_reading(), closes_after_reading()];
     let addresses = [nodes[0].address, nodes[1].address];
     let proxy = Proxy::start(config(&addresses, "", "outlier_detection = { enabled = false }"));
+    let begun = Instant::now();
     for _ in 0..200 {
         assert_eq!(ask(&proxy, "GET", "/api/a:list", "").status, 502);
     }
+    // A slow machine takes long enough for some more.
+    let most = 200 / 5 + 60 + 3 * begun.elapsed().as_secs();
     let repeats = retries(&proxy, RetryReason::Reset);
-    assert!((1..=200 / 5 + 60).contains(&repeats), "{repeats} repeats of 200");
+    assert!((1..=most).contains(&repeats), "{repeats} repeats of 200");
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use cobalance::clock;
@@ -13,7 +13,7 @@ use cobalance::config::Config;
 use cobalance::telemetry::metrics::{AttemptResult, RetryReason};
 use parking_lot::Mutex;
 use support::actor::{Act, Actor, Whole, entries};
-use support::origin::{self, Origin};
+use support::origin::{self, Closed, Origin};
 use support::{Answer, Proxy, config, until};
 
 const HEDGE: &str = "balance = \"round_robin\"\nhedge = { after = \"p95\", at_least = \"50ms\" }";
@@ -70,11 +70,13 @@ fn a_node_that_is_late_costs_no_more_than_the_delay() {
         let answer = Answer::read(&mut send(&proxy, "GET", LIST, "")).unwrap();
         assert_eq!((answer.status, answer.text()), (200, "b".to_owned()));
     }
-    let asked = a.seen().len() as u64;
-    assert!(asked > 0 && hedged(&proxy) == asked, "{asked} {}", hedged(&proxy));
     until("its attempts are over", || proxy.node(0).in_flight() == 0);
+    // Where the other one was asked first and held up, it was asked second; it may not have heard of it then.
+    let asked = hedged(&proxy);
+    assert!((1..=8).contains(&asked), "{asked}");
     assert_eq!(cancelled(&proxy, 0), asked);
-    assert_eq!(proxy.node(0).connections(), (0, 0), "what was given up is closed, not kept");
+    assert_eq!(proxy.node(0).connections().0, 0, "what was given up is not kept");
+    until("it is closed", || proxy.node(0).connections().1 == 0);
     assert_eq!(proxy.node(0).conduct().failures, 0, "being late is no failure");
     assert_eq!(b.seen().len(), 8);
 }
@@ -88,8 +90,8 @@ fn the_last_place_at_the_other_node_is_enough() {
         assert_eq!((answer.status, answer.text()), (200, "b".to_owned()));
         until("its attempts are over", || proxy.node(0).in_flight() == 0);
     }
-    let asked = a.seen().len() as u64;
-    assert!(asked > 0 && hedged(&proxy) == asked, "{asked} {}", hedged(&proxy));
+    let asked = hedged(&proxy);
+    assert!(asked > 0 && cancelled(&proxy, 0) == asked, "{asked} {}", cancelled(&proxy, 0));
 }
 
 /// What has become of a request at two nodes: how many have it, and how many have closed because of it.
@@ -128,10 +130,11 @@ fn pair(
 fn the_first_one_answers_after_all() {
     // Whoever is asked first answers when the second has been asked; that one never does.
     let first: Arc<Mutex<Option<String>>> = Arc::default();
+    let (_never, end) = origin::gate();
     let nodes = pair(move |name, _, met| {
         let is_first = first.lock().get_or_insert_with(|| name.to_owned()) == name;
         if !is_first {
-            std::thread::park_timeout(support::PATIENCE);
+            let _ = end.lock().recv();
             return None;
         }
         until("the second was asked", || met().asked == 2);
@@ -194,7 +197,7 @@ fn when_the_first_one_dies_meanwhile_the_second_answers() {
 
 #[test]
 fn when_the_second_cannot_be_asked_the_first_one_answers() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = Closed::new();
     // It answers when the other one has refused.
     let (open, wait) = origin::gate();
     let a = Origin::scripted(move |mut line| {
@@ -203,7 +206,7 @@ fn when_the_second_cannot_be_asked_the_first_one_answers() {
             line.send(&answer("a"));
         }
     });
-    let proxy = proxy(&[a.address, dead], HEDGE);
+    let proxy = proxy(&[a.address, dead.address], HEDGE);
     let mut stream = send(&proxy, "GET", LIST, "");
     until("it is at the first", || a.seen().len() == 1);
     let refused = || proxy.node(1).metrics.attempts[AttemptResult::Connect as usize].get();
@@ -275,19 +278,22 @@ fn what_is_late_is_learnt_from_real_requests() {
         upstream.shared.heads.after_ns().is_some()
     });
     a.traffic([Act::Hold]);
-    let hedged = &upstream.metrics.retries[RetryReason::Hedged as usize];
-    until("it was late once", || {
+    // Others that were held up may have been hedged as well, and may have answered after all.
+    let is_it = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (first, second) = (&line["attempts"][0], &line["attempts"][1]);
+        let nodes = [&first["node"], &second["node"]] == [&whole.node(0).name, &whole.node(1).name];
+        let results = [&first["result"], &second["result"]] == ["cancelled", "ok"];
+        nodes && results && second["hedge"] == true
+    };
+    until("it was late once, and the log tells", || {
         assert_eq!(whole.get().status, 200);
-        hedged.get() > 0
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        // What does not end yet is still being written.
+        let written = text.rsplit_once('\n').map_or("", |(written, _)| written);
+        written.lines().filter(|line| line.contains("\"hedge\":true")).any(is_it)
     });
-    let told = || std::fs::read_to_string(log.path()).unwrap();
-    until("the log tells", || told().contains("\"hedge\":true"));
-    let text = told();
-    let line = text.lines().find(|line| line.contains("\"hedge\":true")).unwrap();
-    let line: serde_json::Value = serde_json::from_str(line).unwrap();
-    let results = [&line["attempts"][0]["result"], &line["attempts"][1]["result"]];
-    assert_eq!(results, ["cancelled", "ok"]);
-    assert_eq!(line["attempts"][1]["hedge"], true);
+    assert!(upstream.metrics.retries[RetryReason::Hedged as usize].get() > 0);
 }
 
 #[test]
@@ -318,7 +324,7 @@ fn the_second_one_goes_on_alone_when_the_first_is_lost() {
     let lost = |node: usize| proxy.node(node).metrics.attempts[AttemptResult::Reset as usize].get();
     // It is over while the second still takes its time, which is watched like that of any attempt.
     until("the first is over", || lost(0) + lost(1) == 1);
-    assert_eq!(proxy.node(0).in_flight() + proxy.node(1).in_flight(), 1);
+    until("one is left", || proxy.node(0).in_flight() + proxy.node(1).in_flight() == 1);
     open.send(()).unwrap();
     let read = Answer::read(&mut stream).unwrap();
     assert_eq!((read.status, read.text(), hedged(&proxy)), (200, "second".to_owned(), 1));

@@ -45,8 +45,16 @@ fn each(proxy: &Proxy, open: impl Fn(usize) -> Vec<TcpStream>) -> (usize, usize)
     let before = live();
     let kept = open(CONNECTIONS);
     // What is kept of an upload has a bound of its own.
-    let counted = proxy.metrics.buffered_now() + proxy.metrics.spool.bytes[0].get();
-    let counted = usize::try_from(counted).unwrap();
+    let counted = || proxy.metrics.buffered_now() + proxy.metrics.spool.bytes[0].get();
+    // It is told at each tick, of which these are some: what is held now must have been counted.
+    let (mut last, mut same) = (counted(), 0);
+    until("nothing moves any more", || {
+        let now = counted();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same == 300
+    });
+    let counted = usize::try_from(last).unwrap();
     let held = live().saturating_sub(before);
     drop(kept);
     (counted / CONNECTIONS, held / CONNECTIONS)

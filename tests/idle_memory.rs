@@ -36,6 +36,8 @@ fn each(proxy: &Proxy, open: impl Fn() -> TcpStream) -> usize {
     let before = live();
     let kept: Vec<TcpStream> = (0..CONNECTIONS).map(|_| open()).collect();
     assert_eq!(count(), CONNECTIONS);
+    // An answer may be read before its exchange is over.
+    until("all wait for their next request", || proxy.node(0).in_flight() == 0);
     let after = live();
     drop(kept);
     after.saturating_sub(before) / CONNECTIONS

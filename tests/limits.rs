@@ -19,8 +19,16 @@ mod streams;
 use std::io::Write;
 use std::net::TcpStream;
 
+use parking_lot::{Mutex, MutexGuard};
 use support::origin::Origin;
 use support::{Answer, Proxy, config};
+
+/// Clients and proxies of crowds of connections are one process, whose descriptors are enough for one crowd at a
+/// time, however many tests run at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock()
+}
 
 /// A proxy in front of a node that answers everything; the local address is a trusted proxy, so that each
 /// request can say whose it is.

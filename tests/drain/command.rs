@@ -8,7 +8,7 @@ use std::sync::mpsc;
 
 use cobalance::control::status::{NodeStatus, Status};
 
-use crate::support::origin::node;
+use crate::support::origin::{Closed, node};
 use crate::support::program::{Program, get, origin};
 use crate::support::{Answer, until};
 use crate::{RESTART, tunnel};
@@ -125,9 +125,11 @@ fn wait_moves_tunnels_within_its_window() {
             })
         })
         .collect();
-    let (code, told) = run(&program, &["drain", "n0", "--wait", "--window", "200ms"]);
+    let (code, told) = run(&program, &["drain", "n0", "--wait", "--window", "2s"]);
     assert_eq!(code, 0, "{told}");
-    assert!(told.starts_with("n0 is draining: 0 requests in flight, 3 tunnels left"), "{told}");
+    // One may have been moved by the time that this is told.
+    assert!(told.starts_with("n0 is draining: 0 requests in flight, "), "{told}");
+    assert!(told.ends_with("nothing is left\n"), "{told}");
     until("three are told", || readers.iter().filter(|one| one.is_finished()).count() == 3);
     let told = readers.into_iter().filter(|one| one.is_finished());
     assert!(told.map(|one| one.join().unwrap().unwrap()).all(|rest| rest == RESTART));
@@ -197,11 +199,9 @@ fn a_drained_node_stays_so_over_a_reload_and_a_restart() {
 #[test]
 fn a_node_whose_check_fails_gets_nothing_when_it_is_ready() {
     let a = node("a");
-    // Bound and never listening: connections are refused, and nobody else gets the port.
-    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let closed_at = closed.local_addr().unwrap().as_socket().unwrap();
-    let program = Program::of(tempfile::tempdir().unwrap(), &text(&[a.address, closed_at], "1"));
+    let closed = Closed::new();
+    let nodes = [a.address, closed.address];
+    let program = Program::of(tempfile::tempdir().unwrap(), &text(&nodes, "1"));
     until("one is up and one down", || states(&program) == ["up", "down"]);
     assert_eq!(run(&program, &["drain", "n1"]).0, 0);
     let (code, told) = run(&program, &["ready", "n1"]);

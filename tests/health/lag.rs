@@ -69,9 +69,14 @@ fn a_late_node_is_told_of_and_avoided_and_stays_up() {
     until("a warning", || warned().contains(&format!("lag {name}")));
     let metrics = whole.running.handle().metrics().clone();
     let gauge = |family: &prometheus::GaugeVec| family.with_label_values(&["lag", &name]).get();
-    assert!(gauge(&metrics.lag) > 0.2 && gauge(&metrics.lag_max) >= gauge(&metrics.lag));
-    let share = a.share(&whole, 40);
-    assert!(share <= 4, "{share} of 40");
+    assert!(gauge(&metrics.lag) > 0.2);
+    // Probes go on, and one is set after the other.
+    until("the peak is no less", || {
+        let last = gauge(&metrics.lag);
+        gauge(&metrics.lag_max) >= last
+    });
+    // The other one may have been held up for as long, once.
+    until("it gets little", || a.share(&whole, 40) <= 4);
     let checks = whole.checks(0, "good");
     until("more probes", || whole.checks(0, "good") >= checks + 3);
     let lines = said(&["the event loop of node", &format!("`{name}` of upstream `lag`")]);

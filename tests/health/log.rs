@@ -9,10 +9,11 @@ use crate::support::actor::{Act, Actor, Whole, entries};
 use crate::support::{Answer, read_to_end, until};
 use crate::{AT_ONCE, QUICK};
 
-/// The lines with this path.
+/// The lines with this path. What does not end yet is still being written.
 fn lines(file: &Path, path: &str) -> Vec<Value> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let parsed = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let parsed = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     parsed.filter(|line| line["path"] == path).collect()
 }
 

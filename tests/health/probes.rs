@@ -14,7 +14,7 @@ fn nothing_goes_to_a_node_before_its_first_good_probe() {
     let (early, late) = (Actor::up("early"), Actor::new("late", Act::Hold));
     let whole = Whole::start("first", &entries(&[&early, &late]), QUICK);
     whole.until_state(0, "up");
-    until("the late node is asked", || late.probes() == 1);
+    until("the late node is asked", || late.probes() > 0);
     for _ in 0..20 {
         assert_eq!(whole.get().text(), "early");
     }
@@ -137,13 +137,14 @@ fn at_zero_nodes_those_that_are_merely_silent_or_odd_are_tried() {
     until("its last verdict is a status", || {
         whole.node(1).last_check.is_some_and(|check| check.result == "status")
     });
-    assert_eq!(whole.get().status, 503);
+    // A probe of it may take too long as well, on a slow machine; the next one tells.
+    until("nobody is tried", || whole.get().status == 503);
     // Also when it then falls silent.
     silent.health([Act::Hold]);
     until("it is silent", || {
         whole.node(0).last_check.is_some_and(|check| check.result == "timeout")
     });
-    assert_eq!(whole.get().status, 503);
+    until("nobody is tried", || whole.get().status == 503);
 }
 
 #[test]

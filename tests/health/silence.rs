@@ -1,20 +1,16 @@
 //! Nodes that fall silent, and nodes that are only slow.
 
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use crate::QUICK;
 use crate::support::actor::{Act, Actor, Whole, entries};
 use crate::support::until;
 
-/// After so long nothing new goes to a node that is silent.
-const BOUND: Duration = Duration::from_secs(1);
-
 #[test]
 fn a_silent_node_is_avoided_before_any_probe_tells() {
     let nodes = ["a", "b", "c"].map(Actor::up);
-    // Its probes would need a minute to take it out.
-    let slow = "[upstream.{name}.health_check]\ntimeout = \"20s\"\n";
+    // Its probes would need minutes to take it out.
+    let slow = "[upstream.{name}.health_check]\ntimeout = \"2m\"\n";
     let whole = Whole::start("silent", &entries(&nodes.each_ref()), slow).until_up();
     until("all serve", || {
         whole.get();
@@ -23,20 +19,21 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
     let [silent, others @ ..] = &nodes;
     silent.health([Act::Hold]);
     silent.traffic([Act::Hold]);
-    let fell_silent = Instant::now();
-    let late =
-        |node: &Actor| node.arrivals().iter().filter(|at| **at > fell_silent + BOUND).count();
     // One client has all the patience in the world.
     let mut held = None;
     until("one waits for it", || {
         held = whole.ask_or_hold(silent);
         held.is_some()
     });
-    until("many requests after the bound", || {
-        batch(&whole, &nodes);
-        others.iter().map(late).sum::<usize>() >= 200
+    // At first some still go there; how soon that ends is for the machine to say.
+    let elsewhere = || others.iter().map(Actor::requests).sum::<usize>();
+    until("none of many goes there", || {
+        let (there, so_far) = (silent.requests(), elsewhere());
+        while elsewhere() < so_far + 200 {
+            batch(&whole, &nodes);
+        }
+        silent.requests() == there
     });
-    assert_eq!(late(silent), 0, "{:?}", silent.arrivals().last().map(|at| *at - fell_silent));
     assert_eq!((whole.node(0).state.as_str(), whole.checks(0, "timeout")), ("up", 0));
     // It is not forgotten: when nothing waits for it any more, it is asked again.
     drop(held);

@@ -40,6 +40,8 @@ impl Teller {
             // Without a name it is that of the host's app, for whom there is a plugin.
             let app = field(head, "x-app").unwrap_or("of the host").to_owned();
             let mut line = line;
+            // Who hears of the handshake, and has something said then, finds the socket in its place.
+            let mut all = open.lock();
             line.send(
                 format!(
                     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -49,7 +51,8 @@ impl Teller {
                 .as_bytes(),
             );
             let socket = |stream| WebSocket::from_raw_socket(stream, Role::Server, None);
-            open.lock().push((app, socket(line.stream.try_clone().unwrap())));
+            all.push((app, socket(line.stream.try_clone().unwrap())));
+            drop(all);
             line.stream.set_read_timeout(None).unwrap();
             // Answers what the protocol wants answered, until the other side leaves.
             let mut reader = socket(line.stream);
@@ -179,7 +182,7 @@ fn what_is_not_about_the_state_of_the_node_changes_nothing() {
     // A state in a message that is too long is none, and the connection is a new one.
     a.say("APP_STOPPED", &"x".repeat(100_000));
     until("it was given up", || frames(&whole, 0, "too_large") == 1);
-    until("it comes back", || a.actor.watches() == 2);
+    until("it comes back", || a.sockets.lock().len() == 2);
     until_watched(&whole, 0);
     a.until_heard(&whole, 0);
     assert_eq!((whole.all_changes(), whole.node(0).state.as_str()), (before, "up"));
