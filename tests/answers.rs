@@ -62,7 +62,7 @@ impl Node {
     }
 
     fn proxy(&self) -> Proxy {
-        let upstream = "preset = \"none\"\nretries = 0\nresponse_timeout = \"5s\"";
+        let upstream = "preset = \"none\"\nretries = 0\nresponse_timeout = \"15s\"";
         Proxy::start(config(&[self.origin.address], "", upstream))
     }
 }

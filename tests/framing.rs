@@ -265,25 +265,31 @@ fn the_tables_are_large_and_their_names_unique() {
 #[test]
 fn a_head_or_body_that_does_not_come_is_408() {
     let recording = Recording::start();
-    let limits = "request_head_timeout = \"200ms\"\nbody_idle_timeout = \"200ms\"";
+    // A time to say something in, also where the machine stands still for a moment.
+    let limits = "request_head_timeout = \"3s\"\nbody_idle_timeout = \"3s\"";
     let proxy = Proxy::start(config(&[recording.origin.address], limits, "preset = \"none\""));
-    let late: [(&[u8], &str); 5] = [
-        (b"G", "request_head_timeout"),
-        (b"GET / HTTP/1.1\r\nHost: t\r\n", "request_head_timeout"),
-        (b"GET / HTTP/1.1\r\nHost: t\r\n\r", "request_head_timeout"),
-        (b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhell", "request_body_timeout"),
-        (
-            b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
-            "request_body_timeout",
-        ),
+    let heads: [&[u8]; 3] =
+        [b"G", b"GET / HTTP/1.1\r\nHost: t\r\n", b"GET / HTTP/1.1\r\nHost: t\r\n\r"];
+    let bodies: [&[u8]; 2] = [
+        b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhell",
+        b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
     ];
-    for (raw, reason) in late {
-        let before = counter(&proxy, "cobalance_errors_total", ("reason", reason));
-        let all = proxy.raw(raw);
-        let answer = read_answer(&mut all.as_bytes()).expect(reason);
-        assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+    for (late, reason) in [(&heads[..], "request_head_timeout"), (&bodies, "request_body_timeout")]
+    {
+        // They wait side by side.
+        let begin = |raw: &&[u8]| {
+            let mut stream = proxy.connect();
+            stream.write_all(raw).unwrap();
+            stream
+        };
+        let begun: Vec<_> = late.iter().map(begin).collect();
+        for mut stream in begun {
+            let all = support::read_to_end(&mut stream);
+            let answer = read_answer(&mut all.as_bytes()).expect(reason);
+            assert_eq!((answer.status, answer.field("connection")), (408, Some("close")));
+        }
         until(reason, || {
-            counter(&proxy, "cobalance_errors_total", ("reason", reason)) == before + 1
+            counter(&proxy, "cobalance_errors_total", ("reason", reason)) == late.len() as u64
         });
         assert_eq!(recording.take(), "");
     }
@@ -292,16 +298,21 @@ fn a_head_or_body_that_does_not_come_is_408() {
 #[test]
 fn silence_before_a_request_and_a_head_cut_short_are_no_exchange() {
     let recording = Recording::start();
-    let limits = "request_head_timeout = \"200ms\"\nkeep_alive_timeout = \"200ms\"";
+    // A time to say something in, also where the machine stands still for a moment.
+    let limits = "request_head_timeout = \"3s\"\nkeep_alive_timeout = \"3s\"";
     let proxy = Proxy::start(config(&[recording.origin.address], limits, "preset = \"none\""));
-    assert_eq!(proxy.raw(b""), "");
+    // They wait side by side.
+    let mut silent = proxy.connect();
     // A stray empty line behind a request is no beginning of another.
-    let all = proxy.raw(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n\r\n");
+    let mut stray = proxy.connect();
+    stray.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n\r\n").unwrap();
+    let mut cut = proxy.connect();
+    cut.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
+    cut.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(support::read_to_end(&mut cut), "");
+    let all = support::read_to_end(&mut stray);
     assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
-    let mut stream = proxy.connect();
-    stream.write_all(b"GET / HTTP/1.1\r\nHo").unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(support::read_to_end(&mut stream), "");
+    assert_eq!(support::read_to_end(&mut silent), "");
     assert_eq!(counter(&proxy, "cobalance_requests_total", ("source", "proxy")), 0);
 }
 

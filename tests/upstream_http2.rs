@@ -24,7 +24,9 @@ use support::h2::{Client, DATA, END_STREAM, HEADERS, RST_STREAM, Raw, SETTINGS, 
 use support::origin::{self, Origin};
 use support::{Answer, Proxy, config, until};
 
-const H2: &str = "preset = \"none\"\nprotocol = \"h2\"";
+/// A connection is open when the node's settings have come: a machine that has other things to do is no reason to
+/// give up a node.
+const H2: &str = "preset = \"none\"\nprotocol = \"h2\"\nconnect_timeout = \"20s\"";
 const BOTH: &str = "protocols = [\"h1\", \"h2\"]";
 
 /// In front of these nodes, for clients of both versions.
@@ -228,13 +230,13 @@ fn a_client_that_reads_nothing_holds_its_node_back() {
     let proxy = to(&[node.address]);
     let mut stream = proxy.connect();
     stream.write_all(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let mut total = 0;
+    // The first may be long in coming.
+    let mut total = said.recv_timeout(support::PATIENCE).unwrap();
     // What the kernel's buffers hold may take a while; it ends where they and the window are full.
     while let Ok(more) = said.recv_timeout(std::time::Duration::from_secs(1)) {
         total += more;
         assert!(total < 64 << 20, "it goes on and on");
     }
-    assert!(total > 0);
     // Others on the same connection are not held up.
     assert_eq!(proxy.get("/small").text(), "small");
     assert_eq!(node.connections(), 1);

@@ -1,6 +1,6 @@
 //! The authority, and a name server that says that all names are here.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use socket2::{Domain, Socket, Type};
 
 use crate::rig::patiently;
 use crate::support::tls::{Authority, ask_once, connect};
@@ -38,7 +39,7 @@ impl Pebble {
         [http, tls]: [SocketAddr; 2],
         address: Option<SocketAddr>,
     ) -> Pebble {
-        // A port that is free now may be taken in a moment: then others are tried.
+        // Names are asked for by UDP, of which a port may be taken in a moment: then others are tried.
         loop {
             let address = address.unwrap_or_else(free);
             let (management, names, other) = (free(), free(), free());
@@ -111,8 +112,15 @@ impl Drop for Pebble {
     }
 }
 
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// A port where nobody listens but who asks for this very one. It stays bound to the end of the test program, so that
+/// it is given to nobody who asks for any; and both sides allow to bind it once more, as Go always does.
+pub(crate) fn free() -> SocketAddr {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 /// All files below a directory, in order.

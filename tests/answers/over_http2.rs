@@ -63,7 +63,7 @@ fn judge(row: Row) -> Result<(), String> {
     let Row { name, method, first, then, end, verdict } = row;
     let two_parts = !then.is_empty();
     let node = Node::start(first, then, end);
-    let upstream = "preset = \"none\"\nretries = 0\nresponse_timeout = \"5s\"";
+    let upstream = "preset = \"none\"\nretries = 0\nresponse_timeout = \"15s\"";
     let listener = "protocols = [\"h1\", \"h2\"]";
     let proxy = Proxy::start(config(&[node.origin.address], listener, upstream));
     let mut client = Client::plain(proxy.address);

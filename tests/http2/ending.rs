@@ -12,6 +12,9 @@ use super::support::origin::{Origin, gate};
 use super::support::{Proxy, config, until};
 use super::{BOTH, count, proxy, proxy_with, secure};
 
+/// A time for a client to say something in, also where the machine stands still for a moment.
+const UNHURRIED: &str = "\"3s\"";
+
 /// Takes a request, and tells when its connection has ended.
 fn silent() -> (Origin, Arc<AtomicBool>) {
     let ended = Arc::new(AtomicBool::new(false));
@@ -140,14 +143,10 @@ fn after_so_many_requests_a_connection_ends_and_none_is_lost() {
 #[test]
 fn who_asks_for_nothing_is_told_to_go() {
     let origin = Origin::ok("x");
-    let proxy =
-        proxy_with(&origin, "keep_alive_timeout = \"300ms\"\nrequest_head_timeout = \"300ms\"");
-    // Before the first request, between two, and with a PING now and then.
+    let limits = format!("keep_alive_timeout = {UNHURRIED}\nrequest_head_timeout = {UNHURRIED}");
+    let proxy = proxy_with(&origin, &limits);
+    // Before the first request, between two, and with a PING now and then; all in the same time.
     let mut silent = Raw::connect(proxy.address);
-    assert_eq!(silent.goaway(), Some(0));
-    let mut client = Client::plain(proxy.address);
-    assert_eq!(client.get("/").status, 200);
-    assert!(client.ended().is_ok());
     let mut lively = Raw::connect(proxy.address);
     lively.get(1, "/");
     let mut writer = Raw { stream: lively.stream.try_clone().unwrap() };
@@ -158,6 +157,11 @@ fn who_asks_for_nothing_is_told_to_go() {
             std::thread::park_timeout(Duration::from_millis(50));
         }
     });
+    let mut client = Client::plain(proxy.address);
+    assert_eq!(client.get("/").status, 200);
+    // Before the others: it takes part in its end only while it is waited for.
+    assert!(client.ended().is_ok());
+    assert_eq!(silent.goaway(), Some(0));
     assert_eq!(lively.goaway(), Some(0));
     over.store(true, SeqCst);
     pings.join().unwrap();
@@ -166,26 +170,32 @@ fn who_asks_for_nothing_is_told_to_go() {
 #[test]
 fn a_head_that_does_not_end_ends_the_connection() {
     let (origin, _) = silent();
-    let proxy = proxy_with(&origin, "request_head_timeout = \"300ms\"");
+    let proxy = proxy_with(&origin, &format!("request_head_timeout = {UNHURRIED}"));
     // Within a block, within a frame, and within the head of one; each while a stream is open.
-    for piece in [
+    let pieces = [
         h2::frame(HEADERS, 0, 3, &h2::block(&h2::usual("GET", "/"))),
         h2::frame(HEADERS, 4, 3, &h2::block(&h2::usual("GET", "/")))[..20].to_vec(),
         h2::frame(HEADERS, 4, 3, &[])[..5].to_vec(),
-    ] {
+    ];
+    let begin = |_| {
         let mut raw = Raw::connect(proxy.address);
-        let before = origin.seen().len();
-        raw.get(1, "/");
-        until("the node has it", || origin.seen().len() == before + 1);
-        raw.stream.write_all(&piece).unwrap();
-        assert_eq!(raw.goaway(), Some(0));
+        assert!(raw.get(1, "/"));
+        raw
+    };
+    let mut all = [0; 3].map(begin);
+    until("the node has them", || origin.seen().len() == 3);
+    for (raw, piece) in all.iter_mut().zip(&pieces) {
+        raw.stream.write_all(piece).unwrap();
+    }
+    for (mut raw, piece) in all.into_iter().zip(&pieces) {
+        assert_eq!(raw.goaway(), Some(0), "{piece:?}");
     }
 }
 
 #[test]
 fn a_preface_that_does_not_end_ends_the_connection() {
     let origin = Origin::ok("x");
-    let proxy = proxy_with(&origin, "request_head_timeout = \"300ms\"");
+    let proxy = proxy_with(&origin, &format!("request_head_timeout = {UNHURRIED}"));
     let mut stream = proxy.connect();
     stream.write_all(&cobalance::http2::PREFACE[..10]).unwrap();
     let mut rest = Vec::new();
@@ -237,9 +247,12 @@ fn a_connection_that_its_client_does_not_read_is_cut() {
     raw.send(h2::SETTINGS, 0, 0, &[&[0, 4][..], &most].concat());
     raw.send(h2::WINDOW_UPDATE, 0, 0, &(0x7fff_ffff - 65_535u32).to_be_bytes());
     raw.get(1, "/");
-    until("it is cut", || proxy.snapshot.listeners[0].open.load(SeqCst) == 0);
-    assert_eq!(proxy.snapshot.listeners[0].open_h2.load(SeqCst), 0);
-    assert_eq!(proxy.node(0).in_flight(), 0);
+    // Before that nothing is open either.
+    until("the node has it", || origin.seen().len() == 1);
+    let listener = &proxy.snapshot.listeners[0];
+    until("it is cut", || listener.open.load(SeqCst) == 0);
+    until("also as one of HTTP/2", || listener.open_h2.load(SeqCst) == 0);
+    until("nothing is left of it", || proxy.node(0).in_flight() == 0);
 }
 
 #[test]
@@ -261,7 +274,7 @@ fn a_node_that_is_killed_costs_no_request() {
             assert_eq!(client.run(h2::whole(answer)).unwrap().status, 200, "round {round}");
         }
     }
-    assert_eq!(count(&proxy, "requests_total", &["200"]), 1000.0);
+    until("all are counted", || count(&proxy, "requests_total", &["200"]) == 1000.0);
 }
 
 #[test]

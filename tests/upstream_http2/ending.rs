@@ -128,7 +128,7 @@ fn what_cannot_be_said_to_a_node_is_no_fault_of_it() {
         let attempts = &proxy.node(nth).metrics.attempts;
         assert_eq!(attempts[AttemptResult::Reset as usize].get(), 0);
     }
-    assert_eq!(proxy.count("requests_total", &["400"]), 12.0);
+    until("all are counted", || proxy.count("requests_total", &["400"]) == 12.0);
 }
 
 #[test]
@@ -196,7 +196,8 @@ fn an_answer_before_the_end_of_a_request_ends_the_exchange() {
     let proxy = to(&[node.address]);
     let mut stream = proxy.connect();
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n").unwrap();
-    stream.write_all(&[b'x'; 100_000]).unwrap();
+    // The answer does not wait for that: its connection may have ended by now.
+    let _ = stream.write_all(&[b'x'; 100_000]);
     let answer = Answer::read(&mut stream).unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (413, "big"));
 }
@@ -232,7 +233,7 @@ fn a_drained_node_keeps_its_streams_and_then_no_connection() {
     let answers: Vec<_> = asked.iter_mut().map(|s| Answer::read(s).unwrap().text()).collect();
     assert!(answers.contains(&"ok".to_owned()), "{answers:?}");
     until("it has no connection", || node.open() == 0);
-    assert_eq!(proxy.node(0).connections(), (0, 0));
+    until("none is counted", || proxy.node(0).connections() == (0, 0));
 }
 
 #[test]

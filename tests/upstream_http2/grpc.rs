@@ -1,5 +1,7 @@
 //! gRPC from client to node: calls of all four kinds, with their trailers.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
@@ -167,8 +169,10 @@ fn many_calls_share_one_connection_on_both_sides() {
 
 #[test]
 fn a_node_that_cannot_be_reached_is_told_plainly() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let proxy = to(&[closed]);
+    // Bound, so that nobody else is given its port; and nobody listens there.
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let proxy = to(&[closed.local_addr().unwrap().as_socket().unwrap()]);
     let mut client = Client::plain(proxy.address);
     let got = client.ask(call("/unary")).unwrap();
     // Clients of gRPC take it for UNAVAILABLE.
