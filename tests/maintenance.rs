@@ -20,7 +20,7 @@ use cobalance::control::operator::OrderError;
 use cobalance::server::{self, Running};
 use serde_json::Value;
 use support::origin::{Origin, node, read_head};
-use support::{Answer, PATIENCE, parse, until};
+use support::{Answer, PATIENCE, parse, read_to_end, until};
 
 /// A client that is let through, where one is.
 const TESTER: &str = "203.0.113.7";
@@ -301,6 +301,13 @@ fn open_tunnels_come_back_into_maintenance() {
 #[test]
 fn a_tunnel_that_outlasts_maintenance_is_told_that_it_is_over() {
     let rig = Rig::start();
+    // A pause of this machine may outlast them all: then it is tried again.
+    let told = (0..5).any(|_| told_that_it_is_over(&rig) > 0);
+    assert!(told, "its page may be under the overlay of an answer of the API");
+}
+
+/// How many tunnels are told so, of those that maintenance would have closed.
+fn told_that_it_is_over(rig: &Rig) -> usize {
     let tunnels: Vec<_> = (0..16).map(|_| websocket(rig.address(), OTHER).0).collect();
     rig.on("m");
     let readers: Vec<_> = tunnels
@@ -318,7 +325,7 @@ fn a_tunnel_that_outlasts_maintenance_is_told_that_it_is_over() {
             told += 1;
         }
     }
-    assert!(told > 0, "its page may be under the overlay of an answer of the API");
+    told
 }
 
 #[test]
@@ -336,8 +343,12 @@ fn whoever_is_let_through_reaches_the_named_node_alone() {
     let (_tunnel, _) = websocket(rig.address(), TESTER);
     assert_eq!((rig.node(0).tunnels(), rig.node(1).tunnels()), (0, 1));
     rig.off();
-    let bodies: Vec<String> = (0..20).map(|_| get(rig.address(), "/", OTHER).text()).collect();
-    assert!(["n0", "n1"].iter().all(|node| bodies.contains(&(*node).to_owned())), "{bodies:?}");
+    // Not at once, if one of them looks slower than the other.
+    let mut bodies = Vec::new();
+    until("both serve everybody", || {
+        bodies.push(get(rig.address(), "/", OTHER).text());
+        ["n0", "n1"].iter().all(|node| bodies.contains(&(*node).to_owned()))
+    });
 }
 
 #[test]
@@ -365,8 +376,7 @@ fn held_websockets_are_bounded_with_all_connections() {
     let rig = Rig::with("max_connections = 3");
     rig.on("m");
     let mut held: Vec<_> = (0..3).map(|_| websocket(rig.address(), OTHER).0).collect();
-    let mut refused = connect(rig.address());
-    assert!(matches!(refused.read(&mut [0; 1]), Ok(0) | Err(_)), "there is no room");
+    assert_eq!(read_to_end(&mut connect(rig.address())), "", "there is no room");
     held.pop();
     until("its place is free", || rig.held() == 2);
     let (_fits, _) = websocket(rig.address(), OTHER);

@@ -24,9 +24,16 @@ const GET: &str = "GET /api/posts:list HTTP/1.1\r\nHost: t\r\n\r\n";
 const HANDSHAKE: &str =
     "GET /ws HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
-/// One node that is down until a test says otherwise; `upstream` is more of its table.
+/// One node that is down until a test says otherwise; `upstream` is more of its table. Who is parked stays so for
+/// longer than any test takes, unless that says otherwise.
 fn down(origin: &Origin, upstream: &str) -> Proxy {
-    let proxy = Proxy::start(config(&[origin.address], "", upstream));
+    let mut table = upstream.to_owned();
+    for key in ["park", "park_upgrades"] {
+        if !upstream.contains(&format!("{key} = ")) {
+            table.push_str(&format!("\n{key} = \"1h\""));
+        }
+    }
+    let proxy = Proxy::start(config(&[origin.address], "", &table));
     proxy.node(0).set_health(HealthState::Down);
     proxy
 }
@@ -71,7 +78,7 @@ fn assert_503(answer: &Answer, code: &str) {
 fn while_all_are_away_requests_wait_and_are_answered_in_order_and_once() {
     let actor = Actor::new("back", COMMANDING);
     // One at a time, so that the order in which they leave is the one in which they arrive.
-    let more = format!("max_requests = 1\n{QUICK}");
+    let more = format!("max_requests = 1\nqueue_timeout = \"1h\"\npark = \"1h\"\n{QUICK}");
     let whole = Whole::start("away", &entries(&[&actor]), &more);
     whole.until_state(0, "maintaining");
     let parked = || whole.status().upstreams[0].parked;
@@ -323,7 +330,7 @@ fn who_finds_everybody_gone_before_probes_say_so_waits_too() {
     };
     runtime.block_on(start());
     // Probes hardly ever come by themselves.
-    let slow = QUICK.replace("100ms", "1h");
+    let slow = format!("park = \"1h\"\n{}", QUICK.replace("100ms", "1h"));
     let whole = Whole::start("gone", &[format!("\"{}\"", node.address())], &slow).until_up();
     runtime.block_on(node.kill());
     let create = r#"{"title":"once"}"#;
@@ -350,7 +357,7 @@ fn a_reload_brings_what_is_parked_to_other_nodes() {
         format!(
             "[server]\nthreads = 1\n[admin]\nenabled = false\n[access_log]\npath = \"{}\"\n\
              [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
-             [upstream.a]\nnodes = [\"{}\"]\n",
+             [upstream.a]\nnodes = [\"{}\"]\npark = \"1h\"\n",
             log.display(),
             node.origin.address
         )
@@ -388,7 +395,7 @@ fn a_reload_turns_nobody_away_who_is_parked() {
         format!(
             "[server]\nthreads = 1\n[admin]\nenabled = false\n[access_log]\nenabled = false\n\
              [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n\
-             [upstream.a]\nnodes = [\"{}\"]\npark_limit = {limit}\n{}",
+             [upstream.a]\nnodes = [\"{}\"]\npark = \"1h\"\npark_limit = {limit}\n{}",
             node.origin.address,
             QUICK.replace("{name}", "a"),
         )
@@ -437,7 +444,7 @@ fn a_reload_that_takes_the_route_of_what_is_parked_away_is_answered_and_logged()
             log.display(),
             address(&good)
         );
-        let upstream = format!("[upstream.b]\nnodes = [\"{}\"]\n", address(&gone));
+        let upstream = format!("[upstream.b]\nnodes = [\"{}\"]\npark = \"1h\"\n", address(&gone));
         let named = |name: &str, host: &str, upstream: &str| {
             format!("[[route]]\nname = \"{name}\"\nhost = \"{host}\"\nupstream = \"{upstream}\"\n")
         };

@@ -26,8 +26,11 @@ fn pipelined_requests_are_answered_in_order_on_one_connection() {
         while let Some(seen) = line.request() {
             let path = seen.head.split(' ').nth(1).unwrap().to_owned();
             line.send(
-                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len())
-                    .as_bytes(),
+                format!(
+                    "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=600\r\nContent-Length: {}\r\n\r\n{path}",
+                    path.len()
+                )
+                .as_bytes(),
             );
         }
     });
@@ -209,10 +212,9 @@ fn a_client_that_stops_reading_is_cut() {
 
 #[test]
 fn head_204_and_304_have_no_body_and_keep_the_connection() {
-    for head in
-        ["HTTP/1.1 204 No\r\n\r\n", "HTTP/1.1 304 Same\r\nContent-Length: 9\r\nETag: x\r\n\r\n"]
-    {
-        let origin = Origin::answering(head);
+    for head in ["HTTP/1.1 204 No\r\n", "HTTP/1.1 304 Same\r\nContent-Length: 9\r\nETag: x\r\n"] {
+        // Kept for longer than any test takes.
+        let origin = Origin::answering(format!("{head}Keep-Alive: timeout=600\r\n\r\n"));
         let proxy = Proxy::to(&origin);
         let mut stream = proxy.connect();
         for _ in 0..2 {
@@ -301,7 +303,7 @@ fn between_requests_the_head_timeout_does_not_run() {
     let origin = Origin::ok("ok");
     let text = format!(
         "[server]\nthreads = 1\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
-         keep_alive_timeout = \"60s\"\nrequest_head_timeout = \"300ms\"\n[upstream.u]\npreset = \"none\"\n\
+         keep_alive_timeout = \"60s\"\nrequest_head_timeout = \"3s\"\n[upstream.u]\npreset = \"none\"\n\
          nodes = [\"{}\"]\n[[route]]\npath = \"/a/*\"\nupstream = \"u\"\n",
         origin.address
     );

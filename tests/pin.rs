@@ -132,7 +132,10 @@ fn frame(stream: &mut TcpStream) -> Value {
 fn everything_goes_to_the_pinned_node_and_all_serve_again_afterwards() {
     let rig = Rig::start("alone", "");
     let mut pages: Vec<TcpStream> = (0..6).map(|_| rig.tunnel()).collect();
-    assert_eq!(rig.tunnels(), [2, 2, 2]);
+    // As they spread: evenly, unless this machine made a node look slow.
+    let spread = rig.tunnels();
+    assert_eq!(spread.iter().sum::<u32>(), 6);
+    let (stay, move_off) = (spread[1], 6 - spread[1]);
     let ordered = rig.pin("n1");
     assert_eq!((ordered.nodes[0].name.as_str(), ordered.others.len()), ("n1", 2));
     assert_eq!(rig.states(), ["draining", "up", "draining"]);
@@ -142,7 +145,7 @@ fn everything_goes_to_the_pinned_node_and_all_serve_again_afterwards() {
     let before = [rig.nodes[0].requests(), rig.nodes[2].requests()];
     assert_eq!(rig.answers(20), ["n1"; 20]);
     assert_eq!([rig.nodes[0].requests(), rig.nodes[2].requests()], before);
-    until("tunnels are moved", || rig.tunnels() == [0, 2, 0]);
+    until("tunnels are moved", || rig.tunnels() == [0, stay, 0]);
     let told = pages.iter_mut().map(|page| {
         page.set_nonblocking(true).unwrap();
         let mut told = [0; 4];
@@ -150,13 +153,14 @@ fn everything_goes_to_the_pinned_node_and_all_serve_again_afterwards() {
         assert!(!moved || told == RESTART);
         moved
     });
-    assert_eq!(told.filter(|moved| *moved).count(), 4, "who was at the pinned node stays there");
+    let told = told.filter(|moved| *moved).count();
+    assert_eq!(told, move_off as usize, "who was at the pinned node stays there");
     pages.extend((0..4).map(|_| rig.tunnel()));
-    assert_eq!(rig.tunnels(), [0, 6, 0], "and new ones go there");
+    assert_eq!(rig.tunnels(), [0, stay + 4, 0], "and new ones go there");
     let unpinned = rig.unpin();
     assert_eq!(unpinned.upstreams[0].node.as_deref(), Some("n1"));
     until("all are up", || rig.states() == ["up", "up", "up"]);
-    assert_eq!(rig.tunnels(), [0, 6, 0], "nobody is moved back");
+    assert_eq!(rig.tunnels(), [0, stay + 4, 0], "nobody is moved back");
     until("all serve", || {
         let answers = rig.answers(9);
         ["n0", "n1", "n2"].iter().all(|node| answers.contains(&(*node).to_owned()))

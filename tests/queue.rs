@@ -11,11 +11,11 @@ use std::sync::{Arc, Barrier};
 use support::origin::{Line, Origin, gate};
 use support::{Answer, Proxy, parse, until};
 
-/// A proxy of two data threads.
+/// A proxy of two data threads, at which nobody waits in vain.
 fn proxy(origin: &Origin, upstream: &str) -> Proxy {
     Proxy::start(parse(&format!(
         "[server]\nthreads = 2\n[access_log]\nenabled = false\n[[listener]]\nbind = \"127.0.0.1:0\"\n\
-         max_requests = 1_000_000\n[upstream.u]\nnodes = [\"{}\"]\n{upstream}\n",
+         max_requests = 1_000_000\n[upstream.u]\nnodes = [\"{}\"]\nqueue_timeout = \"1h\"\n{upstream}\n",
         origin.address
     )))
 }
@@ -37,12 +37,15 @@ fn ask(stream: &mut TcpStream, path: &str) -> Answer {
     Answer::read(stream).unwrap()
 }
 
+/// What only reads: it may use a kept connection however long that was idle.
+const WHICH: &str = "/api/threads:get";
+
 /// So many connections at one data thread, and so many at the other.
 fn connections(proxy: &Proxy, wanted: [usize; 2]) -> [Vec<TcpStream>; 2] {
     let mut found = [Vec::new(), Vec::new()];
     until("both threads have connections", || {
         let mut stream = proxy.connect();
-        let thread: usize = ask(&mut stream, "/api/which").text().parse().unwrap();
+        let thread: usize = ask(&mut stream, WHICH).text().parse().unwrap();
         if found[thread].len() < wanted[thread] {
             found[thread].push(stream);
         }
@@ -55,7 +58,7 @@ fn connections(proxy: &Proxy, wanted: [usize; 2]) -> [Vec<TcpStream>; 2] {
 fn seen(origin: &Origin) -> Vec<String> {
     let path = |head: &str| head.split(' ').nth(1).unwrap().to_owned();
     let paths = origin.seen().into_iter().map(|seen| path(&seen.head));
-    paths.filter(|path| path != "/api/which").collect()
+    paths.filter(|path| path != WHICH).collect()
 }
 
 /// Answers what [`connections`] asks for at once, and everything else when the gate lets it.
@@ -63,7 +66,7 @@ fn gated() -> (std::sync::mpsc::Sender<()>, Origin) {
     let (open, wait) = gate();
     let origin = Origin::scripted(move |mut line| {
         while let Some(seen) = line.request() {
-            if !seen.head.contains("/api/which") {
+            if !seen.head.contains(WHICH) {
                 let _ = wait.lock().recv();
             }
             answer(&mut line);

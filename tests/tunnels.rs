@@ -26,6 +26,8 @@ fn echo(first: &'static [u8]) -> Origin {
         line.request();
         line.send(SWITCH.as_bytes());
         line.send(first);
+        // An open tunnel may say nothing for as long as it likes.
+        line.stream.set_read_timeout(None).unwrap();
         let mut buffer = [0; 65536];
         while let Ok(n @ 1..) = line.stream.read(&mut buffer) {
             line.send(&buffer[..n]);
@@ -86,7 +88,8 @@ fn four_megabytes_pass_with_back_pressure() {
 #[test]
 fn a_silent_tunnel_is_closed_and_a_speaking_one_is_not() {
     let origin = echo(b"");
-    let proxy = Proxy::start(config(&[origin.address], "", "tunnel_idle_timeout = \"400ms\""));
+    // Far longer than a pause of this machine, which would make the other one silent as well.
+    let proxy = Proxy::start(config(&[origin.address], "", "tunnel_idle_timeout = \"4s\""));
     let (mut silent, mut speaking) = (open(&proxy), open(&proxy));
     let metrics = &proxy.node(0).metrics;
     until("the silent one was closed", || {
@@ -149,6 +152,7 @@ impl Recorder {
             line.request();
             line.send(SWITCH.as_bytes());
             let Some(given) = given.lock().take() else { return };
+            line.stream.set_read_timeout(None).unwrap();
             let mut writer = line.stream.try_clone().unwrap();
             std::thread::spawn(move || given.iter().all(|bytes| writer.write_all(&bytes).is_ok()));
             let mut buffer = [0; 4096];
@@ -294,7 +298,8 @@ fn an_exchange_that_runs_is_finished_and_its_connection_is_not_kept() {
     let origin = Origin::scripted(move |mut line| {
         while line.request().is_some() {
             let _ = gate.lock().recv();
-            line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            // Kept for longer than any test takes.
+            line.send(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=600\r\nContent-Length: 2\r\n\r\nok");
         }
     });
     let proxy = Proxy::to(&origin);

@@ -242,7 +242,10 @@ async fn a_taken_probes_address_keeps_it_from_starting_and_later_is_a_warning() 
 async fn a_reload_moves_the_admin_server() {
     let rig = Rig::start(ANY_PORT).await;
     let old = rig.admin();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Its port is below those that the system chooses from, so that nobody is given it by chance.
+    let first = 10_000 + (std::process::id() % 10_000) as u16;
+    let mut all = (first..30_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let free = all.find(|address| std::net::TcpListener::bind(address).is_ok()).unwrap();
     rig.rewrite(&format!("[admin]\nbind = \"{free}\"\n"));
     rig.handle.reload().await.unwrap();
     let moved = || async { (rig.addresses.admin() == Some(free)).then_some(()) };

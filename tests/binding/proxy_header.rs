@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::last_field;
 use super::support::origin::Origin;
 use super::support::tls::{Authority, ask_once, connect_over, shown, table};
-use super::support::{Answer, Proxy, config, parse, until};
+use super::support::{Answer, Proxy, config, parse, read_to_end, until};
 
 const LISTED: &str = "proxy_protocol = [\"127.0.0.0/8\"]";
 const V1: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.2 5000 80\r\n";
@@ -114,7 +114,7 @@ fn who_is_listed_and_sends_none_is_closed_and_counted() {
 
 #[test]
 fn a_header_that_does_not_come_is_not_waited_for() {
-    let (_origin, proxy) = rig(&format!("{LISTED}\nrequest_head_timeout = \"100ms\""));
+    let (_origin, proxy) = rig(&format!("{LISTED}\nrequest_head_timeout = \"500ms\""));
     let mut stream = proxy.connect();
     stream.write_all(&V1[..20]).unwrap();
     is_closed_without_a_word(stream);
@@ -122,8 +122,8 @@ fn a_header_that_does_not_come_is_not_waited_for() {
     // The time is one for the header and the first head.
     let mut stream = proxy.connect();
     stream.write_all(V1).unwrap();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).unwrap();
+    // On a machine that pauses it may be over before the header came, which is then a reset.
+    let rest = read_to_end(&mut stream);
     assert!(rest.is_empty() || rest.starts_with("HTTP/1.1 408"), "{rest}");
 }
 

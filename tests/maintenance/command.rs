@@ -53,11 +53,14 @@ fn it_is_switched_shown_and_logged() {
     assert_eq!(get(program.address(), "/", TESTER).text(), "n0");
     let (mut held, _) = websocket(program.address(), OTHER);
     assert_eq!(frame(&mut held)["payload"]["message"], "Back at 9");
+    // It is counted when its answer has left.
+    until("it is counted", || run(&program, &["status"]).1.contains("; WebSockets held: 1"));
     let (_, table) = run(&program, &["status"]);
     let row = table.lines().find(|line| line.contains("under maintenance")).unwrap();
     assert!(row.starts_with("app is under maintenance for ") && row.contains("from 127.0.0.1;"));
     assert!(row.ends_with("; WebSockets held: 1"), "{row}");
-    until("all are in the access log", || program.log().lines().count() == 3);
+    let whole = |log: &str| log.ends_with('\n') && log.lines().count() == 3;
+    until("all are in the access log", || whole(&program.log()));
     let log = program.log();
     assert_eq!(log.matches("\"reason\":\"maintenance\"").count(), 2, "{log}");
     assert!(log.contains(&format!("\"client\":\"{OTHER}\"")), "{log}");
@@ -99,7 +102,8 @@ fn a_cookie_lets_through_over_a_reload_and_a_restart() {
         ask(&mut connect(program.address()), "GET /", &field)
     };
     assert_eq!(asked(&program).text(), "n0");
-    until("it is logged", || program.log().contains("cobalance-pass"));
+    let whole = |log: &str| log.ends_with('\n') && log.contains("cobalance-pass");
+    until("it is logged", || whole(&program.log()));
     assert!(program.log().contains("cobalance-pass=***"), "{}", program.log());
     fs::write(&program.file, text(&program.dir, node.address, 2)).unwrap();
     assert_eq!(run(&program, &["reload"]).0, 0);

@@ -60,7 +60,7 @@ fn a_node_that_serves_again_keeps_who_is_left() {
     // Two that come after it are told apart by a whole window.
     let (mut two, mut three) =
         (Page::open(proxy.address, "two"), Page::open(proxy.address, "three"));
-    b.until_open(1);
+    until("all have come", || a.cookies().len() + b.cookies().len() == 3);
     proxy.node(1).set_health(HealthState::Maintaining);
     proxy.node(1).set_not_serving();
     until("one is moved", || !two.is_silent() || !three.is_silent());
@@ -242,6 +242,8 @@ fn the_page_of_a_node_that_is_terminated_or_killed_never_sees_a_dialog() {
         let _ = page.read_to_end(&mut seen);
         let text = String::from_utf8_lossy(&seen);
         assert!(!text.contains("APP_STOPPED") && !text.contains("APP_NOT_FOUND"), "{text}");
+        // Its client comes back after a second. By then control knows; before, it might meet the same node.
+        until("it is known", || pair.whole.node(holder).state != "up");
         let mut back = handshake(pair.whole.address());
         let mut closing = vec![0; message(CLOSING).len()];
         back.read_exact(&mut closing).unwrap();

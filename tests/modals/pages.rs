@@ -40,6 +40,8 @@ impl Speaker {
                 line.send(&[switch, first].concat());
                 let (stream, got) = (line.stream.try_clone().unwrap(), Arc::default());
                 open.lock().push(Line { stream, head: seen.head, got: Arc::clone(&got) });
+                // An open tunnel may say nothing for as long as it likes.
+                line.stream.set_read_timeout(None).unwrap();
                 let mut buffer = [0; 4096];
                 while let Ok(n @ 1..) = line.stream.read(&mut buffer) {
                     got.lock().extend_from_slice(&buffer[..n]);

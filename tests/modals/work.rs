@@ -90,7 +90,8 @@ fn what_only_reads_is_no_work() {
 #[test]
 fn what_was_accepted_is_work_though_its_answer_breaks_off() {
     let cut = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\nhalf";
-    let breaking = Origin::answering(cut);
+    // It is its end that breaks the answer off, not somebody's patience.
+    let breaking = Origin::answering_once(cut);
     let proxy = Proxy::start(config(&[breaking.address], "", ""));
     let quiet = &proxy.snapshot.upstreams[0].shared.quiet;
     let mut stream = proxy.connect();

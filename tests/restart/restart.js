@@ -51,7 +51,7 @@ async function startTabs(family, proxy, more) {
   const ask = (what) => call(`http://127.0.0.1:${control}/${what}`, { timeout: 15_000 }).then(({ body }) => Number(body));
   const open = () => ask('open').catch(() => -1);
   const whenOpen = (limit) => until('all tabs to be open', limit, async () => (await open()) === tunnels);
-  await whenOpen(20_000 + 2000 * tunnels / OPENING);
+  await whenOpen(60_000 + 2000 * tunnels / OPENING);
   return { out, whenOpen, finish: async () => { await ask('finish'); await member.ended; } };
 }
 
@@ -63,7 +63,7 @@ async function facts(family, kind, scenario, real) {
   const known = await cluster.signIn(family.directory, proxy);
   const tabs = await startTabs(family, proxy, known.tabs);
   const load = startLoad(family, proxy, { rate, seconds: LONGEST }, known.load);
-  await until('the load to begin', 10_000, () => load.said('begin'));
+  await until('the load to begin', 60_000, () => load.said('begin'));
   await pause(WARM);
   const marks = { begin: clock() };
   const times = given.short ? scenario.short : scenario.long;

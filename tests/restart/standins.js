@@ -18,7 +18,7 @@ async function startStandIns(family, { node: more = [] } = {}) {
     signIn: async () => ({ load: [], tabs: [] }),
     async start(node) {
       startNode(family, node, 0, more);
-      await until(`${node.name} to serve`, 20_000, () => healthy(node));
+      await until(`${node.name} to serve`, 60_000, () => healthy(node));
     },
     async commandFor(node, ms) {
       const begin = clock();

@@ -12,7 +12,7 @@ async function startNodes(family, count, more = []) {
     name: `node${i + 1}`, port: ports[i], control: ports[count + i], journal: path.join(family.directory, `node${i + 1}.journal`),
   }));
   nodes.forEach((node) => startNode(family, node, 0, more));
-  await until('the nodes to serve', 10_000, async () => (await Promise.all(nodes.map(healthy))).every(Boolean));
+  await until('the nodes to serve', 60_000, async () => (await Promise.all(nodes.map(healthy))).every(Boolean));
   return nodes;
 }
 

@@ -27,15 +27,35 @@ async function until(what, limit, condition) {
   }
 }
 
-/** `count` loopback ports that were free a moment ago: all are held at once, so none repeats. */
+/** The ports from which the system takes those of connections begin here (ip_sysctl(7)). */
+function firstEphemeral() {
+  try {
+    return Number(fs.readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').trim().split(/\s+/)[0]);
+  } catch {
+    return 32_768;
+  }
+}
+
+/** A server on a loopback port that no connection is given by chance; any port where there are none. */
+async function hold() {
+  const [low, high] = [10_000, firstEphemeral()];
+  for (;;) {
+    const port = high - low < 1000 ? 0 : low + Math.floor(Math.random() * (high - low));
+    const server = net.createServer();
+    const taken = await new Promise((resolve, reject) => {
+      server.once('error', (error) => (error.code === 'EADDRINUSE' ? resolve(true) : reject(error)));
+      server.listen(port, '127.0.0.1', () => resolve(false));
+    });
+    if (!taken) return server;
+  }
+}
+
+/**
+ * `count` loopback ports that were free a moment ago: all are held at once, so none repeats. They stay free for a
+ * node that ends and starts again, whatever connections the load opens meanwhile.
+ */
 async function freePorts(count) {
-  const holders = await Promise.all(
-    Array.from({ length: count }, () => new Promise((resolve, reject) => {
-      const server = net.createServer();
-      server.once('error', reject);
-      server.listen(0, '127.0.0.1', () => resolve(server));
-    })),
-  );
+  const holders = await Promise.all(Array.from({ length: count }, hold));
   const ports = holders.map((server) => server.address().port);
   await Promise.all(holders.map((server) => new Promise((resolve) => server.close(resolve))));
   return ports;

@@ -96,7 +96,7 @@ pub(crate) struct Origin {
 
 struct State {
     behaviour: Mutex<Behaviour>,
-    last_head: Mutex<String>,
+    heads: Mutex<Vec<String>>,
     connections: AtomicUsize,
     asked: AtomicUsize,
     open: Mutex<JoinSet<()>>,
@@ -111,7 +111,7 @@ impl Origin {
         let listener = TcpListener::bind(address).await.unwrap();
         let state = Arc::new(State {
             behaviour: Mutex::new(behaviour),
-            last_head: Mutex::default(),
+            heads: Mutex::default(),
             connections: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             open: Mutex::default(),
@@ -130,7 +130,12 @@ impl Origin {
     }
 
     pub(crate) fn last_head(&self) -> String {
-        self.state.last_head.lock().clone()
+        self.state.heads.lock().last().cloned().unwrap_or_default()
+    }
+
+    /// Whether a request came that begins so, whatever came since.
+    pub(crate) fn has_heard(&self, start: &str) -> bool {
+        self.state.heads.lock().iter().any(|head| head.starts_with(start))
     }
 
     /// Connections accepted so far.
@@ -169,7 +174,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn converse(mut stream: TcpStream, state: Arc<State>) {
     while let Some(head) = read_head(&mut stream).await {
-        *state.last_head.lock() = head;
+        state.heads.lock().push(head);
         state.asked.fetch_add(1, SeqCst);
         let behaviour = state.behaviour.lock().clone();
         if !answer(&mut stream, behaviour).await {

@@ -214,7 +214,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_side_that_answers_pings_is_there() {
-        let (talk, mut heard, mut there) = talk(Pace { ping: SECOND / 200, silence: SECOND }).await;
+        // Both sides are on this thread: a pause of the machine that is shorter than the silence ends nothing.
+        let pace = Pace { ping: SECOND / 50, silence: SECOND * 4 };
+        let (talk, mut heard, mut there) = talk(pace).await;
         // More time than that of the silence.
         for _ in 0..250 {
             let ping = there.next().await.unwrap().unwrap();
@@ -227,7 +229,8 @@ mod tests {
 
     #[tokio::test]
     async fn pings_are_answered_and_frames_are_told() {
-        let (talk, mut heard, mut there) = talk(Pace { ping: SECOND * 600, silence: SECOND }).await;
+        let (talk, mut heard, mut there) =
+            talk(Pace { ping: SECOND * 600, silence: SECOND * 600 }).await;
         assert!(there.next().await.unwrap().unwrap().is_ping(), "one at once");
         there.send(Message::Ping(Bytes::from_static(b"?"))).await.unwrap();
         let pong = there.next().await.unwrap().unwrap();

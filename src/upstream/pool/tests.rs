@@ -60,14 +60,15 @@ async fn closed_and_dirty_ones_are_found_before_use() {
 #[tokio::test]
 async fn the_hint_decides_how_long_one_is_kept() {
     let local = local();
-    let now = clock::now_ns();
     let second = 1_000_000_000;
     for (hint, kept_s) in [(None, 4), (Some(5), 4), (Some(65), 60), (Some(3), 2)] {
         let (a, _theirs) = connection(&local);
-        a.give_back(hint.map(Duration::from_secs), LIMITS, clock::now_ns());
+        let now = clock::now_ns();
+        a.give_back(hint.map(Duration::from_secs), LIMITS, now);
         assert!(local.take(true, now + kept_s * second - second / 2).is_some(), "{hint:?}");
         let (a, _theirs) = connection(&local);
-        a.give_back(hint.map(Duration::from_secs), LIMITS, clock::now_ns());
+        let now = clock::now_ns();
+        a.give_back(hint.map(Duration::from_secs), LIMITS, now);
         assert!(local.take(true, now + kept_s * second + second).is_none(), "{hint:?}");
     }
     let (a, _theirs) = connection(&local);
@@ -79,12 +80,13 @@ async fn the_hint_decides_how_long_one_is_kept() {
 async fn what_is_unsafe_wants_a_fresh_one() {
     let local = local();
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS, clock::now_ns());
     let now = clock::now_ns();
+    a.give_back(None, LIMITS, now);
     assert!(local.take(false, now + 1_500_000_000).is_none());
     assert!(local.take(true, now + 1_500_000_000).is_some());
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS, clock::now_ns());
+    let now = clock::now_ns();
+    a.give_back(None, LIMITS, now);
     local.node.distrust_reuse_until(now + 60_000_000_000);
     assert!(local.take(false, now).is_none());
     assert!(local.take(true, now).is_some());
@@ -94,9 +96,10 @@ async fn what_is_unsafe_wants_a_fresh_one() {
 async fn purging_closes_what_expired() {
     let local = local();
     let (a, _theirs) = connection(&local);
-    a.give_back(None, LIMITS, clock::now_ns());
-    local.purge(clock::now_ns());
+    let now = clock::now_ns();
+    a.give_back(None, LIMITS, now);
+    local.purge(now);
     assert_eq!(counts(&local).0, 1);
-    local.purge(clock::now_ns() + 5_000_000_000);
+    local.purge(now + 5_000_000_000);
     assert_eq!(counts(&local).0, 0);
 }
