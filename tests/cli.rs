@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a helper of a test may end it
 
+#[allow(dead_code, unreachable_pub)] // only one kind is needed here
+#[path = "support/ports.rs"]
+mod ports;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 use cobalance::demo::node::{Journal, Pace, Phase, StandIn};
+use ports::Closed;
 
 fn cobalance(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cobalance"));
@@ -140,10 +145,8 @@ fn a_bad_file_is_78_and_everything_is_told() {
 
 #[test]
 fn nobody_there_is_1() {
-    // Bound and never listening: connections are refused, and nobody else gets the port.
-    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let address = closed.local_addr().unwrap().as_socket().unwrap().to_string();
+    let closed = Closed::new();
+    let address = closed.address.to_string();
     for command in [
         &["status"][..],
         &["drain", "n"],

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use cobalance::telemetry::metrics::{PoolEvent, RetryReason};
 use cobalance::upstream::Signal;
-use support::origin::{Closed, Origin};
+use support::origin::Origin;
+use support::ports::Closed;
 use support::{Answer, Proxy, config, until};
 
 const REFUSAL: &str =

@@ -13,7 +13,8 @@ use cobalance::config::Config;
 use cobalance::telemetry::metrics::{AttemptResult, RetryReason};
 use parking_lot::Mutex;
 use support::actor::{Act, Actor, Whole, entries};
-use support::origin::{self, Closed, Origin};
+use support::origin::{self, Origin};
+use support::ports::Closed;
 use support::{Answer, Proxy, config, until};
 
 const HEDGE: &str = "balance = \"round_robin\"\nhedge = { after = \"p95\", at_least = \"50ms\" }";

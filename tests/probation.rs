@@ -19,6 +19,7 @@ use cobalance::control::{ConfigSource, Handle};
 use cobalance::server::{self, Running};
 use support::actor::{Act, Actor};
 use support::origin::Origin;
+use support::ports::{Closed, free};
 use support::{Answer, PATIENCE, parse, until};
 
 /// With `probation_requests = 40`.
@@ -141,21 +142,6 @@ const SHORT_AND_AUTO: &str = "probation = \"1s\"\nauto_rollback = true";
 const CHECKED: &str =
     "[upstream.u.health_check]\nenabled = true\ninterval = \"20ms\"\nfall = 1\nrise = 1";
 
-/// An address where nobody listens, kept from others for as long as the socket lives.
-fn closed() -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
-}
-
-/// An address that nobody is given by chance: its port is below those that the system chooses from.
-fn free() -> SocketAddr {
-    let first = 10_000 + (std::process::id() % 10_000) as u16;
-    let mut all = (first..30_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    all.find(|address| TcpListener::bind(address).is_ok()).expect("a free port")
-}
-
 fn all(status: u16) -> Vec<u16> {
     vec![status; ENOUGH]
 }
@@ -183,12 +169,12 @@ fn a_reload_that_is_no_worse_passes_and_can_be_gone_back_from() {
 
 #[test]
 fn a_reload_that_does_worse_is_told_and_gone_back_from() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let good = text(SHORT, &[origin.address], "");
     let rig = Rig::start(&good);
     assert_eq!(rig.roll_back(), Err(RollbackError::Nothing));
     assert_eq!(rig.ask(ENOUGH), all(200));
-    rig.reload(&text(SHORT, &[nobody], ""));
+    rig.reload(&text(SHORT, &[nobody.address], ""));
     rig.until_state("worse");
     let found = rig.config().probation.unwrap().found;
     assert!(found[0].starts_with("no connection to a node: "), "{found:?}");
@@ -232,10 +218,10 @@ fn a_file_that_becomes_what_runs_is_no_other_any_more() {
 
 #[test]
 fn with_auto_rollback_it_goes_back_by_itself() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], ""));
     assert_eq!(rig.ask(ENOUGH), all(200));
-    rig.reload(&text(SHORT_AND_AUTO, &[nobody], ""));
+    rig.reload(&text(SHORT_AND_AUTO, &[nobody.address], ""));
     until("it goes back", || {
         rig.ask(10);
         rig.config().rolled_back.is_some()
@@ -278,13 +264,13 @@ fn it_does_not_go_back_by_itself_when_a_node_changed_its_state() {
 
 #[test]
 fn a_node_that_it_added_and_that_does_not_come_up_counts() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], CHECKED));
-    rig.reload(&text(SHORT_AND_AUTO, &[origin.address, nobody], CHECKED));
+    rig.reload(&text(SHORT_AND_AUTO, &[origin.address, nobody.address], CHECKED));
     // Without a single request: nodes are enough to tell.
     until("it goes back", || rig.config().rolled_back.is_some());
     let found = rig.config().rolled_back.unwrap().found;
-    let expected = format!("node `{nobody}` of upstream `u`, which it added, is down (");
+    let expected = format!("node `{}` of upstream `u`, which it added, is down (", nobody.address);
     assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:?}");
     assert_eq!(rig.handle().snapshot().upstreams[0].nodes.len(), 1);
 }
@@ -314,13 +300,13 @@ fn without_traffic_it_passes_and_says_why() {
 
 #[test]
 fn another_reload_meanwhile_is_compared_with_the_same() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let rig = Rig::start(&text(SHORT, &[origin.address], ""));
     assert_eq!(rig.ask(ENOUGH), all(200));
-    rig.reload(&text(LONG, &[nobody], ""));
+    rig.reload(&text(LONG, &[nobody.address], ""));
     assert_eq!(rig.ask(5 * ENOUGH), vec![502; 5 * ENOUGH]);
     // No better than the one before, and worse than what passed.
-    rig.reload(&text(SHORT, &[nobody], "retries = 1"));
+    rig.reload(&text(SHORT, &[nobody.address], "retries = 1"));
     assert_eq!((rig.counted("replaced"), rig.config().rollback_to), (1, Some(1)));
     rig.until_state("worse");
     let found = rig.config().probation.unwrap().found;
@@ -329,7 +315,7 @@ fn another_reload_meanwhile_is_compared_with_the_same() {
     assert_eq!((done.from, done.to), (3, 1));
     assert_eq!(rig.ask(ENOUGH), all(200));
     // What the bad ones did is not what is usual now.
-    rig.reload(&text(SHORT, &[nobody], ""));
+    rig.reload(&text(SHORT, &[nobody.address], ""));
     rig.until_state("worse");
 }
 
@@ -348,10 +334,10 @@ fn the_file_that_passed_is_good_at_once_and_so_is_any_without_probation() {
 
 #[test]
 fn a_verdict_while_a_file_is_read_waits_for_what_it_says() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let rig = Rig::start(&text(SHORT_AND_AUTO, &[origin.address], ""));
     assert_eq!(rig.ask(ENOUGH), all(200));
-    let bad = text(SHORT_AND_AUTO, &[nobody], "");
+    let bad = text(SHORT_AND_AUTO, &[nobody.address], "");
     rig.reload(&bad);
     // A file that is read for as long as somebody writes it.
     let (slow, path) = (rig.dir.path().join("slow"), rig.dir.path().join("c.toml"));

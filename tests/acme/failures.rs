@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use cobalance::config::{self, Source};
 use cobalance::control::warnings::Kind;
 
-use crate::pebble::{Settings, free};
+use crate::pebble::Settings;
 use crate::rig::{Balancer, Rig, patiently};
+use crate::support::ports::Closed;
 
 /// What `status` says is wrong with orders.
 fn warning(balancer: &Balancer) -> Option<String> {
@@ -74,8 +75,8 @@ fn an_authority_that_cannot_be_reached_is_left_alone_for_a_while() {
 #[test]
 fn an_authority_that_finds_nobody_says_so_and_the_wait_grows() {
     let rig = Rig::start(Settings::default());
-    // Nobody listens there.
-    rig.http.lead_to(free());
+    let nobody = Closed::new();
+    rig.http.lead_to(nobody.address);
     let balancer = rig.hidden("http-01", &["crm.test", "www.crm.test"], "", "");
     let mut waits = Vec::new();
     for failures in 1..=2 {

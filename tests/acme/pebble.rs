@@ -8,9 +8,9 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use socket2::{Domain, Socket, Type};
 
 use crate::rig::patiently;
+use crate::support::ports::free;
 use crate::support::tls::{Authority, ask_once, connect};
 
 /// What a test wants of it.
@@ -39,7 +39,7 @@ impl Pebble {
         [http, tls]: [SocketAddr; 2],
         address: Option<SocketAddr>,
     ) -> Pebble {
-        // Names are asked for by UDP, of which a port may be taken in a moment: then others are tried.
+        // Names are asked for by UDP, of which the port may be somebody's: then others are tried.
         loop {
             let address = address.unwrap_or_else(free);
             let (management, names, other) = (free(), free(), free());
@@ -110,17 +110,6 @@ impl Drop for Pebble {
             let _ = child.wait();
         }
     }
-}
-
-/// A port where nobody listens but who asks for this very one. It stays bound to the end of the test program, so that
-/// it is given to nobody who asks for any; and both sides allow to bind it once more, as Go always does.
-pub(crate) fn free() -> SocketAddr {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    std::mem::forget(socket);
-    address
 }
 
 /// All files below a directory, in order.

@@ -8,7 +8,8 @@ use std::sync::mpsc;
 
 use cobalance::control::status::{NodeStatus, Status};
 
-use crate::support::origin::{Closed, node};
+use crate::support::origin::node;
+use crate::support::ports::Closed;
 use crate::support::program::{Program, get, origin};
 use crate::support::{Answer, until};
 use crate::{RESTART, tunnel};

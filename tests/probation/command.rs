@@ -4,9 +4,10 @@ use std::fs;
 use std::process::Output;
 
 use crate::support::origin::Origin;
+use crate::support::ports::Closed;
 use crate::support::program::{Program, get};
 use crate::support::until;
-use crate::{ENOUGH, SHORT, closed, text};
+use crate::{ENOUGH, SHORT, text};
 
 /// Exit code, and what was printed.
 fn run(program: &Program, arguments: &[&str]) -> (i32, String) {
@@ -16,13 +17,13 @@ fn run(program: &Program, arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn the_table_names_the_command_and_the_command_goes_back() {
-    let (origin, (_kept, nobody)) = (Origin::ok("a"), closed());
+    let (origin, nobody) = (Origin::ok("a"), Closed::new());
     let program = Program::of(tempfile::tempdir().unwrap(), &text(SHORT, &[origin.address], ""));
     let ask = || get(program.address(), "/x").unwrap();
     assert!((0..ENOUGH).all(|_| ask().starts_with("HTTP/1.1 200 ")));
     let (code, told) = run(&program, &["rollback"]);
     assert!(code == 1 && told.contains("there is nothing to go back to"), "{told}");
-    fs::write(&program.file, text(SHORT, &[nobody], "")).unwrap();
+    fs::write(&program.file, text(SHORT, &[nobody.address], "")).unwrap();
     assert_eq!(run(&program, &["reload"]).0, 0);
     let table = || run(&program, &["status"]).1;
     assert!(table().contains("on probation "), "{}", table());

@@ -20,6 +20,7 @@ pub mod actor;
 pub mod forge;
 pub mod h2;
 pub mod origin;
+pub mod ports;
 pub mod program;
 pub mod said;
 pub mod tls;

@@ -139,29 +139,6 @@ impl Line {
     }
 }
 
-/// An address where connections are refused for as long as this is kept: bound, and never listening. A port that
-/// was given back would soon be somebody else's.
-pub struct Closed {
-    pub address: SocketAddr,
-    _socket: socket2::Socket,
-}
-
-impl Default for Closed {
-    fn default() -> Closed {
-        Closed::new()
-    }
-}
-
-impl Closed {
-    pub fn new() -> Closed {
-        use socket2::{Domain, Socket, Type};
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        let address = socket.local_addr().unwrap().as_socket().unwrap();
-        Closed { address, _socket: socket }
-    }
-}
-
 /// A switch that scripts wait for.
 pub fn gate() -> (mpsc::Sender<()>, Arc<Mutex<mpsc::Receiver<()>>>) {
     let (open, wait) = mpsc::channel();

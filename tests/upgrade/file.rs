@@ -1,13 +1,7 @@
 //! What the file of the new process has to do with that of the old one.
 
 use super::*;
-
-/// An address that nobody is given by chance: its port is below those that the system chooses from.
-fn free(first: u16) -> SocketAddr {
-    let first = first + (std::process::id() % 5_000) as u16;
-    let mut all = (first..30_000).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-    all.find(|address| std::net::TcpListener::bind(address).is_ok()).expect("a free port")
-}
+use crate::support::ports::free;
 
 #[test]
 fn a_process_that_cannot_start_leaves_the_old_one_in_place() {
@@ -65,7 +59,7 @@ fn a_file_that_was_found_bad_or_takes_a_pinned_node_away_is_not_taken_over() {
 #[test]
 fn a_port_that_nobody_wants_any_more_is_closed() {
     let node = node("answer");
-    let free = free(10_000);
+    let free = free();
     let mut line = Line::start(node.address, &format!("[probes]\nbind = \"{free}\"\n{SOON}"));
     until("probes are served", || TcpStream::connect(free).is_ok());
     let text = line.read();
@@ -78,7 +72,7 @@ fn a_port_that_nobody_wants_any_more_is_closed() {
 #[test]
 fn probes_move_to_another_host_on_their_port() {
     let node = node("answer");
-    let free = free(20_000);
+    let free = free();
     let mut line = Line::start(node.address, &format!("[probes]\nbind = \"{free}\"\n{SOON}"));
     until("probes are served", || get(free, "/livez").is_ok());
     let everywhere = format!("0.0.0.0:{}", free.port());

@@ -1,7 +1,5 @@
 //! gRPC from client to node: calls of all four kinds, with their trailers.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream};
@@ -9,6 +7,7 @@ use http::{HeaderMap, Request, Response};
 
 use super::node::{Asked, Node, fields};
 use super::support::h2::{Client, read_all, request, send_all, whole};
+use super::support::ports::Closed;
 use super::to;
 
 fn call(path: &str) -> Request<()> {
@@ -169,10 +168,8 @@ fn many_calls_share_one_connection_on_both_sides() {
 
 #[test]
 fn a_node_that_cannot_be_reached_is_told_plainly() {
-    // Bound, so that nobody else is given its port; and nobody listens there.
-    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-    let proxy = to(&[closed.local_addr().unwrap().as_socket().unwrap()]);
+    let closed = Closed::new();
+    let proxy = to(&[closed.address]);
     let mut client = Client::plain(proxy.address);
     let got = client.ask(call("/unary")).unwrap();
     // Clients of gRPC take it for UNAVAILABLE.
