@@ -1,10 +1,14 @@
 //! Nodes that fall silent, and nodes that are only slow.
 
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::QUICK;
 use crate::support::actor::{Act, Actor, Whole, entries};
 use crate::support::until;
+
+/// After so long nothing new goes to a node that is silent: a second, and what a machine that pauses adds to it.
+const BOUND: Duration = Duration::from_secs(5);
 
 #[test]
 fn a_silent_node_is_avoided_before_any_probe_tells() {
@@ -19,13 +23,14 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
     let [silent, others @ ..] = &nodes;
     silent.health([Act::Hold]);
     silent.traffic([Act::Hold]);
+    let fell_silent = Instant::now();
     // One client has all the patience in the world.
     let mut held = None;
     until("one waits for it", || {
         held = whole.ask_or_hold(silent);
         held.is_some()
     });
-    // At first some still go there; how soon that ends is for the machine to say.
+    // At first some still go there.
     let elsewhere = || others.iter().map(Actor::requests).sum::<usize>();
     until("none of many goes there", || {
         let (there, so_far) = (silent.requests(), elsewhere());
@@ -34,6 +39,8 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
         }
         silent.requests() == there
     });
+    let last = silent.arrivals().last().map(|at| *at - fell_silent);
+    assert!(last < Some(BOUND), "{last:?}");
     assert_eq!((whole.node(0).state.as_str(), whole.checks(0, "timeout")), ("up", 0));
     // It is not forgotten: when nothing waits for it any more, it is asked again.
     drop(held);
