@@ -151,7 +151,8 @@ fn a_url_that_never_answers_moves_no_share(upstream: &str) {
     let nodes: Vec<String> = origins.iter().map(|o| format!("\"{}\"", o.address)).collect();
     let text = format!(
         "[server]\nthreads = 2\n[access_log]\nenabled = false\n[admin]\nbind = \"127.0.0.1:0\"\n\
-         [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\n[upstream.u]\nnodes = [{}]\n{upstream}\n",
+         [[listener]]\nname = \"public\"\nbind = \"127.0.0.1:0\"\nmax_requests = 1000000\n\
+         [upstream.u]\nnodes = [{}]\n{upstream}\n",
         nodes.join(", ")
     );
     let running = server::start(support::parse(&text), ConfigSource::Flags).unwrap();
