@@ -104,7 +104,7 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        // In this order: nobody is to see more connections of HTTP/2 than connections.
+        // In this order: at no moment are there more of HTTP/2 than of all.
         if self.is_h2 {
             self.listener.open_h2.fetch_sub(1, Relaxed);
         }

@@ -96,6 +96,7 @@ fn what_runs_is_finished_and_connections_are_told_to_close() {
     assert_eq!(answer.field("connection"), Some("close"));
     assert!(rest(&mut busy).is_empty());
     assert_eq!(program.exit_code(), Some(0));
+    program.until_said("all work is done");
 }
 
 #[test]
@@ -117,6 +118,7 @@ fn what_waits_in_the_accept_queue_is_served() {
     }
     drop(queued);
     assert_eq!(program.exit_code(), Some(0));
+    program.until_said("all work is done");
     assert_eq!(program.log().matches("\"status\":200").count(), QUEUED);
 }
 

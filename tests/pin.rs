@@ -134,7 +134,7 @@ fn everything_goes_to_the_pinned_node_and_all_serve_again_afterwards() {
     let mut pages: Vec<TcpStream> = (0..6).map(|_| rig.tunnel()).collect();
     // As they spread: evenly, unless this machine made a node look slow.
     let spread = rig.tunnels();
-    assert_eq!(spread.iter().sum::<u32>(), 6);
+    assert!(spread.iter().sum::<u32>() == 6 && spread[1] < 6, "{spread:?}");
     let (stay, move_off) = (spread[1], 6 - spread[1]);
     let ordered = rig.pin("n1");
     assert_eq!((ordered.nodes[0].name.as_str(), ordered.others.len()), ("n1", 2));

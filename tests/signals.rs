@@ -46,6 +46,7 @@ fn term_finishes_what_runs_and_exits_with_0() {
     let answer = under_way.join().unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok"), "{answer}");
     assert_eq!(program.exit_code(), Some(0));
+    program.until_said("all work is done");
     assert!(program.log().contains("/slow"), "the last lines are written");
 }
 

@@ -285,7 +285,7 @@ fn tunnels_that_cannot_be_passed_on_are_moved_in_slices_with_close_1012() {
 fn what_runs_is_finished_by_the_old_process() {
     let (node, slow) = support::program::origin();
     // It ends when its work is done; until then it has all the time that a slow machine needs.
-    let mut line = Line::start(node, &SOON.replace("8s", "60s"));
+    let mut line = Line::start(node, &SOON.replace("8s", "10m"));
     let mut busy = connect(line.address);
     busy.write_all(b"GET /slow HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
     let release = slow.recv().unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Setting a deadline is one store. A tick every [`TICK`] looks at all of them and wakes the tasks whose
 //! time has come, so a deadline is late by a tick at most. None is early, unless its thread has stood still
-//! for longer than a tick and the deadline is set before the next: it is early by so much then.
+//! for longer than a tick and the deadline is set before the next: it is early by what exceeds the tick then.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

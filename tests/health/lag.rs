@@ -75,8 +75,8 @@ fn a_late_node_is_told_of_and_avoided_and_stays_up() {
         let last = gauge(&metrics.lag);
         gauge(&metrics.lag_max) >= last
     });
-    // The other one may have been held up for as long, once.
-    until("it gets little", || a.share(&whole, 40) <= 4);
+    // The other one may have been held up for as long, once or twice.
+    assert!((0..3).any(|_| a.share(&whole, 40) <= 4), "it gets much");
     let checks = whole.checks(0, "good");
     until("more probes", || whole.checks(0, "good") >= checks + 3);
     let lines = said(&["the event loop of node", &format!("`{name}` of upstream `lag`")]);

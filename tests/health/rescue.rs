@@ -90,7 +90,7 @@ fn nothing_is_handed_on_while_two_nodes_fall_silent() {
     until("probes have found both lost", || lost(0));
     let waiting = [&a, &b].map(|node| held(&whole, GET, node, &[&a, &b, &c]));
     let answered = c.requests();
-    until("many chances have passed", || lost(1));
+    until("many chances have passed", || lost(2));
     assert!(waiting.iter().all(is_waiting));
     assert_eq!((rescued(&whole), c.requests()), (0, answered));
 }

@@ -11,7 +11,7 @@ fn last_words_stand_between_messages_and_not_within_one() {
     let node = Speaker::new(b"");
     let proxy = proxy(&[&node], "");
     let begun = part(0x01, b"ab");
-    // So many that some are left whenever this thread looks: all threads close ninety a second at most.
+    // They are closed a few at a time, and are so many that some are left whenever this thread looks.
     let mut pages: Vec<Page> = (0..120).map(|_| Page::open(proxy.address, "one")).collect();
     node.until_open(120);
     node.give(&begun);

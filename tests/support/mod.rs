@@ -25,8 +25,9 @@ pub mod program;
 pub mod said;
 pub mod tls;
 
-/// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest wait for anything: far beyond what a loaded machine needs, so that only a defect meets it; and less than
+/// the 60 s after which cobalance itself ends what stands still.
+pub const PATIENCE: Duration = Duration::from_secs(50);
 
 /// Waits until `condition` holds.
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -50,7 +50,7 @@ impl Whole {
         self.status().warnings.iter().any(|warning| warning.kind == kind)
     }
 
-    /// None while it is being told anew.
+    /// None before it was told.
     fn expiry(&self) -> Option<f64> {
         let families = self.running.handle().metrics().registry.gather();
         let family = families.iter().find(|f| f.name() == "cobalance_certificate_expiry_seconds");
