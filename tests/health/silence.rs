@@ -34,15 +34,11 @@ fn a_silent_node_is_avoided_before_any_probe_tells() {
     // Those of the first moment still go there.
     let late =
         |node: &Actor| node.arrivals().iter().filter(|at| **at > fell_silent + BOUND).count();
-    let before = silent.requests();
     until("many requests after the bound", || {
         batch(&whole, &nodes);
         others.iter().map(late).sum::<usize>() >= 200
     });
     assert_eq!(late(silent), 0, "{:?}", silent.arrivals().last().map(|at| *at - fell_silent));
-    // Each batch asks eight at once, and goes on for seconds: a share of them would be hundreds.
-    let there = silent.requests() - before;
-    assert!(there <= 16, "{there}");
     assert_eq!((whole.node(0).state.as_str(), whole.checks(0, "timeout")), ("up", 0));
     // It is not forgotten: when nothing waits for it any more, it is asked again.
     drop(held);
