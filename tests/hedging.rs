@@ -13,6 +13,7 @@ use cobalance::config::Config;
 use cobalance::telemetry::metrics::{AttemptResult, RetryReason};
 use parking_lot::Mutex;
 use support::actor::{Act, Actor, Whole, entries};
+use support::files::written;
 use support::origin::{self, Origin};
 use support::ports::Closed;
 use support::{Answer, Proxy, config, until};
@@ -289,10 +290,8 @@ fn what_is_late_is_learnt_from_real_requests() {
     };
     until("it was late once, and the log tells", || {
         assert_eq!(whole.get().status, 200);
-        let text = std::fs::read_to_string(log.path()).unwrap();
-        // What does not end yet is still being written.
-        let written = text.rsplit_once('\n').map_or("", |(written, _)| written);
-        written.lines().filter(|line| line.contains("\"hedge\":true")).any(is_it)
+        let lines = written(log.path());
+        lines.lines().filter(|line| line.contains("\"hedge\":true")).any(is_it)
     });
     assert!(upstream.metrics.retries[RetryReason::Hedged as usize].get() > 0);
 }

@@ -18,6 +18,7 @@ use cobalance::control::warnings::Kind;
 use cobalance::control::{ConfigSource, Handle};
 use cobalance::server::{self, Running};
 use support::actor::{Act, Actor};
+use support::files::put;
 use support::origin::Origin;
 use support::ports::{Closed, free};
 use support::{Answer, PATIENCE, parse, until};
@@ -46,9 +47,7 @@ impl Rig {
     }
 
     fn write(&self, text: &str) {
-        let new = self.dir.path().join("new.toml");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.dir.path().join("c.toml")).unwrap();
+        put(&self.dir.path().join("c.toml"), text);
     }
 
     fn reload(&self, text: &str) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cobalance::control::ConfigSource;
 use cobalance::server::{self, Running};
+use support::files::put;
 use support::origin::{Origin, node, read_head};
 use support::{Answer, PATIENCE, until};
 
@@ -46,10 +47,7 @@ impl Rig {
     /// Writes another file and reloads; returns when the snapshot is in use.
     fn reload(&self, text: &str) {
         let before = self.generation();
-        // As editors do it: the new file takes the old one's name.
-        let new = self.dir.path().join("new.toml");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, self.dir.path().join("c.toml")).unwrap();
+        put(&self.dir.path().join("c.toml"), text);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.running.handle().reload());
         assert!(self.generation() > before, "{text}");

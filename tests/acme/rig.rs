@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::pebble::{Pebble, Settings, files};
 use crate::relay::Relay;
 use crate::stand_in::StandIn;
+use crate::support::files::put;
 use crate::support::origin::Origin;
 use crate::support::program::Program;
 use crate::support::tls::{Authority, Client, Pair, connect};
@@ -306,9 +307,7 @@ impl Served<'_> {
     /// Another configuration, which is found by itself.
     pub(crate) fn write(&self, domains: &[&str]) {
         let text = self.rig.text(&self.challenge, domains, "", "");
-        let new = self.program.file.with_extension("new");
-        std::fs::write(&new, text).unwrap();
-        std::fs::rename(new, &self.program.file).unwrap();
+        put(&self.program.file, &text);
     }
 
     pub(crate) fn said(&self, text: &str) -> bool {

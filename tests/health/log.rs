@@ -6,14 +6,14 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::actor::{Act, Actor, Whole, entries};
+use crate::support::files::written;
 use crate::support::{Answer, read_to_end, until};
 use crate::{AT_ONCE, QUICK};
 
-/// The lines with this path. What does not end yet is still being written.
+/// The lines with this path.
 fn lines(file: &Path, path: &str) -> Vec<Value> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    let parsed = whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let text = written(file);
+    let parsed = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     parsed.filter(|line| line["path"] == path).collect()
 }
 

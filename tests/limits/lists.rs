@@ -7,6 +7,7 @@ use cobalance::config::{self, Source};
 use cobalance::control::warnings::Kind;
 
 use crate::support::actor::{Actor, Whole, entry};
+use crate::support::files::put;
 use crate::support::origin::Origin;
 use crate::support::{Proxy, config as config_of, parse, until};
 use crate::{ask, behind_proxy, counter, errors};
@@ -115,13 +116,6 @@ fn a_bad_file_is_told_with_its_line() {
     assert!(gone.contains("it cannot be read: "), "{gone}");
     std::fs::write(&path, "192.0.2.0/24 ; SBL1\n").unwrap();
     assert_eq!(said(&text(&path)), "");
-}
-
-/// In place at once: whoever looks meanwhile finds no file that is begun and empty.
-fn put(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(&new, path).unwrap();
 }
 
 #[test]

@@ -17,6 +17,7 @@ use cobalance::upstream::{Node, Registry, Signal};
 use tokio::sync::{mpsc, oneshot};
 
 pub mod actor;
+pub mod files;
 pub mod forge;
 pub mod h2;
 pub mod origin;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +17,7 @@ use rustls::{
 };
 
 use super::PATIENCE;
+use super::files::put;
 use super::origin::{field, read_head};
 
 /// Signs certificates, in a directory of its own.
@@ -123,12 +124,6 @@ impl Authority {
             }
         }
     }
-}
-
-fn put(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    std::fs::write(&new, text).unwrap();
-    std::fs::rename(&new, path).unwrap();
 }
 
 /// A `[[certificate]]`.
